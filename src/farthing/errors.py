@@ -1,0 +1,213 @@
+"""
+Every error that farthing raises, each with its evidence as attributes and as ``to_dict()``.
+
+::
+
+    FarthingError
+    ├── BudgetExceeded            a budget said no; carries the Decision
+    ├── UnpricedModel             a USD budget met a model without a known price
+    ├── UnmeteredCall             a hard budget met a call that nothing here can measure
+    ├── HoldError
+    │   ├── HoldNotFound          (also LookupError) no hold or entry has this id
+    │   └── HoldConflict          the id is known with another body
+    ├── StoreUnavailable          the ledger is locked, silent, full, unreadable or newer than this program
+    ├── ConfigError               (also ValueError) a setting is wrong: which file, which key
+    └── InvariantError            farthing's own books would become wrong; nothing was changed
+
+Bad arguments in code are plain ``ValueError``s that name the field.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
+    from .kernel.decision import Decision, FailedLine
+
+
+class FarthingError(Exception):
+    """The base of all errors of this package."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evidence, ready for JSON."""
+        return {"error": type(self).__name__, "message": str(self)}
+
+
+class BudgetExceeded(FarthingError):
+    """
+    A budget said no. Nothing was sent, unless ``result`` is set: then a paid answer is attached to it.
+
+    The fields of :attr:`decision` are repeated here: ``budget scope unit limit spent held suspect asked remaining
+    resets_at retry_after_seconds remedy failed``.
+    """
+
+    def __init__(self, decision: Decision, *, result: Any = None) -> None:
+        super().__init__(decision.message())
+        self.decision = decision
+        self.result = result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions cross process pools; a subclass made on demand for one SDK travels as its picklable base.
+        return (BudgetExceeded, (self.decision,))
+
+    @property
+    def budget(self) -> str | None:
+        return self.decision.budget
+
+    @property
+    def scope(self) -> dict[str, str]:
+        return self.decision.scope
+
+    @property
+    def unit(self) -> str:
+        return self.decision.unit
+
+    @property
+    def limit(self) -> int | Decimal:
+        return self.decision.limit
+
+    @property
+    def spent(self) -> int | Decimal:
+        return self.decision.spent
+
+    @property
+    def held(self) -> int | Decimal:
+        return self.decision.held
+
+    @property
+    def suspect(self) -> int | Decimal:
+        return self.decision.suspect
+
+    @property
+    def asked(self) -> int | Decimal:
+        return self.decision.asked
+
+    @property
+    def remaining(self) -> int | Decimal:
+        return self.decision.remaining
+
+    @property
+    def overrun(self) -> int | Decimal:
+        return self.decision.overrun
+
+    @property
+    def resets_at(self) -> datetime | None:
+        return self.decision.resets_at
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        return self.decision.retry_after_seconds
+
+    @property
+    def remedy(self) -> str:
+        return self.decision.remedy
+
+    @property
+    def failed(self) -> tuple[FailedLine, ...]:
+        return self.decision.failed
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), **self.decision.to_dict(), "error": "BudgetExceeded"}
+
+
+class UnpricedModel(FarthingError):
+    """A budget in USD matches a call to a model whose price is not known. An unknown price is never zero."""
+
+    def __init__(self, model: str, *, provider: str | None = None, budget: str | None = None) -> None:
+        self.model = model
+        self.provider = provider
+        self.budget = budget
+        where = f" ({provider})" if provider else ""
+        whose = f"budget {budget!r} counts USD, and " if budget else ""
+        super().__init__(
+            f"{whose}no price is known for model {model!r}{where}. Name its price with "
+            f"farthing.prices.register({model!r}, input=…, output=…), or choose "
+            f"configure(unpriced='price_as:<model>') or configure(unpriced='tokens_only')."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "model": self.model, "provider": self.provider, "budget": self.budget}
+
+
+class UnmeteredCall(FarthingError):
+    """A call inside a hard budget goes to an endpoint that nothing here can measure, so it was not sent."""
+
+    def __init__(self, method: str, url: str, *, budget: str | None = None, reason: str | None = None) -> None:
+        self.method = method
+        self.url = url
+        self.budget = budget
+        self.reason = reason
+        why = reason or "no meter is known for this endpoint"
+        whose = f" while budget {budget!r} is in force" if budget else ""
+        super().__init__(f"{method} {url} was not sent{whose}: {why}. Make the call outside of the budget to allow it.")
+
+    def to_dict(self) -> dict[str, Any]:
+        evidence = {"method": self.method, "url": self.url, "budget": self.budget, "reason": self.reason}
+        return {**super().to_dict(), **evidence}
+
+
+class HoldError(FarthingError):
+    """A hold cannot do what was asked of it."""
+
+    def __init__(self, message: str, *, hold_id: str) -> None:
+        super().__init__(message)
+        self.hold_id = hold_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_remake, (type(self), str(self), {"hold_id": self.hold_id}))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "hold_id": self.hold_id}
+
+
+class HoldNotFound(HoldError, LookupError):
+    """No hold or entry has this id."""
+
+
+class HoldConflict(HoldError):
+    """The id is known, with another body: an id names one hold and one outcome for ever."""
+
+
+class StoreUnavailable(FarthingError):
+    """The ledger cannot be read or written now; ``store`` says which, ``reason`` why. No answer was guessed."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(f"ledger {store} is unavailable: {reason}")
+        self.store = store
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.store, self.reason))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "store": self.store, "reason": self.reason}
+
+
+class ConfigError(FarthingError, ValueError):
+    """A setting is wrong; ``key`` says which, ``file`` (and ``line``) where, if it came from a file."""
+
+    def __init__(self, message: str, *, key: str, file: str | None = None, line: int | None = None) -> None:
+        where = "".join((f"{file}: " if file else "", f"line {line}: " if line else ""))
+        super().__init__(f"{where}{key}: {message}")
+        self.reason = message
+        self.key = key
+        self.file = file
+        self.line = line
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_remake, (type(self), self.reason, {"key": self.key, "file": self.file, "line": self.line}))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "key": self.key, "file": self.file, "line": self.line}
+
+
+class InvariantError(FarthingError):
+    """Applying this would break the ledger's own invariants. Nothing was changed. A bug of ours: please report it."""
+
+
+def _remake(kind: type[FarthingError], message: str, evidence: dict[str, Any]) -> FarthingError:
+    """Unpickle an error whose evidence is keyword-only."""
+    return kind(message, **evidence)

@@ -1,0 +1,70 @@
+"""
+Money: integer nano-dollars (1e-9 USD), and how division rounds.
+
+A *hold* rounds up, a *cost* rounds half up, each exactly once. No float ever holds an amount: a float given by a user
+is read through its shortest decimal text, as the user wrote it.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+
+NANO_PER_USD = 1_000_000_000
+COUNTER_MAX = 2**53
+"""Largest magnitude of one counter: integers are exact up to here in every store we mean to support (about $9.0M)."""
+
+
+def div_ceil(numerator: int, denominator: int) -> int:
+    """The smallest integer that is not below ``numerator / denominator`` (denominator > 0)."""
+    return -(-numerator // denominator)
+
+
+def div_floor(numerator: int, denominator: int) -> int:
+    """The largest integer that is not above ``numerator / denominator`` (denominator > 0)."""
+    return numerator // denominator
+
+
+def div_half_up(numerator: int, denominator: int) -> int:
+    """The integer nearest to ``numerator / denominator`` (both >= 0); a tie goes up."""
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+def nano_from_usd(value: Decimal | int | float, *, field: str) -> int:
+    """
+    Exact nano-dollars of an amount in USD that a person wrote.
+
+    Raises ValueError naming *field* for another type, a negative, NaN or infinity, more than a counter can hold, or an
+    amount finer than one nano-dollar (rounding it would change what the person asked for).
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise ValueError(f"{field} must be a number of US dollars, not {value!r}")
+    try:
+        amount = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
+    except InvalidOperation as error:
+        raise ValueError(f"{field} must be a number of US dollars, not {value!r}") from error
+    if not amount.is_finite():
+        raise ValueError(f"{field} must be finite, not {value!r}")
+    if amount < 0:
+        raise ValueError(f"{field} must not be negative, got {value!r}")
+    numerator, denominator = amount.as_integer_ratio()
+    nano, rest = divmod(numerator * NANO_PER_USD, denominator)
+    if rest:
+        raise ValueError(f"{field} is finer than one nano-dollar: {value!r}")
+    if nano > COUNTER_MAX:
+        raise ValueError(f"{field} is more than one counter can hold (about $9.0M): {value!r}")
+    return nano
+
+
+def usd_from_nano(amount_nano: int) -> Decimal:
+    """The same amount as a Decimal in USD, exact, without trailing zeros."""
+    return Decimal(amount_nano) / NANO_PER_USD
+
+
+def format_usd(amount_nano: int) -> str:
+    """
+    The amount as people read it: at least cents, never fewer digits than it needs: ``$5.00``, ``$0.0001234``.
+    """
+    sign = "-" if amount_nano < 0 else ""
+    whole, fraction = divmod(abs(amount_nano), NANO_PER_USD)
+    digits = f"{fraction:09d}".rstrip("0").ljust(2, "0")
+    return f"{sign}${whole:,}.{digits}"

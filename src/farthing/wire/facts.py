@@ -1,0 +1,145 @@
+"""
+What the pipeline needs to know about a request and its answer, whatever the provider's dialect.
+
+A dialect reads bytes and returns these facts; nothing here does I/O, counts tokens or knows a price.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ..kernel.usage import Usage
+
+
+class Image(NamedTuple):
+    """One image in a request: its size in pixels if the bytes said so, and the detail asked for."""
+
+    width: int | None
+    height: int | None
+    detail: str
+    """``low``, ``high`` or ``auto``, as the request says it (``auto`` where it says nothing)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """
+    One request, read.
+
+    ``text`` holds every piece of text that the provider will tokenise, in order: messages, system, instructions, tool
+    schemas (as their JSON text), tool calls and results. ``overhead_tokens`` is what the chat template adds around
+    them. ``body_bytes`` is the length of the serialised request, an upper bound of the tokens of all its text.
+    """
+
+    dialect: str
+    """``openai.chat``, ``openai.responses``, ``anthropic.messages`` …"""
+    provider: str
+    """``openai``, ``anthropic`` …: the id the price table uses."""
+    model: str
+    body: dict[str, Any]
+    """The parsed JSON object. Never mutated: a dialect's ``rewrite`` builds new bytes."""
+    body_bytes: int
+    stream: bool
+    text: tuple[str, ...]
+    overhead_tokens: int
+    images: tuple[Image, ...] = ()
+    output_ceiling: int | None = None
+    """The caller's own ceiling on output tokens, per choice; None when the request has none."""
+    choices: int = 1
+    """How many answers are asked for (``n``, ``best_of``): each may cost the whole ceiling."""
+    min_output_tokens: int = 1
+    """The smallest ceiling that the provider accepts for this request (above a thinking budget, say)."""
+    writes_cache: bool = False
+    """Cache markers stand in the request: input may be billed at the (dearer) cache-write rate."""
+    cache_1h: bool = False
+    """One of the markers asks for an hour."""
+    service_tier: str | None = None
+    open_reasons: tuple[str, ...] = ()
+    """Why the input has no bound on this side (``previous_response_id``, ``hosted tool web_search`` …); empty: proven."""
+    previous_response_id: str | None = None
+    wants_usage: bool = False
+    """A stream that will carry a usage figure without our asking for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFacts:
+    """
+    One answer (plain, or a stream so far), read.
+
+    ``usage`` is None when the provider reported none: absent is not zero. ``partial_input`` is the input usage that a
+    stream reports at its start, before the final figure. ``text`` is what was delivered, for counting where no usage
+    came: text, visible thinking, refusals and tool-call arguments.
+    """
+
+    usage: Usage | None = None
+    usage_note: str | None = None
+    """Set when the provider's total differs from the sum of the kinds: how, and what was done."""
+    partial_input: Usage | None = None
+    text: tuple[str, ...] = ()
+    model: str | None = None
+    response_id: str | None = None
+    finish: str | None = None
+    """``length`` if an answer ended at its output ceiling, else the provider's own word, or None."""
+    complete: bool = False
+    """A terminal event was seen (a plain answer: the body parsed)."""
+    error: bool = False
+    """The answer is an error: an error status, or a stream whose first event is an error."""
+    service_tier: str | None = None
+    """The tier that the provider says it used, where it does."""
+
+
+class StreamMeter(Protocol):
+    """
+    Reads a stream as it passes. One per answer; pure: bytes in, bytes out.
+
+    ``feed`` takes decoded body bytes and returns the bytes to relay: the same ones, unless the meter strips a usage
+    frame that only we had asked for (it then holds back at most one incomplete event).
+    """
+
+    def feed(self, data: bytes) -> bytes: ...
+
+    def finish(self) -> bytes:
+        """The body ended: the bytes that were still held back."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """A terminal event has been seen; nothing that matters follows."""
+        ...
+
+    def facts(self) -> AnswerFacts:
+        """What has been seen so far. May be asked at any time, and again."""
+        ...
+
+
+class Dialect(Protocol):
+    """One provider endpoint's language. Stateless; every method is pure."""
+
+    name: str
+    provider: str
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Raises ValueError (naming the field) on a body that is not this dialect's."""
+        ...
+
+    def rewrite(
+        self,
+        facts: RequestFacts,
+        *,
+        model: str | None = None,
+        output_ceiling: int | None = None,
+        ask_usage: bool = False,
+    ) -> bytes:
+        """
+        The body with another model, with this output ceiling in the right field (the caller's own field if it set one),
+        and, for a stream, with the usage figure asked for. Everything else stays as it was.
+        """
+        ...
+
+    def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
+        """A plain answer. Never raises: what cannot be read is an answer without usage."""
+        ...
+
+    def meter(self, facts: RequestFacts, *, strip_usage: bool) -> StreamMeter:
+        """A meter for the streamed answer; *strip_usage* when only we had asked for the usage frame."""
+        ...
