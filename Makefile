@@ -1,0 +1,64 @@
+# farthing: every target sets up what it needs in .venv, and does nothing twice. Start with `make demo`.
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
+WHEEL := $(VENV)/.wheel
+LOCK_VENV := .venv-lock
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# Folders count as sources too: their time changes when a file in them is deleted.
+SOURCES := $(shell find src -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
+TYPED := src $(wildcard tests/typing)
+
+.PHONY: help demo test check bench format lock clean
+.DELETE_ON_ERROR:
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 15
+
+demo: $(WHEEL)  ## see budgets hold: offline, under a minute
+	@$(BIN)/farthing demo
+
+test: $(WHEEL)  ## run every test against the built wheel (ARGS="-k name" to choose)
+	@FARTHING_TEST_WHEEL=1 $(BIN)/python -m pytest -q $(ARGS)
+
+check: $(LOCKED)  ## formatting, lint, strict types, import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(TYPED)
+	@PYTHONPATH=src $(BIN)/lint-imports --no-cache
+
+bench: $(WHEEL)  ## measure the bars (ARGS="name" to choose)
+	@$(BIN)/python -m bench $(ARGS)
+
+format: $(LOCKED)  ## format, and mend what ruff can mend by itself
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+lock:  ## resolve requirements/dev.lock anew (ARGS="--upgrade" for newer versions)
+	@scripts/make-venv $(LOCK_VENV)
+	@$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check pip-tools==7.6.2
+	@CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--output-file requirements/dev.lock pyproject.toml requirements/dev.in $(ARGS)
+
+clean:  ## remove the environments, the wheel and all caches
+	rm -rf $(VENV) $(LOCK_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The lock is complete, so nothing is resolved here; `pip check` says so if it ever is not.
+$(LOCKED): requirements/dev.lock scripts/make-venv
+	@scripts/make-venv $(VENV)
+	@echo "installing the locked environment into $(VENV)"
+	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip check --disable-pip-version-check
+	@touch $@
+
+# What is tested, shown and measured is the wheel: a file that was not packaged is missed here, not by a user.
+$(WHEEL): $(LOCKED) $(SOURCES)
+	@rm -rf dist
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
+	@$(PIP_INSTALL) --no-deps --force-reinstall dist/*.whl
+	@$(BIN)/python -m pip check --disable-pip-version-check >/dev/null
+	@touch $@
