@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find src -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 TYPED := src $(wildcard tests/typing)
 
-.PHONY: help demo test check bench format lock clean
+.PHONY: help demo test check bench format lock changelog clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -42,6 +42,9 @@ lock:  ## resolve requirements/dev.lock anew (ARGS="--upgrade" for newer version
 	@CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 		--output-file requirements/dev.lock pyproject.toml requirements/dev.in $(ARGS)
+
+changelog: $(LOCKED)  ## show what the next release will say
+	@$(BIN)/towncrier build --draft --version Unreleased --date "" 2>/dev/null
 
 clean:  ## remove the environments, the wheel and all caches
 	rm -rf $(VENV) $(LOCK_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
