@@ -1,0 +1,120 @@
+"""
+The catalogue: which budgets exist in a ledger, what was granted on top of them, which are frozen. It has a version;
+a plan carries the version it was made from, and is made again when that is not the ledger's any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..errors import ConfigError
+from .budget import Budget
+from .plan import Account, open_account
+from .scope import Tags, matches
+
+
+class Grant(NamedTuple):
+    """
+    A dated raise of a budget, for the window it was made in. Amount in the unit's integer (nano-dollars for ``usd``).
+
+    ``scope`` names the ``each`` values it is for; empty: every account of the budget.
+    """
+
+    budget: str
+    unit: str
+    amount: int
+    at_ms: int
+    until_ms: int | None = None
+    scope: tuple[tuple[str, str], ...] = ()
+    reason: str | None = None
+    who: str | None = None
+
+    def live(self, account: Account, now_ms: int) -> bool:
+        """Whether it raises this account's ceiling now: made in its window, not over, and for its scope."""
+        if self.until_ms is not None and now_ms >= self.until_ms:
+            return False
+        if account.budget.window.kind != "rolling" and self.at_ms < (account.starts_ms or 0):
+            return False
+        scope = dict(account.scope)
+        return all(scope.get(name) == value for name, value in self.scope)
+
+
+class Catalogue(NamedTuple):
+    """An immutable snapshot of a ledger's budgets."""
+
+    version: int = 0
+    budgets: Mapping[str, Budget] = {}
+    grants: tuple[Grant, ...] = ()
+    frozen: frozenset[str] = frozenset()
+
+    def account(self, budget: Budget, tags: Tags, now_ms: int) -> Account:
+        """The account that a call with these tags falls into now, with its live grants."""
+        account = open_account(budget, tags, now_ms, frozen=budget.name in self.frozen)
+        if not self.grants:
+            return account
+        granted = [
+            (grant.unit, grant.amount)
+            for grant in self.grants
+            if grant.budget == budget.name and grant.live(account, now_ms)
+        ]
+        if not granted:
+            return account
+        ends = [
+            grant.until_ms
+            for grant in self.grants
+            if grant.budget == budget.name and grant.until_ms is not None and grant.until_ms > now_ms
+        ]
+        until = [*ends, account.valid_until_ms] if account.valid_until_ms is not None else ends
+        return account._replace(granted=tuple(granted), valid_until_ms=min(until) if until else None)
+
+    def standing(self, tags: Tags) -> list[Budget]:
+        """The budgets that bind every call which their scope matches."""
+        return [budget for budget in self.budgets.values() if budget.standing and matches(dict(budget.scope), tags)]
+
+    def with_budget(self, budget: Budget, *, update: bool) -> Catalogue:
+        """
+        The catalogue with this budget named in it; the same catalogue if it is there already with these terms.
+
+        Raises ConfigError if the name is taken with other terms and *update* is not set.
+        """
+        known = self.budgets.get(budget.name)
+        if known == budget:
+            return self
+        if known is not None and not update:
+            raise ConfigError(
+                f"budget {budget.name!r} exists with other terms ({known.terms_text()}, on_exceed={known.on_exceed}); "
+                "pass update=True to change it for everyone who names it",
+                key="budget",
+            )
+        return self._replace(version=self.version + 1, budgets={**self.budgets, budget.name: budget})
+
+    def without_budget(self, name: str) -> Catalogue:
+        """Raises ConfigError if there is none of this name."""
+        self._known(name)
+        budgets = {key: budget for key, budget in self.budgets.items() if key != name}
+        grants = tuple(grant for grant in self.grants if grant.budget != name)
+        return Catalogue(self.version + 1, budgets, grants, self.frozen - {name})
+
+    def with_grant(self, grant: Grant) -> Catalogue:
+        """Raises ConfigError for an unknown budget, or one without a limit in that unit."""
+        budget = self._known(grant.budget)
+        if budget.limit(grant.unit) is None:
+            raise ConfigError(f"budget {grant.budget!r} has no limit in {grant.unit}", key="grant")
+        if grant.amount <= 0:
+            raise ConfigError(f"a grant raises a limit, so its amount is above 0, not {grant.amount}", key="grant")
+        return self._replace(version=self.version + 1, grants=(*self.grants, grant))
+
+    def with_frozen(self, name: str, frozen: bool) -> Catalogue:
+        """Raises ConfigError for an unknown budget."""
+        self._known(name)
+        if (name in self.frozen) == frozen:
+            return self
+        names = self.frozen | {name} if frozen else self.frozen - {name}
+        return self._replace(version=self.version + 1, frozen=names)
+
+    def _known(self, name: str) -> Budget:
+        budget = self.budgets.get(name)
+        if budget is None:
+            raise ConfigError(f"no budget is named {name!r}", key="budget")
+        return budget

@@ -1,0 +1,220 @@
+"""
+Decisions: allowed, or denied with the evidence: which budget, its limit, spent, held, asked, when it resets, and one
+thing to do about it.
+
+Inside, a denial is a value; only the doors raise it. Amounts are integers, except in USD, where they are Decimals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from .money import format_usd, usd_from_nano
+from .plan import Line, LineResult
+from .window import datetime_from_ms
+
+
+@dataclass(frozen=True, slots=True)
+class FailedLine:
+    """One budget's word against a call, with the figures it saw at that instant, in its own unit."""
+
+    budget: str
+    scope: dict[str, str]
+    unit: str
+    limit: int | Decimal
+    spent: int | Decimal
+    held: int | Decimal
+    suspect: int | Decimal
+    asked: int | Decimal
+    remaining: int | Decimal
+    overrun: int | Decimal
+    on_exceed: str
+    resets_at: datetime | None
+    retry_after_seconds: float | None
+    remedy: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types: USD as a decimal string, instants as ISO 8601."""
+        return {of.name: _json(getattr(self, of.name)) for of in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    What farthing decided about one call. Denied: the fields are those of the tightest failing line, and ``failed``
+    has all of them, tightest first.
+    """
+
+    allowed: bool
+    budget: str | None = None
+    scope: dict[str, str] = field(default_factory=dict)
+    unit: str = "tokens"
+    limit: int | Decimal = 0
+    spent: int | Decimal = 0
+    held: int | Decimal = 0
+    suspect: int | Decimal = 0
+    asked: int | Decimal = 0
+    remaining: int | Decimal = 0
+    overrun: int | Decimal = 0
+    resets_at: datetime | None = None
+    retry_after_seconds: float | None = None
+    remedy: str = ""
+    failed: tuple[FailedLine, ...] = ()
+
+    def message(self) -> str:
+        """One paragraph for an incident channel: who, which unit, the figures in it, when it resets, what to do."""
+        if self.allowed or not self.failed:
+            return self.remedy or ("allowed" if self.allowed else "denied")
+        first = self.failed[0]
+        text = _sentence(first)
+        if len(self.failed) > 1:
+            others = ", ".join(f"{line.budget!r} ({line.unit})" for line in self.failed[1:])
+            text += f" Also past its limit: {others}."
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types, with every failing line under ``failed``."""
+        plain = {of.name: _json(getattr(self, of.name)) for of in fields(self) if of.name != "failed"}
+        return {**plain, "failed": [line.to_dict() for line in self.failed]}
+
+
+ALLOWED = Decision(allowed=True)
+
+
+def denial(failed: tuple[LineResult, ...], *, now_ms: int) -> Decision:
+    """The decision for these failing lines."""
+    ordered = sorted(failed, key=_room_for_output)
+    lines = tuple(_failed_line(result, now_ms) for result in ordered)
+    first = lines[0]
+    return Decision(
+        allowed=False,
+        budget=first.budget,
+        scope=first.scope,
+        unit=first.unit,
+        limit=first.limit,
+        spent=first.spent,
+        held=first.held,
+        suspect=first.suspect,
+        asked=first.asked,
+        remaining=first.remaining,
+        overrun=first.overrun,
+        resets_at=first.resets_at,
+        retry_after_seconds=first.retry_after_seconds,
+        remedy=first.remedy,
+        failed=lines,
+    )
+
+
+def refusal(*, budget: str, remedy: str) -> Decision:
+    """A denial that no figure explains: an account that a fork inherited, say."""
+    return Decision(allowed=False, budget=budget, remedy=remedy)
+
+
+def _room_for_output(result: LineResult) -> tuple[int, int]:
+    """How tight a line is: the output tokens it would still allow, which compares lines of different units."""
+    line = result.line
+    room = line.ceiling - result.balance.total
+    base, slope, den = line.formula
+    if line.frozen:
+        return (0, 0)
+    if not slope:
+        return (1, room)
+    return (2, (room * den - base) // slope)
+
+
+def _failed_line(result: LineResult, now_ms: int) -> FailedLine:
+    line, balance = result.line, result.balance
+    resets_ms = _resets_ms(result, now_ms)
+    passes_then = resets_ms is not None and not line.frozen and result.asked <= line.ceiling
+    retry_after = (resets_ms - now_ms) / 1000 if resets_ms is not None and passes_then else None
+    remaining = line.ceiling - balance.total
+    return FailedLine(
+        budget=line.budget.title,
+        scope={name: value for name, value in line.scope if value is not None},
+        unit=line.unit,
+        limit=_shown(line.unit, line.ceiling),
+        spent=_shown(line.unit, balance.settled),
+        held=_shown(line.unit, balance.held),
+        suspect=_shown(line.unit, balance.suspect),
+        asked=_shown(line.unit, result.asked),
+        remaining=_shown(line.unit, max(0, remaining)),
+        overrun=_shown(line.unit, max(0, -remaining)),
+        on_exceed=line.budget.on_exceed,
+        resets_at=None if resets_ms is None else datetime_from_ms(resets_ms),
+        retry_after_seconds=retry_after,
+        remedy=_remedy(line, balance.settled, balance.suspect, result.asked, resets_ms),
+    )
+
+
+def _resets_ms(result: LineResult, now_ms: int) -> int | None:
+    """Calendar: the window's end. Rolling: when enough of the oldest buckets will have left for this call to fit."""
+    line = result.line
+    window = line.budget.window
+    if window.kind in ("lifetime", "request"):
+        return None
+    if window.kind != "rolling" or line.starts_ms is None:
+        return line.ends_ms
+    excess = result.balance.total + result.asked - line.ceiling
+    leaves_ms = line.starts_ms + (len(line.keys)) * window.bucket_ms
+    for balance in result.balances:
+        excess -= balance.total
+        if excess <= 0 and leaves_ms > now_ms:
+            return leaves_ms
+        leaves_ms += window.bucket_ms
+    return leaves_ms
+
+
+def _remedy(line: Line, settled: int, suspect: int, asked: int, resets_ms: int | None) -> str:
+    """One thing to do about it."""
+    name = line.budget.title
+    if line.frozen:
+        return f"It is frozen: unfreeze budget {name!r} to allow calls again."
+    if line.unit in ("tokens", "usd") and asked > line.ceiling:
+        return "This call alone asks for more than the whole limit: shorten the prompt or lower its output ceiling."
+    if line.unit == "concurrency":
+        return "Wait until a call in flight ends, or raise the limit."
+    if line.budget.on_exceed != "raise" and settled + suspect + asked <= line.ceiling:
+        return "It would fit once calls in flight have settled: try again then, or raise the limit."
+    if suspect and settled + asked <= line.ceiling:
+        return "Calls with an unknown outcome are in its way: look at them with `farthing holds list`."
+    if resets_ms is not None:
+        return "Wait for the window to reset, or grant more for now."
+    if line.budget.anonymous:
+        return "This unit of work has used its budget: give it a larger one if it is meant to go on."
+    return f"Grant more, or raise the limit of budget {name!r}."
+
+
+def _sentence(line: FailedLine) -> str:
+    scope = "".join(f" {name}={value}" for name, value in line.scope.items())
+    of = f" for{scope}" if scope else ""
+    text = (
+        f"budget {line.budget!r}{of}: limit {_text(line, line.limit)}, spent {_text(line, line.spent)}, "
+        f"held {_text(line, line.held)}"
+    )
+    if line.suspect:
+        text += f", suspect {_text(line, line.suspect)}"
+    text += f", asked {_text(line, line.asked)}; {_text(line, line.remaining)} remain."
+    if line.resets_at is not None:
+        text += f" Resets at {line.resets_at:%Y-%m-%d %H:%M:%S} UTC."
+    return f"{text} {line.remedy}"
+
+
+def _text(line: FailedLine, amount: int | Decimal) -> str:
+    if isinstance(amount, Decimal):
+        return format_usd(int(amount * 1_000_000_000))
+    return f"{amount:,} {line.unit if line.unit != 'concurrency' else 'calls at once'}"
+
+
+def _shown(unit: str, amount: int) -> int | Decimal:
+    return usd_from_nano(amount) if unit == "usd" else amount
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value

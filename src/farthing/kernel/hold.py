@@ -1,0 +1,119 @@
+"""
+Holds and entries: what the ledger keeps.
+
+::
+
+                 ┌── settle ──▶ settled ─┐
+    place ─▶ held┼── void ────▶ voided   ├─ (after an automatic end: one late truth) ─▶ corrected
+                 └── lost ────▶ suspect ─┘
+
+A **hold** is an authorisation on every account that applies. It resolves exactly once. **Suspect** is a state of a
+hold: the call may have been billed, nobody knows; it stays counted. An **entry** is the immutable row of a call's
+outcome; a later truth about a suspect call adds one linked correction row, never an edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .plan import CallFacts, Posting
+from .usage import KINDS, Usage
+
+HELD = "held"
+SETTLED = "settled"
+VOIDED = "voided"
+SUSPECT = "suspect"
+LIVE = (HELD, SUSPECT)
+"""States in which a hold's amounts are still counted beside what is settled."""
+
+
+class Outcome(NamedTuple):
+    """
+    How a call ended, as the pipeline says it: the amounts to settle and what the entry keeps.
+
+    ``amounts`` maps units to integers (tokens, nano-dollars, requests); a unit that is missing settles to 0.
+    """
+
+    amounts: tuple[tuple[str, int], ...] = ()
+    usage: Usage = Usage()
+    cost_nano: int | None = None
+    """None where no price is known: never zero for that reason."""
+    ending: str = "ok"
+    usage_source: str = "provider"
+    """``provider``, ``counted`` (from what was delivered) or ``estimate`` (the hold)."""
+    model: str | None = None
+    """The model that answered, where the provider says it and it differs."""
+    note: str | None = None
+
+
+class Hold(NamedTuple):
+    """A hold as the store keeps it. ``amounts`` are parallel to ``postings``."""
+
+    id: str
+    owner: str
+    state: str
+    facts: CallFacts
+    postings: tuple[Posting, ...]
+    x: int
+    x_want: int
+    x_floor: int
+    placed_ms: int
+    deadline_ms: int
+    changed_ms: int
+    automatic: bool = False
+    """Resolved by the sweeper or by hand, not by its call: one late truth is still accepted."""
+    outcome: Outcome | None = None
+    """What the call itself said, once it has: what a repetition is compared with."""
+
+    @property
+    def amounts(self) -> tuple[int, ...]:
+        return tuple(posting.formula.at(self.x) for posting in self.postings)
+
+    def estimate(self, x: int | None = None) -> Outcome:
+        """The outcome that is assumed while the real one is unknown: all that was held."""
+        x = self.x if x is None else x
+        usage = Usage(input=self.facts.input_tokens, output=self.facts.choices * x)
+        cost_nano = None if self.facts.price is None else self.facts.price.at(x)
+        amounts = [("tokens", usage.total_tokens), ("requests", 1)]
+        if cost_nano is not None:
+            amounts.append(("usd", cost_nano))
+        return Outcome(tuple(amounts), usage, cost_nano, ending="unknown", usage_source="estimate")
+
+
+class Entry(NamedTuple):
+    """
+    One immutable row. In a correction the figures are differences to what was counted before, so sums over all rows
+    are always the truth of the moment.
+    """
+
+    seq: int
+    id: str
+    hold_id: str
+    kind: str
+    """``call`` or ``correction``."""
+    at_ms: int
+    started_ms: int
+    facts: CallFacts
+    usage: tuple[tuple[str, int], ...]
+    cost_nano: int | None
+    ending: str
+    usage_source: str
+    suspect: bool
+    """Counted at its hold, the outcome being unknown."""
+    overrun: tuple[tuple[str, int], ...]
+    """By unit: what the provider reported beyond the hold."""
+    posted: tuple[tuple[str, int], ...]
+    """By counter: what this row added to its settled amount. Replaying all rows gives the balances."""
+    model: str | None = None
+    note: str | None = None
+
+    def tokens(self, *kinds: str) -> int:
+        """The sum of these kinds of usage (signed in a correction)."""
+        return sum(count for kind, count in self.usage if kind in kinds)
+
+
+def usage_difference(now: Usage, before: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """What a correction adds, kind by kind."""
+    pairs = ((kind, getattr(now, kind) - before.get(kind, 0)) for kind in KINDS)
+    return tuple((kind, count) for kind, count in pairs if count)

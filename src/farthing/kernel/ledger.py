@@ -1,0 +1,425 @@
+"""
+The rules of the ledger, as a pure state machine: books and a command in, an answer and a change out.
+
+A store reads through :class:`Books`, and applies the :class:`Change` it is given all or nothing. It decides nothing.
+Every rule of what a hold may become lives here, once, for every store:
+
+- a hold touches all its counters or none, and resolves exactly once;
+- repeating a command with the same id returns the first answer; the same id with another body is a HoldConflict;
+- after an automatic end of a suspect hold, exactly one late truth from its call is still accepted;
+- a counter is never negative.
+
+One file, because these rules only make sense beside each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from ..errors import HoldConflict, HoldNotFound, InvariantError
+from .hold import HELD, SETTLED, SUSPECT, VOIDED, Entry, Hold, Outcome, usage_difference
+from .money import COUNTER_MAX
+from .plan import Balance, LineResult, Plan, evaluate
+from .usage import KINDS
+
+SUSPECT_POLICIES = ("keep", "settle_at_hold", "release")
+
+
+class Books(Protocol):
+    """What a command may read."""
+
+    def balance(self, key: str) -> Balance: ...
+    def hold(self, hold_id: str) -> Hold | None: ...
+    def entry(self, hold_id: str) -> Entry | None:
+        """The latest entry of this hold, or None."""
+        ...
+
+
+class Change(NamedTuple):
+    """What a command does to the books: new values, to be applied together. ``ends`` are the counters' window ends."""
+
+    balances: dict[str, Balance]
+    holds: dict[str, Hold]
+    entries: tuple[Entry, ...] = ()
+    ends: tuple[tuple[str, int], ...] = ()
+    """Counters that came with this change and have a window end (milliseconds)."""
+
+
+class Placed(NamedTuple):
+    """Admitted. ``advisory`` names what ``warn`` budgets would have refused."""
+
+    hold: Hold
+    advisory: tuple[LineResult, ...] = ()
+
+
+class Denied(NamedTuple):
+    """Refused, with every line that failed. Nothing was changed, and nothing is remembered."""
+
+    failed: tuple[LineResult, ...]
+
+
+class Stale(NamedTuple):
+    """The plan was made from an older catalogue or for a window that is over: make it again."""
+
+    catalogue_version: int
+
+
+class Settled(NamedTuple):
+    """The hold as it is now, and the row that says so (None: voided before anything was sent)."""
+
+    hold: Hold
+    entry: Entry | None
+
+
+NOTHING = Change({}, {})
+
+
+def place(
+    books: Books, plan: Plan, *, owner: str, now_ms: int, catalogue_version: int, replaces: str | None = None
+) -> tuple[Placed | Denied | Stale, Change]:
+    """
+    Admit a plan or refuse it. *replaces* gives back another hold in the same step (it is voided without an entry).
+    """
+    known = books.hold(plan.id)
+    if known is not None:
+        if not _same_plan(known, plan):
+            raise HoldConflict(f"hold {plan.id!r} was placed before with another plan", hold_id=plan.id)
+        return Placed(known), NOTHING
+    if plan.catalogue_version != catalogue_version:
+        return Stale(catalogue_version), NOTHING
+    if plan.valid_until_ms is not None and now_ms >= plan.valid_until_ms:
+        return Stale(catalogue_version), NOTHING
+    balances: dict[str, Balance] = {}
+    holds: dict[str, Hold] = {}
+    read = books.balance
+    if replaces is not None:
+        old = _live(books, replaces)
+        _move(books, balances, old, to_settled={}, to_suspect=False)
+        holds[old.id] = old._replace(state=VOIDED, changed_ms=now_ms)
+        before = dict(balances)
+
+        def read(key: str) -> Balance:
+            return before.get(key) or books.balance(key)
+
+    verdict = evaluate(plan, read)
+    if verdict.failed:
+        return Denied(verdict.failed), NOTHING
+    x = verdict.x
+    for posting in plan.postings:
+        key = posting.key
+        settled, held, suspect = balances.get(key) or books.balance(key)
+        base, slope, den = posting.formula
+        held += -(-(base + slope * x) // den)
+        if settled + held + suspect > COUNTER_MAX:
+            raise InvariantError(f"counter {key} would pass {COUNTER_MAX}, where stores stop being exact")
+        balances[key] = Balance(settled, held, suspect)
+    hold = Hold(
+        plan.id,
+        owner,
+        HELD,
+        plan.facts,
+        plan.postings,
+        x,
+        plan.x_want,
+        plan.x_floor,
+        now_ms,
+        plan.deadline_ms,
+        now_ms,
+    )
+    holds[plan.id] = hold
+    ends = tuple((posting.key, posting.ends_ms) for posting in plan.postings if posting.ends_ms is not None)
+    return Placed(hold, verdict.advisory), Change(balances, holds, (), ends)
+
+
+def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Change]:
+    """Shrink a hold to fewer output tokens. Growing one would need a new admission, so a larger x is a ValueError."""
+    hold = _find(books, hold_id)
+    if hold.state != HELD:
+        raise HoldConflict(f"hold {hold_id!r} is {hold.state}; only an open hold can be resized", hold_id=hold_id)
+    if not 0 <= x <= hold.x:
+        raise ValueError(f"x={x}: a hold of x={hold.x} can only shrink")
+    smaller = hold._replace(x=x, changed_ms=now_ms)
+    balances: dict[str, Balance] = {}
+    for posting, before, after in zip(hold.postings, hold.amounts, smaller.amounts, strict=True):
+        balance = balances.get(posting.key) or books.balance(posting.key)
+        balances[posting.key] = balance._replace(held=_not_negative(balance.held - before + after, posting.key))
+    return smaller, Change(balances, {hold_id: smaller})
+
+
+def extend(books: Books, hold_id: str, *, deadline_ms: int, now_ms: int) -> tuple[Hold, Change]:
+    """Move a hold's deadline out: its call is alive. A hold that is no longer open stays as it is."""
+    hold = _find(books, hold_id)
+    if hold.state != HELD or deadline_ms <= hold.deadline_ms:
+        return hold, NOTHING
+    later = hold._replace(deadline_ms=deadline_ms, changed_ms=now_ms)
+    return later, Change({}, {hold_id: later})
+
+
+def settle(books: Books, hold_id: str, outcome: Outcome, *, now_ms: int) -> tuple[Settled, Change]:
+    """Replace a hold by the real cost; the rest goes back. What exceeds the hold is an itemised overrun."""
+    return _finish(books, hold_id, outcome, state=SETTLED, now_ms=now_ms)
+
+
+def void(books: Books, hold_id: str, outcome: Outcome | None, *, now_ms: int) -> tuple[Settled, Change]:
+    """Release a hold whose call certainly cost nothing. No *outcome*: it was never tried, and leaves no entry."""
+    return _finish(books, hold_id, outcome, state=VOIDED, now_ms=now_ms)
+
+
+def suspect(books: Books, hold_id: str, *, ending: str, note: str | None, now_ms: int) -> tuple[Settled, Change]:
+    """The call may have been billed, nobody knows: its amounts stay counted, calls in flight are released."""
+    hold = _find(books, hold_id)
+    if hold.state != HELD:
+        return Settled(hold, books.entry(hold_id)), NOTHING
+    balances: dict[str, Balance] = {}
+    _move(books, balances, hold, to_settled={}, to_suspect=True)
+    now_suspect = hold._replace(state=SUSPECT, changed_ms=now_ms)
+    outcome = hold.estimate()._replace(ending=ending, note=note)
+    entry = _entry(now_suspect, outcome, now_ms=now_ms, posted={}, suspect=True)
+    return Settled(now_suspect, entry), Change(balances, {hold_id: now_suspect}, (entry,))
+
+
+def resolve(books: Books, hold_id: str, policy: str, *, now_ms: int, note: str | None) -> tuple[Settled, Change]:
+    """End a suspect hold without its call's word: ``settle_at_hold`` or ``release``. Its call may still correct it."""
+    if policy not in ("settle_at_hold", "release"):
+        raise ValueError(f"policy={policy!r} is unknown; choose settle_at_hold or release")
+    hold = _find(books, hold_id)
+    if hold.state != SUSPECT:
+        raise HoldConflict(f"hold {hold_id!r} is {hold.state}, not suspect", hold_id=hold_id)
+    outcome = hold.estimate()._replace(ending=policy, note=note)
+    if policy == "release":
+        outcome = Outcome((), cost_nano=None if outcome.cost_nano is None else 0, ending=policy, note=note)
+    return _late(books, hold, outcome, SETTLED if policy == "settle_at_hold" else VOIDED, now_ms, automatic=True)
+
+
+def sweep(
+    books: Books,
+    holds: Iterable[Hold],
+    *,
+    now_ms: int,
+    dead_owners: frozenset[str],
+    suspect_after_ms: int,
+    suspect_policy: str,
+) -> list[tuple[Settled, Change]]:
+    """
+    What time does to holds: those of dead owners or past their deadline become suspect, and suspects that have waited
+    long enough are resolved as the policy says. Give a bounded batch; the changes are to be applied in order.
+    """
+    results: list[tuple[Settled, Change]] = []
+    overlay = _Overlay(books)
+    for hold in holds:
+        if hold.state == HELD and (hold.owner in dead_owners or now_ms >= hold.deadline_ms):
+            died = hold.owner in dead_owners
+            ending, note = ("owner_died", f"process {hold.owner} is gone") if died else ("expired", None)
+            result = suspect(overlay, hold.id, ending=ending, note=note, now_ms=now_ms)
+        elif hold.state == SUSPECT and suspect_policy != "keep" and now_ms - hold.changed_ms >= suspect_after_ms:
+            result = resolve(overlay, hold.id, suspect_policy, now_ms=now_ms, note="suspect_after")
+        else:
+            continue
+        overlay.apply(result[1])
+        results.append(result)
+    return results
+
+
+class _Overlay:
+    """Books with changes on top, so that several commands can follow each other before any is applied."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._balances: dict[str, Balance] = {}
+        self._holds: dict[str, Hold] = {}
+
+    def apply(self, change: Change) -> None:
+        self._balances.update(change.balances)
+        self._holds.update(change.holds)
+
+    def balance(self, key: str) -> Balance:
+        return self._balances.get(key) or self._books.balance(key)
+
+    def hold(self, hold_id: str) -> Hold | None:
+        return self._holds.get(hold_id) or self._books.hold(hold_id)
+
+    def entry(self, hold_id: str) -> Entry | None:
+        return self._books.entry(hold_id)
+
+
+def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, now_ms: int) -> tuple[Settled, Change]:
+    """The call's own word about its hold."""
+    hold = _find(books, hold_id)
+    if hold.state == HELD:
+        balances: dict[str, Balance] = {}
+        amounts = dict(outcome.amounts) if outcome else {}
+        posted = _move(books, balances, hold, to_settled=amounts, to_suspect=False)
+        ended = hold._replace(state=state, outcome=outcome, changed_ms=now_ms)
+        entry = None if outcome is None else _entry(ended, outcome, now_ms=now_ms, posted=posted)
+        return Settled(ended, entry), Change(balances, {hold_id: ended}, () if entry is None else (entry,))
+    if hold.outcome is None and outcome is not None and (hold.state == SUSPECT or hold.automatic):
+        return _late(books, hold, outcome, state, now_ms, automatic=False)
+    if hold.outcome == outcome and hold.state == state:
+        return Settled(hold, books.entry(hold_id)), NOTHING
+    raise HoldConflict(f"hold {hold_id!r} is {hold.state} already, with another outcome", hold_id=hold_id)
+
+
+def _late(
+    books: Books, hold: Hold, outcome: Outcome, state: str, now_ms: int, *, automatic: bool
+) -> tuple[Settled, Change]:
+    """A truth about a suspect hold, or about one that was resolved without its call: one linked correction row."""
+    balances: dict[str, Balance] = {}
+    amounts = dict(outcome.amounts)
+    assumed = hold.estimate()
+    if hold.state == SUSPECT:
+        posted = _move(books, balances, hold, to_settled=amounts, to_suspect=False)
+    else:
+        settled_before = dict(assumed.amounts) if hold.state == SETTLED else {}
+        posted = {}
+        for posting in hold.postings:
+            if posting.release:
+                continue
+            difference = amounts.get(posting.unit, 0) - settled_before.get(posting.unit, 0)
+            balance = balances.get(posting.key) or books.balance(posting.key)
+            settled = _not_negative(balance.settled + difference, posting.key)
+            balances[posting.key] = balance._replace(settled=settled)
+            posted[posting.key] = posted.get(posting.key, 0) + difference
+    before = {} if hold.state == VOIDED else assumed.usage.to_dict()
+    cost_before = 0 if hold.state == VOIDED else (assumed.cost_nano or 0)
+    ended = hold._replace(state=state, outcome=None if automatic else outcome, automatic=automatic, changed_ms=now_ms)
+    entry = _entry(ended, outcome, now_ms=now_ms, posted=posted)._replace(
+        kind="correction",
+        usage=usage_difference(outcome.usage, before),
+        cost_nano=None if outcome.cost_nano is None else outcome.cost_nano - cost_before,
+    )
+    return Settled(ended, entry), Change(balances, {hold.id: ended}, (entry,))
+
+
+def _move(
+    books: Books, balances: dict[str, Balance], hold: Hold, *, to_settled: dict[str, int], to_suspect: bool
+) -> dict[str, int]:
+    """
+    Take a live hold's amounts off its counters, and put what is settled (by unit), or the amounts as suspect, on.
+
+    Returns what was added to each counter's settled amount. Of a suspect hold the released postings are gone already.
+    """
+    posted: dict[str, int] = {}
+    was_suspect = hold.state == SUSPECT
+    x = hold.x
+    for posting in hold.postings:
+        key, unit, (base, slope, den), release, _ = posting
+        if was_suspect and release:
+            continue
+        amount = -(-(base + slope * x) // den)
+        settled, held, waiting = balances.get(key) or books.balance(key)
+        if was_suspect:
+            waiting -= amount
+        else:
+            held -= amount
+            if to_suspect and not release:
+                waiting += amount
+        if not release and (cost := to_settled.get(unit)):
+            settled += cost
+            posted[key] = posted.get(key, 0) + cost
+        if held < 0 or waiting < 0 or settled < 0:
+            raise InvariantError(f"counter {key} would become negative by ending hold {hold.id!r}")
+        balances[key] = Balance(settled, held, waiting)
+    return posted
+
+
+def _entry(hold: Hold, outcome: Outcome, *, now_ms: int, posted: dict[str, int], suspect: bool = False) -> Entry:
+    overrun: tuple[tuple[str, int], ...] = ()
+    held_by_unit: dict[str, int] = {}
+    for posting in hold.postings:
+        held_by_unit.setdefault(posting.unit, posting.formula.at(hold.x))
+    for unit, amount in outcome.amounts:
+        if unit in held_by_unit and amount > held_by_unit[unit]:
+            overrun = (*overrun, (unit, amount - held_by_unit[unit]))
+    usage = outcome.usage
+    return Entry(
+        seq=0,
+        id=hold.id,
+        hold_id=hold.id,
+        kind="call",
+        at_ms=now_ms,
+        started_ms=hold.placed_ms,
+        facts=hold.facts,
+        usage=tuple((kind, count) for kind in KINDS if (count := getattr(usage, kind))),
+        cost_nano=outcome.cost_nano,
+        ending=outcome.ending,
+        usage_source=outcome.usage_source,
+        suspect=suspect,
+        overrun=overrun,
+        posted=tuple(posted.items()),
+        model=outcome.model,
+        note=outcome.note,
+    )
+
+
+def _find(books: Books, hold_id: str) -> Hold:
+    hold = books.hold(hold_id)
+    if hold is None:
+        raise HoldNotFound(f"no hold has the id {hold_id!r}", hold_id=hold_id)
+    return hold
+
+
+def _live(books: Books, hold_id: str) -> Hold:
+    hold = _find(books, hold_id)
+    if hold.state != HELD:
+        raise HoldConflict(f"hold {hold_id!r} is {hold.state} and cannot be replaced", hold_id=hold_id)
+    return hold
+
+
+def _same_plan(hold: Hold, plan: Plan) -> bool:
+    return (hold.postings, hold.x_want, hold.x_floor, hold.facts) == (
+        plan.postings,
+        plan.x_want,
+        plan.x_floor,
+        plan.facts,
+    )
+
+
+def _not_negative(amount: int, key: str) -> int:
+    if amount < 0:
+        raise InvariantError(f"counter {key} would become negative ({amount})")
+    return amount
+
+
+def record(books: Books, plan: Plan, outcome: Outcome, *, owner: str, now_ms: int) -> tuple[Settled, Change]:
+    """
+    Write a call that is over, without asking: its postings are settled in one step, whatever the ceilings say.
+
+    For calls that no budget matched, and for usage that was paid elsewhere.
+    """
+    placed, opened = place(
+        books,
+        plan._replace(lines=(), valid_until_ms=None),
+        owner=owner,
+        now_ms=now_ms,
+        catalogue_version=plan.catalogue_version,
+    )
+    if not isinstance(placed, Placed):
+        raise InvariantError(f"a plan without lines was refused: {placed!r}")
+    overlay = _Overlay(books)
+    overlay.apply(opened)
+    settled, ended = settle(overlay, plan.id, outcome, now_ms=now_ms)
+    return settled, Change(
+        {**opened.balances, **ended.balances}, {**opened.holds, **ended.holds}, ended.entries, opened.ends
+    )
+
+
+def replay(settled_before: dict[str, int], entries: Iterable[Entry], holds: Iterable[Hold]) -> dict[str, Balance]:
+    """
+    The balances that a journal says: a snapshot of settled amounts, the rows after it, and the holds still open.
+
+    Balances are its projection: a store's own must be equal, bit for bit.
+    """
+    balances = {key: Balance(amount) for key, amount in settled_before.items()}
+    for entry in entries:
+        for key, amount in entry.posted:
+            balance = balances.get(key, Balance())
+            balances[key] = balance._replace(settled=balance.settled + amount)
+    for hold in holds:
+        for posting, amount in zip(hold.postings, hold.amounts, strict=True):
+            balance = balances.get(posting.key, Balance())
+            if hold.state == HELD:
+                balances[posting.key] = balance._replace(held=balance.held + amount)
+            elif hold.state == SUSPECT and not posting.release:
+                balances[posting.key] = balance._replace(suspect=balance.suspect + amount)
+    return {key: balance for key, balance in balances.items() if balance != Balance()}

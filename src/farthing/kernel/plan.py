@@ -1,0 +1,350 @@
+"""
+Plans: a call and its budgets, turned into a flat list of lines to check and postings to make.
+
+::
+
+    line      Σ counters + ceil((base + slope·x) / den)  ≤  ceiling
+    posting   add ceil((base + slope·x) / den) to this counter
+
+``x`` is the number of output tokens per choice. The store grants the largest ``x`` between ``x_floor`` and ``x_want``
+that satisfies every *elastic* line while every other line holds at what was asked, all or nothing. It never learns
+what a month, a team or a price is: that is decided here, before.
+
+Amounts are integers of the line's unit; rates that are not whole nano-dollars stay exact in ``base``, ``slope`` and
+``den`` and are rounded up once, when the posting is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from .budget import UNITS, Budget
+from .money import COUNTER_MAX
+from .scope import Tags, account_key, concrete
+from .window import ROLLING_BUCKETS
+
+LINES_MAX = 512
+"""A limit on everything: more budgets than this on one call is a mistake, and is said."""
+
+
+class Balance(NamedTuple):
+    """One counter. ``settled`` only grows (corrections aside); none is ever negative."""
+
+    settled: int = 0
+    held: int = 0
+    suspect: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.settled + self.held + self.suspect
+
+
+ZERO = Balance()
+
+
+class Formula(NamedTuple):
+    """What an amount is for ``x`` output tokens per choice: ``ceil((base + slope·x) / den)``."""
+
+    base: int
+    slope: int = 0
+    den: int = 1
+
+    def at(self, x: int) -> int:
+        return -(-(self.base + self.slope * x) // self.den)
+
+
+ONE = Formula(1)
+
+
+class Line(NamedTuple):
+    """A condition, and the evidence to name when it fails."""
+
+    budget: Budget
+    scope: tuple[tuple[str, str | None], ...]
+    unit: str
+    keys: tuple[str, ...]
+    """The counters that are summed; none for the check of one call alone."""
+    formula: Formula
+    ceiling: int
+    elastic: bool = False
+    """May shrink x. The others are checked at what was asked."""
+    advisory: bool = False
+    """Never refuses: what it would have refused is counted (``warn``)."""
+    spent_only: bool = False
+    """``raise``: looks at what is settled or suspect, and passes while that is below the ceiling."""
+    starts_ms: int | None = None
+    ends_ms: int | None = None
+    frozen: bool = False
+
+
+class Posting(NamedTuple):
+    """An amount to hold on one counter, and what becomes of it if nobody settles it."""
+
+    key: str
+    unit: str
+    formula: Formula
+    release: bool = False
+    """At the deadline the amount is released (calls in flight), not suspect (tokens, money, requests)."""
+    ends_ms: int | None = None
+    """When the counter's window is over, after which it may be rolled up."""
+
+
+class CallFacts(NamedTuple):
+    """What the ledger keeps of a call, whatever becomes of it. Opaque to the stores."""
+
+    model: str | None = None
+    provider: str | None = None
+    dialect: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    budgets: tuple[str, ...] = ()
+    """The titles of the budgets it was held on."""
+    input_tokens: int = 0
+    """The most input that it can be billed for."""
+    choices: int = 1
+    price: Formula | None = None
+    """The dearest it can cost in nano-dollars, by x; None where the price is not known."""
+    price_version: str | None = None
+    bound: str = "proven"
+    """``open`` where the call may cost more than was held."""
+    asked_model: str | None = None
+    """The model that the caller named, if the call was downgraded from it."""
+
+
+class Plan(NamedTuple):
+    """One call's lines and postings. ``id`` names the hold, its entry and every repetition of either."""
+
+    id: str
+    facts: CallFacts
+    lines: tuple[Line, ...]
+    postings: tuple[Posting, ...]
+    x_want: int
+    x_floor: int
+    deadline_ms: int
+    catalogue_version: int = 0
+    valid_until_ms: int | None = None
+    """The end of the earliest window: after it the plan is stale, and is made again."""
+
+
+class Ask(NamedTuple):
+    """What a call asks of its budgets, before they are looked at."""
+
+    id: str
+    facts: CallFacts
+    x_want: int
+    x_floor: int
+    ours: bool
+    """The ceiling on x is ours, not the caller's: every line may shrink it."""
+    deadline_ms: int
+
+
+class Account(NamedTuple):
+    """One budget for one concrete scope and window start."""
+
+    budget: Budget
+    scope: tuple[tuple[str, str | None], ...]
+    key: str
+    rolling: tuple[str, ...]
+    """The keys of all live buckets of a rolling window, the current one last; empty otherwise."""
+    starts_ms: int | None
+    ends_ms: int | None
+    valid_until_ms: int | None
+    granted: tuple[tuple[str, int], ...] = ()
+    """Live grants: amounts by unit, added to the limits."""
+    frozen: bool = False
+
+    def ceiling(self, unit: str) -> int | None:
+        """The limit of this instant: the budget's own, and the live grants on top."""
+        limit = self.budget.limit(unit)
+        if limit is None or not self.granted:
+            return limit
+        return min(COUNTER_MAX, limit + sum(amount for of, amount in self.granted if of == unit))
+
+    def counters(self, unit: str) -> tuple[str, ...]:
+        """The counters whose sum is this account's balance in a unit."""
+        keys = self.rolling or (self.key,)
+        return tuple(counter_key(key, unit) for key in keys)
+
+
+def counter_key(account: str, unit: str) -> str:
+    """The name of one counter of an account."""
+    return f"{account}|{unit}"
+
+
+def open_account(
+    budget: Budget,
+    tags: Tags,
+    now_ms: int,
+    *,
+    granted: tuple[tuple[str, int], ...] = (),
+    frozen: bool = False,
+) -> Account:
+    """The account of a budget that a call with these tags falls into at this instant."""
+    scope = concrete(dict(budget.scope), budget.each, tags)
+    starts_ms, ends_ms = budget.window.span(now_ms)
+    key = account_key(budget.name, scope, starts_ms)
+    rolling: tuple[str, ...] = ()
+    valid_until_ms = ends_ms
+    if budget.window.kind == "rolling" and starts_ms is not None:
+        bucket_ms = budget.window.bucket_ms
+        starts = range(starts_ms - ROLLING_BUCKETS * bucket_ms, starts_ms + 1, bucket_ms)
+        rolling = tuple(account_key(budget.name, scope, start) for start in starts)
+        starts_ms, ends_ms = starts.start, starts_ms + (ROLLING_BUCKETS + 1) * bucket_ms
+    return Account(
+        budget=budget,
+        scope=tuple(scope.items()),
+        key=key,
+        rolling=rolling,
+        starts_ms=starts_ms,
+        ends_ms=ends_ms,
+        valid_until_ms=valid_until_ms,
+        granted=granted,
+        frozen=frozen,
+    )
+
+
+def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int = 0) -> Plan:
+    """
+    The lines and postings of a call on these accounts.
+
+    Every account is posted in tokens, money (where the price is known) and requests, so that it can be shown in each;
+    lines exist for the units that it limits. Raises ValueError where a budget limits money and the price is unknown:
+    the caller decides that (policy ``unpriced``) before it plans.
+    """
+    facts = ask.facts
+    by_unit = {
+        "tokens": Formula(facts.input_tokens, facts.choices),
+        "usd": facts.price,
+        "requests": ONE,
+        "concurrency": ONE,
+    }
+    lines: list[Line] = []
+    postings: list[Posting] = []
+    valid_until_ms: int | None = None
+    for account in accounts:
+        kept = account.budget.window.kind != "request"
+        for unit in UNITS:
+            formula = by_unit[unit]
+            ceiling = account.ceiling(unit)
+            if ceiling is not None:
+                if formula is None:
+                    raise ValueError(f"budget {account.budget.title!r} limits USD, but the call has no price")
+                lines.append(_line(account, unit, formula, ceiling, ours=ask.ours, kept=kept))
+            if kept and formula is not None and (unit != "concurrency" or ceiling is not None):
+                postings.append(
+                    Posting(
+                        counter_key(account.key, unit),
+                        unit,
+                        formula,
+                        release=unit == "concurrency",
+                        ends_ms=account.ends_ms,
+                    )
+                )
+        until = account.valid_until_ms
+        if until is not None and (valid_until_ms is None or until < valid_until_ms):
+            valid_until_ms = until
+    if len(lines) > LINES_MAX:
+        raise ValueError(f"{len(lines)} budget lines match one call; at most {LINES_MAX} are supported")
+    return Plan(
+        id=ask.id,
+        facts=facts,
+        lines=tuple(lines),
+        postings=tuple(postings),
+        x_want=ask.x_want,
+        x_floor=min(ask.x_floor, ask.x_want),
+        deadline_ms=ask.deadline_ms,
+        catalogue_version=catalogue_version,
+        valid_until_ms=valid_until_ms,
+    )
+
+
+def _line(account: Account, unit: str, formula: Formula, ceiling: int, *, ours: bool, kept: bool) -> Line:
+    mode = account.budget.on_exceed
+    after = mode == "raise"
+    return Line(
+        budget=account.budget,
+        scope=account.scope,
+        unit=unit,
+        keys=account.counters(unit) if kept else (),
+        formula=ONE if after else formula,
+        ceiling=ceiling,
+        elastic=not after and mode != "warn" and (ours or mode == "clamp"),
+        advisory=mode == "warn",
+        spent_only=after,
+        starts_ms=account.starts_ms,
+        ends_ms=account.ends_ms,
+        frozen=account.frozen,
+    )
+
+
+class LineResult(NamedTuple):
+    """A line that failed (or, advisory, would have): the balance it saw and the amount that was asked."""
+
+    line: Line
+    balances: tuple[Balance, ...]
+    """One per counter of the line, in its order."""
+    asked: int
+
+    @property
+    def balance(self) -> Balance:
+        """The sum over the line's counters."""
+        settled = held = suspect = 0
+        for balance in self.balances:
+            settled += balance.settled
+            held += balance.held
+            suspect += balance.suspect
+        return Balance(settled, held, suspect)
+
+
+class Verdict(NamedTuple):
+    """What evaluating a plan says: the granted x, or every line that failed; and what only would have."""
+
+    x: int
+    failed: tuple[LineResult, ...] = ()
+    advisory: tuple[LineResult, ...] = ()
+
+
+def evaluate(plan: Plan, read: Callable[[str], Balance]) -> Verdict:
+    """
+    The largest x that every elastic line allows while the others hold at what was asked; or all lines that fail.
+
+    The one rule of admission, for every store. Exactly at the ceiling is allowed.
+    """
+    x = want = plan.x_want
+    floor = plan.x_floor
+    failed: list[Line] | None = None
+    advisory: list[Line] | None = None
+    for line in plan.lines:
+        used = 0
+        for key in line.keys:
+            settled, held, suspect = read(key)
+            used += settled + suspect
+            if not line.spent_only:
+                used += held
+        room = line.ceiling - used
+        base, slope, den = line.formula
+        if line.frozen:
+            fits = False
+        elif line.elastic and slope:
+            most = (room * den - base) // slope
+            fits = most >= floor
+            if fits and most < x:
+                x = most
+        else:
+            fits = -(-(base + slope * want) // den) <= room
+        if not fits:
+            if line.advisory:
+                advisory = [*(advisory or ()), line]
+            else:
+                failed = [*(failed or ()), line]
+    if not failed and not advisory:
+        return Verdict(x)
+    return Verdict(
+        x,
+        failed=tuple(_result(line, read, floor if line.elastic else want) for line in failed or ()),
+        advisory=tuple(_result(line, read, want) for line in advisory or ()),
+    )
+
+
+def _result(line: Line, read: Callable[[str], Balance], x: int) -> LineResult:
+    return LineResult(line, tuple(read(key) for key in line.keys), line.formula.at(x))

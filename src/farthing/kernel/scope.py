@@ -1,0 +1,58 @@
+"""
+Scopes: who pays. A set of tags; a budget matches the calls that carry all the tags of its scope.
+
+``each`` splits a budget into one account per value of the named tags. A call without such a tag is not unmatched:
+all of those share the account of the absent value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+Tags = Mapping[str, str]
+
+TAGS_MAX = 32
+TAG_LENGTH_MAX = 256
+
+
+def check_tags(tags: Mapping[str, object], *, field: str) -> dict[str, str]:
+    """
+    Tags as they are kept: text to text, bounded in number and length. Numbers and booleans become their text.
+
+    Raises ValueError naming *field* and the tag.
+    """
+    if not isinstance(tags, Mapping):
+        raise ValueError(f"{field} must be a mapping of tags, not {tags!r}")
+    if len(tags) > TAGS_MAX:
+        raise ValueError(f"{field} has {len(tags)} tags; at most {TAGS_MAX} are kept")
+    checked = {}
+    for name, value in tags.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{field}: a tag's name must be non-empty text, not {name!r}")
+        if not isinstance(value, (str, int, float, bool)):
+            raise ValueError(f"{field}: tag {name!r} must be text or a number, not {value!r}")
+        text = str(value)
+        if len(name) > TAG_LENGTH_MAX or len(text) > TAG_LENGTH_MAX:
+            raise ValueError(f"{field}: tag {name!r} is longer than {TAG_LENGTH_MAX} characters")
+        checked[name] = text
+    return checked
+
+
+def matches(scope: Tags, tags: Tags) -> bool:
+    """Whether a call with these tags is in the scope: it carries every tag of it, with that value."""
+    return all(tags.get(name) == value for name, value in scope.items())
+
+
+def concrete(scope: Tags, each: tuple[str, ...], tags: Tags) -> dict[str, str | None]:
+    """The scope of one account: the budget's own tags, and this call's value of every ``each`` tag (None: absent)."""
+    values: dict[str, str | None] = dict(scope)
+    for name in each:
+        values[name] = tags.get(name)
+    return values
+
+
+def account_key(name: str, scope: Mapping[str, str | None], window_start_ms: int | None) -> str:
+    """The identity of an account: budget name, concrete scope and window start, unambiguous for any text in them."""
+    start = "" if window_start_ms is None else str(window_start_ms)
+    return json.dumps([name, sorted(scope.items()), start], ensure_ascii=False, separators=(",", ":"))

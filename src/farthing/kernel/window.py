@@ -1,0 +1,157 @@
+"""
+Windows: over what span of time a budget counts. Written ``per=``.
+
+============================  ==========================================================================
+``lifetime`` (default)        for ever
+``minute hour day week month``  calendar, in UTC or a named zone: ``"day Europe/Berlin"``; weeks start on Monday
+``rolling 60s``               any span of that length (s, m, h, d): no 60 seconds ever exceed the limit
+``request``                   a check of one call alone; nothing is kept
+============================  ==========================================================================
+
+All instants are integer milliseconds since the Unix epoch. Nothing resets: a window's start is part of the account's
+identity, so a new window is a new account and the old one keeps its figures.
+
+A rolling window is a row of small buckets. What was placed within the last ``length`` lies in the current bucket and
+the ``ROLLING_BUCKETS`` before it; summing all of these counts up to one bucket too much, never too little.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from .money import div_ceil
+
+ROLLING_BUCKETS = 12
+ROLLING_MIN_MS = 1_000
+ROLLING_MAX_MS = 400 * 86_400_000
+CALENDAR = ("minute", "hour", "day", "week", "month")
+_ROLLING = re.compile(r"rolling\s+(\d+)\s*([smhd])")
+_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A parsed ``per=``. ``kind`` is ``lifetime``, ``request``, ``rolling`` or one of :data:`CALENDAR`."""
+
+    kind: str
+    zone: str = "UTC"
+    length_ms: int = 0
+
+    @property
+    def bucket_ms(self) -> int:
+        """Rolling: the length of one bucket; twelve of them are at least the window's length."""
+        return div_ceil(self.length_ms, ROLLING_BUCKETS)
+
+    def __str__(self) -> str:
+        if self.kind == "rolling":
+            return f"rolling {_length_text(self.length_ms)}"
+        return self.kind if self.zone == "UTC" or self.kind not in CALENDAR else f"{self.kind} {self.zone}"
+
+    def span(self, now_ms: int) -> tuple[int | None, int | None]:
+        """
+        Start and end of the window that *now_ms* lies in: ``start <= now < end``; None where there is none.
+
+        Rolling: the current bucket (``start`` is the bucket's, ``end`` the next one's).
+        """
+        if self.kind in ("lifetime", "request"):
+            return None, None
+        if self.kind == "rolling":
+            start = now_ms - now_ms % self.bucket_ms
+            return start, start + self.bucket_ms
+        zone = _zone(self.zone)
+        local = datetime_from_ms(now_ms).astimezone(zone)
+        if self.kind in ("minute", "hour"):
+            return _short_span(self.kind, local, now_ms)
+        start_day, end_day = _long_span(self.kind, local)
+        return ms_from_datetime(start_day), ms_from_datetime(end_day)
+
+
+def parse_window(per: object, *, field: str = "per") -> Window:
+    """Raises ValueError naming *field* for anything that is not a window, or a zone that this machine does not know."""
+    if per is None:
+        return Window("lifetime")
+    if not isinstance(per, str):
+        raise ValueError(f"{field} must be text such as 'day' or 'rolling 60s', not {per!r}")
+    text = " ".join(per.split())
+    if rolling := _ROLLING.fullmatch(text):
+        length_ms = int(rolling[1]) * _UNIT_MS[rolling[2]]
+        if not ROLLING_MIN_MS <= length_ms <= ROLLING_MAX_MS:
+            raise ValueError(f"{field}={per!r}: a rolling window is between one second and 400 days long")
+        return Window("rolling", length_ms=length_ms)
+    kind, _, zone = text.partition(" ")
+    if kind in ("lifetime", "request") and not zone:
+        return Window(kind)
+    if kind in CALENDAR:
+        _zone(zone or "UTC", field=field)
+        return Window(kind, zone or "UTC")
+    raise ValueError(
+        f"{field}={per!r} is not a window; known are lifetime, request, {', '.join(CALENDAR)} "
+        "(a time zone may follow: 'day Europe/Berlin') and 'rolling 60s' (s, m, h, d)"
+    )
+
+
+CLOCK_AHEAD_MAX_MS = 3_600_000
+
+
+def steady_now(now_ms: int, last_seen_ms: int) -> int:
+    """
+    The time that windows and deadlines go by: never before the ledger's last-seen time, so that a clock that jumps
+    back opens no window twice. A last-seen time more than an hour ahead was a wrong clock, and is not followed.
+    """
+    if now_ms < last_seen_ms <= now_ms + CLOCK_AHEAD_MAX_MS:
+        return last_seen_ms
+    return now_ms
+
+
+def datetime_from_ms(at_ms: int) -> datetime:
+    """The instant as an aware UTC datetime, exact."""
+    return _EPOCH + at_ms * _MS
+
+
+def ms_from_datetime(instant: datetime) -> int:
+    """Milliseconds since the epoch of an aware datetime, rounded down."""
+    return (instant - _EPOCH) // _MS
+
+
+def _zone(name: str, *, field: str = "per") -> tzinfo:
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{field}: unknown time zone {name!r} (use a name such as 'Europe/Berlin')") from error
+
+
+def _short_span(kind: str, local: datetime, now_ms: int) -> tuple[int, int]:
+    """Minutes and hours: counted back in elapsed time, so that an hour that a clock change repeats is two windows."""
+    into_ms = local.second * 1_000 + local.microsecond // 1_000
+    length_ms = 60_000
+    if kind == "hour":
+        into_ms += local.minute * 60_000
+        length_ms = 3_600_000
+    return now_ms - into_ms, now_ms - into_ms + length_ms
+
+
+def _long_span(kind: str, local: datetime) -> tuple[datetime, datetime]:
+    """Days, weeks, months: from local midnight to local midnight, however many hours lie between."""
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    if kind == "week":
+        midnight -= timedelta(days=midnight.weekday())
+    if kind == "month":
+        midnight = midnight.replace(day=1)
+        following = (midnight + timedelta(days=32)).replace(day=1)
+    else:
+        following = midnight + timedelta(days=7 if kind == "week" else 1)
+    return midnight, following
+
+
+def _length_text(length_ms: int) -> str:
+    for unit in ("d", "h", "m"):
+        if length_ms % _UNIT_MS[unit] == 0 and length_ms > _UNIT_MS[unit]:
+            return f"{length_ms // _UNIT_MS[unit]}{unit}"
+    return f"{length_ms // 1_000}s"

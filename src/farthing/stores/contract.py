@@ -1,0 +1,147 @@
+"""
+The contract of every store: verbs, and the tickets they answer with.
+
+A verb takes a command of :mod:`farthing.kernel.ledger`, applies it all or nothing and returns a :class:`Ticket`:
+``.result()`` waits for the answer, ``await`` does the same in a task. All verbs are idempotent by id. A store that is
+locked, silent or full for ``PATIENCE_SECONDS`` raises StoreUnavailable from the ticket; it never waits for ever and
+never guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from ..kernel.budget import Budget
+from ..kernel.catalogue import Catalogue, Grant
+from ..kernel.hold import Entry, Hold, Outcome
+from ..kernel.ledger import Denied, Placed, Settled, Stale
+from ..kernel.plan import Balance, Plan
+
+PATIENCE_SECONDS = 5.0
+SWEEP_SECONDS = 5.0
+SWEEP_BATCH = 256
+SUSPECT_AFTER_MS = 24 * 3_600_000
+
+Clock = Callable[[], int]
+"""Milliseconds since the epoch."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Ticket(Protocol[T_co]):
+    """An answer that may still be on its way."""
+
+    def result(self) -> T_co:
+        """Wait for the answer; raises what the verb raised, or StoreUnavailable when patience ends."""
+        ...
+
+    def __await__(self) -> Generator[Any, None, T_co]: ...
+
+
+class Ready(Generic[T]):
+    """A ticket whose answer is there."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def result(self) -> T:
+        return self._value
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._value
+        yield  # pragma: no cover - makes this a generator
+
+
+class DenialKey(NamedTuple):
+    """What denied calls are counted by: they leave no other row."""
+
+    hour_ms: int
+    """Start of the hour, UTC."""
+    budget: str
+    unit: str
+    model: str
+    provider: str
+    tags: tuple[tuple[str, str], ...]
+    shadow: bool
+    """A ``warn`` budget would have denied it; the call went out."""
+
+
+class SweepPolicy(NamedTuple):
+    """What becomes of suspect holds, and when: ``keep``, ``settle_at_hold`` or ``release`` after this long."""
+
+    suspect_after_ms: int = SUSPECT_AFTER_MS
+    suspect_policy: str = "settle_at_hold"
+
+
+KEEP_A_DAY = SweepPolicy()
+
+
+class Journal(NamedTuple):
+    """Everything that the balances are a projection of: see :func:`farthing.kernel.ledger.replay`."""
+
+    settled_before: Mapping[str, int]
+    entries: Sequence[Entry]
+    holds: Sequence[Hold]
+
+
+class Store(Protocol):
+    """One ledger. Verbs may be called from any thread; a ticket may be awaited in any event loop."""
+
+    name: str
+    """What messages call it: ``memory``, or the file's path."""
+    durable: bool
+
+    def now(self) -> int:
+        """The ledger's time in milliseconds: never before its last-seen time."""
+        ...
+
+    def place(self, plan: Plan, *, replaces: str | None = None) -> Ticket[Placed | Denied | Stale]: ...
+    def resize(self, hold_id: str, *, x: int) -> Ticket[Hold]: ...
+    def extend(self, hold_id: str, *, deadline_ms: int) -> Ticket[Hold]: ...
+    def settle(self, hold_id: str, outcome: Outcome) -> Ticket[Settled]: ...
+    def void(self, hold_id: str, outcome: Outcome | None = None) -> Ticket[Settled]: ...
+    def suspect(self, hold_id: str, *, ending: str, note: str | None = None) -> Ticket[Settled]: ...
+    def resolve(self, hold_id: str, policy: str, *, note: str | None = None) -> Ticket[Settled]: ...
+    def record(self, plan: Plan, outcome: Outcome) -> Ticket[Settled]:
+        """Write a call that is over, without asking: its postings are settled whatever the ceilings say."""
+        ...
+
+    def sweep(self, policy: SweepPolicy = KEEP_A_DAY) -> Ticket[tuple[Settled, ...]]:
+        """
+        One bounded pass: holds of dead owners and past their deadline become suspect, old suspects are resolved, and
+        counters whose window is long over are put away.
+        """
+        ...
+
+    def holds(self, *states: str) -> Ticket[tuple[Hold, ...]]:
+        """Live holds in these states (all live ones if none is named), oldest first."""
+        ...
+
+    def balances(self, keys: Iterable[str] | None = None) -> Ticket[dict[str, Balance]]:
+        """The balances of these counters (every counter if None); one that was never posted to is zero."""
+        ...
+
+    def entries(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Sequence[Entry]]:
+        """Rows with ``since <= at < until``, in order."""
+        ...
+
+    def journal(self) -> Ticket[Journal]: ...
+
+    def catalogue(self) -> Ticket[Catalogue]: ...
+    def put_budget(self, budget: Budget, *, update: bool = False) -> Ticket[Catalogue]: ...
+    def remove_budget(self, name: str) -> Ticket[Catalogue]: ...
+    def grant(self, grant: Grant) -> Ticket[Catalogue]: ...
+    def freeze(self, name: str, *, frozen: bool) -> Ticket[Catalogue]: ...
+
+    def add_denials(self, counts: Mapping[DenialKey, int]) -> Ticket[None]: ...
+    def denials(
+        self, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Ticket[Mapping[DenialKey, int]]: ...
+
+    def close(self) -> None:
+        """A clean stop: what is queued is written, this owner's lock is released. Idempotent."""
+        ...

@@ -1,0 +1,345 @@
+"""
+The ledger in memory: the reference that every other store is tested against, and the default in-process.
+
+All state is a few dicts behind one lock. A change is computed first and applied by a single call into C, so that an
+exception from a signal handler between any two lines leaves either all of it or nothing. A finaliser that runs inside
+the lock (the garbage collector may run anywhere) cannot wait for it: its command is put off until the lock's holder is
+done.
+
+Kept for ever: balances of live windows. Bounded: entries (older ones fold into a snapshot of settled amounts) and the
+ids of ended holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ..errors import FarthingError, StoreUnavailable
+from ..kernel import ledger
+from ..kernel.budget import Budget
+from ..kernel.catalogue import Catalogue, Grant
+from ..kernel.hold import LIVE, Entry, Hold, Outcome
+from ..kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
+from ..kernel.plan import ZERO, Balance, Plan
+from ..kernel.window import steady_now
+from .contract import KEEP_A_DAY, SWEEP_BATCH, Clock, DenialKey, Journal, Ready, SweepPolicy
+
+T = TypeVar("T")
+_log = logging.getLogger("farthing.stores")
+
+ENTRIES_MAX = 100_000
+ENDED_HOLDS_MAX = 4_096
+COUNTER_GRACE_MS = 3_600_000
+"""How long a counter is kept after its window is over, for calls that settle late."""
+
+
+def wall_clock_ms() -> int:
+    """The machine's clock, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class MemoryStore:
+    """One ledger in this process; see :class:`~farthing.stores.contract.Store` for the verbs."""
+
+    durable = False
+
+    def __init__(
+        self, *, clock: Clock = wall_clock_ms, owner: str = "here", entries_max: int | None = ENTRIES_MAX
+    ) -> None:
+        self.name = "memory"
+        self.owner = owner
+        self.entries_max = entries_max
+        self._clock = clock
+        self._start()
+        _stores.add(self)
+
+    def _start(self) -> None:
+        """Empty books and a free lock: at birth, and again in a forked child, which holds none of its parent's money."""
+        self.dropped = 0
+        """Entries that were folded away, so that no row of them is left to report."""
+        self._last_seen_ms = 0
+        self._lock = threading.Lock()
+        self._locked_by: int | None = None
+        self._put_off: deque[Callable[[], object]] = deque()
+        self._balances: dict[str, Balance] = {}
+        self._ends: dict[str, int] = {}
+        self._holds: dict[str, Hold] = {}
+        self._ended: deque[str] = deque()
+        self._entries: dict[int, Entry] = {}
+        self._entry_of: dict[str, int] = {}
+        self._counts = {"seq": 0}
+        self._settled_before: dict[str, int] = {}
+        self._catalogue = Catalogue()
+        self._denials: dict[DenialKey, int] = {}
+
+    # -- Books: what the rules read ------------------------------------------------------------------------------
+
+    def balance(self, key: str) -> Balance:
+        return self._balances.get(key, ZERO)
+
+    def hold(self, hold_id: str) -> Hold | None:
+        return self._holds.get(hold_id)
+
+    def entry(self, hold_id: str) -> Entry | None:
+        seq = self._entry_of.get(hold_id)
+        return None if seq is None else self._entries.get(seq)
+
+    def now(self) -> int:
+        now_ms = steady_now(self._clock(), self._last_seen_ms)
+        self._last_seen_ms = now_ms
+        return now_ms
+
+    # -- verbs ---------------------------------------------------------------------------------------------------
+
+    def place(self, plan: Plan, *, replaces: str | None = None) -> Ready[Placed | Denied | Stale]:
+        return self._apply(
+            lambda: ledger.place(
+                self,
+                plan,
+                owner=self.owner,
+                now_ms=self.now(),
+                catalogue_version=self._catalogue.version,
+                replaces=replaces,
+            )
+        )
+
+    def resize(self, hold_id: str, *, x: int) -> Ready[Hold]:
+        return self._apply(lambda: ledger.resize(self, hold_id, x=x, now_ms=self.now()))
+
+    def extend(self, hold_id: str, *, deadline_ms: int) -> Ready[Hold]:
+        return self._apply(lambda: ledger.extend(self, hold_id, deadline_ms=deadline_ms, now_ms=self.now()))
+
+    def settle(self, hold_id: str, outcome: Outcome) -> Ready[Settled]:
+        return self._end(hold_id, lambda: ledger.settle(self, hold_id, outcome, now_ms=self.now()))
+
+    def void(self, hold_id: str, outcome: Outcome | None = None) -> Ready[Settled]:
+        return self._end(hold_id, lambda: ledger.void(self, hold_id, outcome, now_ms=self.now()))
+
+    def suspect(self, hold_id: str, *, ending: str, note: str | None = None) -> Ready[Settled]:
+        return self._end(hold_id, lambda: ledger.suspect(self, hold_id, ending=ending, note=note, now_ms=self.now()))
+
+    def resolve(self, hold_id: str, policy: str, *, note: str | None = None) -> Ready[Settled]:
+        return self._apply(lambda: ledger.resolve(self, hold_id, policy, now_ms=self.now(), note=note))
+
+    def record(self, plan: Plan, outcome: Outcome) -> Ready[Settled]:
+        return self._apply(lambda: ledger.record(self, plan, outcome, owner=self.owner, now_ms=self.now()))
+
+    def sweep(self, policy: SweepPolicy = KEEP_A_DAY) -> Ready[tuple[Settled, ...]]:
+        def run() -> tuple[Settled, ...]:
+            now_ms = self.now()
+            batch = [hold for hold in self._holds.values() if hold.state in LIVE][:SWEEP_BATCH]
+            results = ledger.sweep(
+                self,
+                batch,
+                now_ms=now_ms,
+                dead_owners=frozenset(),
+                suspect_after_ms=policy.suspect_after_ms,
+                suspect_policy=policy.suspect_policy,
+            )
+            for _, change in results:
+                self._commit(change)
+            self._put_counters_away(now_ms)
+            return tuple(settled for settled, _ in results)
+
+        return Ready(self._locked(run))
+
+    def holds(self, *states: str) -> Ready[tuple[Hold, ...]]:
+        wanted = states or LIVE
+        return Ready(self._locked(lambda: tuple(hold for hold in self._holds.values() if hold.state in wanted)))
+
+    def balances(self, keys: Iterable[str] | None = None) -> Ready[dict[str, Balance]]:
+        names = None if keys is None else tuple(keys)
+        if names is None:
+            return Ready(self._locked(lambda: dict(self._balances)))
+        return Ready(self._locked(lambda: {key: self.balance(key) for key in names}))
+
+    def entries(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ready[Sequence[Entry]]:
+        rows = self._locked(lambda: list(self._entries.values()))
+        return Ready([entry for entry in rows if _within(entry.at_ms, since_ms, until_ms)])
+
+    def journal(self) -> Ready[Journal]:
+        return Ready(
+            self._locked(
+                lambda: Journal(dict(self._settled_before), list(self._entries.values()), list(self._holds.values()))
+            )
+        )
+
+    # -- budgets -------------------------------------------------------------------------------------------------
+
+    def catalogue(self) -> Ready[Catalogue]:
+        return Ready(self._catalogue)
+
+    def put_budget(self, budget: Budget, *, update: bool = False) -> Ready[Catalogue]:
+        return self._change_catalogue(lambda known: known.with_budget(budget, update=update))
+
+    def remove_budget(self, name: str) -> Ready[Catalogue]:
+        return self._change_catalogue(lambda known: known.without_budget(name))
+
+    def grant(self, grant: Grant) -> Ready[Catalogue]:
+        return self._change_catalogue(lambda known: known.with_grant(grant))
+
+    def freeze(self, name: str, *, frozen: bool) -> Ready[Catalogue]:
+        return self._change_catalogue(lambda known: known.with_frozen(name, frozen))
+
+    # -- denials -------------------------------------------------------------------------------------------------
+
+    def add_denials(self, counts: Mapping[DenialKey, int]) -> Ready[None]:
+        def run() -> None:
+            self._denials.update({key: self._denials.get(key, 0) + count for key, count in counts.items()})
+            if self.entries_max is not None:
+                while len(self._denials) > self.entries_max:
+                    del self._denials[next(iter(self._denials))]
+
+        return Ready(self._locked(run))
+
+    def denials(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ready[Mapping[DenialKey, int]]:
+        rows = self._locked(lambda: dict(self._denials))
+        return Ready({key: count for key, count in rows.items() if _within(key.hour_ms, since_ms, until_ms)})
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Put away the counters of a unit of work that nobody can ask about any more (memory only)."""
+        names = tuple(keys)
+
+        def run() -> None:
+            for key in names:
+                balance = self._balances.get(key)
+                if balance is not None and not balance.held and not balance.suspect:
+                    self._drop_counter(key)
+
+        self._locked(run)
+
+    def close(self) -> None:
+        """Nothing to write; what was kept stays readable."""
+
+    # -- one change at a time ------------------------------------------------------------------------------------
+
+    def _apply(self, command: Callable[[], tuple[T, Change]]) -> Ready[T]:
+        return Ready(self._locked(lambda: self._run(command)))
+
+    def _end(self, hold_id: str, command: Callable[[], tuple[Settled, Change]]) -> Ready[Settled]:
+        """A command that ends a hold: it must happen even if a finaliser gives it from inside the lock."""
+        if self._locked_by != threading.get_ident():
+            return self._apply(command)
+        self._put_off.append(lambda: self._run(command))
+        hold = self.hold(hold_id)
+        if hold is None:
+            raise StoreUnavailable(self.name, f"hold {hold_id!r} is being placed by the code that was interrupted")
+        return Ready(Settled(hold, None))
+
+    def _run(self, command: Callable[[], tuple[T, Change]]) -> T:
+        answer, change = command()
+        if change is not NOTHING:
+            self._commit(change)
+        return answer
+
+    def _locked(self, run: Callable[[], T]) -> T:
+        me = threading.get_ident()
+        if self._locked_by == me:
+            # A finaliser or signal handler interrupted this very thread inside the lock. Waiting would never end.
+            raise StoreUnavailable(self.name, "asked from inside itself, by a finaliser or a signal handler")
+        with self._lock:
+            self._locked_by = me
+            try:
+                return run()
+            finally:
+                self._catch_up()
+                self._locked_by = None
+
+    def _catch_up(self) -> None:
+        """Run what was put off. Taken off the list only afterwards: commands are idempotent, so twice is harmless."""
+        while self._put_off:
+            try:
+                self._put_off[0]()
+            except FarthingError:
+                # Nobody waits for this answer any more; raising it here would blame an innocent call.
+                _log.exception("a command that a finaliser gave could not be carried out")
+            self._put_off.popleft()
+
+    def _commit(self, change: Change) -> None:
+        """Apply a change. The dicts are updated by one call into C: no exception can come between them."""
+        entries: dict[int, Entry] = {}
+        latest: dict[str, int] = {}
+        seq = self._counts["seq"]
+        for entry in change.entries:
+            seq += 1
+            entries[seq] = entry._replace(seq=seq)
+            latest[entry.hold_id] = seq
+        targets: tuple[dict[Any, Any], ...] = (
+            self._balances,
+            self._holds,
+            self._entries,
+            self._entry_of,
+            self._ends,
+            self._counts,
+        )
+        values = (change.balances, change.holds, entries, latest, dict(change.ends), {"seq": seq})
+        deque(map(dict.update, targets, values), maxlen=0)
+        for hold in change.holds.values():
+            if hold.state not in LIVE:
+                self._ended.append(hold.id)
+        self._bound()
+
+    def _bound(self) -> None:
+        while len(self._ended) > ENDED_HOLDS_MAX:
+            hold_id = self._ended.popleft()
+            hold = self._holds.get(hold_id)
+            if hold is not None and hold.state not in LIVE:
+                del self._holds[hold_id]
+                self._entry_of.pop(hold_id, None)
+        if self.entries_max is None:
+            return
+        while len(self._entries) > self.entries_max:
+            oldest = self._entries.pop(next(iter(self._entries)))
+            self.dropped += 1
+            for key, amount in oldest.posted:
+                self._fold(key, amount)
+
+    def _fold(self, key: str, amount: int) -> None:
+        settled = self._settled_before.get(key, 0) + amount
+        if settled:
+            self._settled_before[key] = settled
+        else:
+            self._settled_before.pop(key, None)
+
+    def _drop_counter(self, key: str) -> None:
+        # The rows that made up its settled amount may still be in the journal: the snapshot takes the opposite on.
+        balance = self._balances.pop(key)
+        self._ends.pop(key, None)
+        self._fold(key, -balance.settled)
+
+    def _put_counters_away(self, now_ms: int) -> None:
+        over = [key for key, ends_ms in self._ends.items() if ends_ms + COUNTER_GRACE_MS <= now_ms]
+        for key in over:
+            balance = self._balances.get(key)
+            if balance is not None and not balance.held and not balance.suspect:
+                self._drop_counter(key)
+
+    def _change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Ready[Catalogue]:
+        def run() -> Catalogue:
+            self._catalogue = change(self._catalogue)
+            return self._catalogue
+
+        return Ready(self._locked(run))
+
+
+def _within(at_ms: int, since_ms: int | None, until_ms: int | None) -> bool:
+    return (since_ms is None or at_ms >= since_ms) and (until_ms is None or at_ms < until_ms)
+
+
+_stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+
+
+def _start_child() -> None:
+    for store in list(_stores):
+        store._start()  # noqa: SLF001 - the same file: a fork is part of this store's life
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_child)
