@@ -61,7 +61,7 @@ class MemoryStore:
         _stores.add(self)
 
     def _start(self) -> None:
-        """Empty books and a free lock: at birth, and again in a forked child, which holds none of its parent's money."""
+        """Empty books and a free lock: at birth, and again in a forked child, which has none of its parent's holds."""
         self.dropped = 0
         """Entries that were folded away, so that no row of them is left to report."""
         self._last_seen_ms = 0
@@ -280,7 +280,7 @@ class MemoryStore:
             self._counts,
         )
         values = (change.balances, change.holds, entries, latest, dict(change.ends), {"seq": seq})
-        deque(map(dict.update, targets, values), maxlen=0)
+        deque(map(dict.update, targets, values), maxlen=0)  # type: ignore[arg-type]
         for hold in change.holds.values():
             if hold.state not in LIVE:
                 self._ended.append(hold.id)
@@ -338,7 +338,7 @@ _stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 def _start_child() -> None:
     for store in list(_stores):
-        store._start()  # noqa: SLF001 - the same file: a fork is part of this store's life
+        store._start()
 
 
 if hasattr(os, "register_at_fork"):
