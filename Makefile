@@ -61,7 +61,7 @@ $(LOCKED): requirements/dev.lock scripts/make-venv
 # What is tested, shown and measured is the wheel: a file that was not packaged is missed here, not by a user.
 $(WHEEL): $(LOCKED) $(SOURCES)
 	@rm -rf dist
-	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null
+	@$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist .
 	@$(PIP_INSTALL) --no-deps --force-reinstall dist/*.whl
 	@$(BIN)/python -m pip check --disable-pip-version-check >/dev/null
 	@touch $@
