@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 WHEEL := $(VENV)/.wheel
+BUILD_LOG := $(VENV)/build.log
 LOCK_VENV := .venv-lock
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -61,7 +62,7 @@ $(LOCKED): requirements/dev.lock scripts/make-venv
 # What is tested, shown and measured is the wheel: a file that was not packaged is missed here, not by a user.
 $(WHEEL): $(LOCKED) $(SOURCES)
 	@rm -rf dist
-	@$(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist .
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >$(BUILD_LOG) 2>&1 || { cat $(BUILD_LOG); exit 1; }
 	@$(PIP_INSTALL) --no-deps --force-reinstall dist/*.whl
 	@$(BIN)/python -m pip check --disable-pip-version-check >/dev/null
 	@touch $@
