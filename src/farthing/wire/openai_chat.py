@@ -1,0 +1,346 @@
+"""
+OpenAI chat completions (``POST …/chat/completions``), as OpenAI and the many compatible servers speak it.
+
+Shapes: openai 3.54 ``types/chat``; template overhead: OpenAI cookbook, "How to count tokens with tiktoken" (2026-11).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..kernel.usage import Usage
+from . import json
+from .facts import AnswerFacts, RequestFacts
+from .images import UNKNOWN, size_of_url
+from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
+from .openai_shared import cache_breakpoint, read_cache_options, read_tool_choice
+from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
+from .reported import reported
+from .sse import parse_frame
+
+MESSAGE_OVERHEAD = 3
+NAME_OVERHEAD = 1
+REPLY_PRIMING = 3
+TOOL_CALL_OVERHEAD = 16
+"""Around a past call's name and arguments (parallel calls are wrapped in a call of their own)."""
+TOOL_OVERHEAD = 10
+TOOLS_OVERHEAD = 16
+"""The heading under which tools are listed; the tools themselves are shorter there than their JSON text."""
+FORMAT_OVERHEAD = 16
+
+_CEILINGS = ("max_completion_tokens", "max_tokens")
+_MESSAGE_FIELDS = frozenset(
+    {
+        "role",
+        "content",
+        "name",
+        "refusal",
+        "tool_calls",
+        "function_call",
+        "audio",
+        "tool_call_id",
+        "prompt_cache_breakpoint",
+    }
+)
+_BODY_FIELDS = frozenset(
+    {
+        "model", "messages", "tools", "functions", "response_format", "tool_choice", "function_call", "prediction",
+        "web_search_options", "audio", "modalities", "logit_bias", "metadata", "moderation", "prompt_cache_key",
+        "prompt_cache_options", "prompt_cache_retention", "reasoning_effort", "safety_identifier", "service_tier",
+        "stop", "stream_options", "user", "verbosity",
+    }
+)  # fmt: skip
+_OPEN_FIELDS = {
+    "prediction": "predicted output",
+    "web_search_options": "hosted tool web_search",
+    "search_parameters": "hosted tool search",
+    "data_sources": "hosted tool data_sources",
+    "plugins": "hosted plugins",
+}
+"""Fields by which a provider adds input or output of its own: OpenAI's, xAI's, Azure's and OpenRouter's."""
+
+
+class OpenAIChat:
+    """The dialect ``openai.chat``; *ceiling_field* is what a ceiling of ours is called where the caller set none."""
+
+    name = "openai.chat"
+
+    def __init__(self, provider: str = "openai", *, ceiling_field: str = "max_completion_tokens") -> None:
+        self.provider = provider
+        self._ceiling_field = ceiling_field
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Raises ValueError, naming the field, on a body that is no chat completion request."""
+        request = json.decode_object(body)
+        stream = flag_in(request, "stream")
+        if not isinstance(request.get("messages"), list):
+            raise ValueError("messages must be a list of objects")
+        found = Gathering()
+        for message in objects_in(request, "messages"):
+            _read_message(message, found)
+        found.overhead += REPLY_PRIMING
+        _read_tools(request, found)
+        _read_options(request, found)
+        read_cache_options(request, found)
+        ceilings = [ceiling for field in _CEILINGS if (ceiling := count_in(request, field, least=1)) is not None]
+        return RequestFacts(
+            dialect=self.name,
+            provider=self.provider,
+            model=model_of(request),
+            body=request,
+            body_bytes=len(body),
+            stream=stream,
+            text=tuple(found.text),
+            overhead_tokens=found.overhead,
+            images=tuple(found.images),
+            output_ceiling=min(ceilings, default=None),
+            choices=max(count_in(request, "n", least=1) or 1, count_in(request, "best_of", least=1) or 1),
+            writes_cache=found.caches,
+            cache_1h=found.cache_long,
+            service_tier=word_in(request, "service_tier"),
+            open_reasons=found.reasons,
+            wants_usage=stream and flag_in(object_in(request, "stream_options"), "include_usage"),
+        )
+
+    def rewrite(
+        self,
+        facts: RequestFacts,
+        *,
+        model: str | None = None,
+        output_ceiling: int | None = None,
+        ask_usage: bool = False,
+    ) -> bytes:
+        """The same request with what is given changed, every other field in its place."""
+        request = dict(facts.body)
+        if model is not None:
+            request["model"] = model
+        if output_ceiling is not None:
+            set_by_caller = [field for field in _CEILINGS if request.get(field) is not None]
+            for field in set_by_caller or [self._ceiling_field]:
+                request[field] = output_ceiling
+        if ask_usage:
+            request["stream_options"] = {**object_in(request, "stream_options"), "include_usage": True}
+        return json.encode(request)
+
+    def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
+        """A plain answer."""
+        answer = answer_object(body)
+        if answer is None:
+            return AnswerFacts(error=not 200 <= status < 300)
+        choices = mappings(answer.get("choices"))
+        usage, note = reported(answer.get("usage"))
+        # Some compatible servers answer 200 with an error in the body.
+        refused = bool(answer.get("error")) and not choices and usage is None
+        text: list[str] = []
+        if usage is None:
+            for choice in choices:
+                text += (part for _, part in _message_text(mapping(choice.get("message"))))
+        return AnswerFacts(
+            usage=usage,
+            usage_note=note,
+            text=tuple(text),
+            model=string(answer.get("model")),
+            response_id=string(answer.get("id")),
+            finish=_finish(choice.get("finish_reason") for choice in choices),
+            complete=True,
+            error=refused or not 200 <= status < 300,
+            service_tier=string(answer.get("service_tier")),
+        )
+
+    def meter(self, facts: RequestFacts, *, strip_usage: bool) -> ChatMeter:
+        return ChatMeter(choices=facts.choices, expects_usage=strip_usage or facts.wants_usage, strip_usage=strip_usage)
+
+
+class ChatMeter(EventMeter):
+    """
+    Meters a chat stream. The figure stands in a chunk of its own at the end (``choices: []``), or, at some servers, in
+    the chunk with the finish reason; a figure in an earlier chunk is a running one, and final only if the answer ended.
+    """
+
+    __slots__ = (
+        "_choices", "_done", "_error", "_expects_usage", "_final", "_finishes", "_first_seen", "_id", "_model", "_note",
+        "_tier", "_usage",
+    )  # fmt: skip
+
+    def __init__(self, *, choices: int, expects_usage: bool, strip_usage: bool) -> None:
+        super().__init__(strip=strip_usage)
+        self._choices = choices
+        self._expects_usage = expects_usage
+        self._usage: Usage | None = None
+        self._note: str | None = None
+        self._final = False
+        self._finishes: dict[object, str] = {}
+        self._done = False
+        self._error = False
+        self._first_seen = False
+        self._model: str | None = None
+        self._id: str | None = None
+        self._tier: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Nothing that matters follows: ``[DONE]``, an error in place of an answer, or an ended answer's figure."""
+        return self._done or self._error or (self._ended and self._final)
+
+    @property
+    def _ended(self) -> bool:
+        return len(self._finishes) >= self._choices
+
+    def facts(self) -> AnswerFacts:
+        """What has been seen so far."""
+        usage = self._usage if self._final or self._done else None
+        ended = self._ended and (usage is not None or not self._expects_usage)
+        return AnswerFacts(
+            usage=usage,
+            usage_note=self._note if usage is not None else None,
+            text=() if usage is not None else self._delivered_text(),
+            model=self._model,
+            response_id=self._id,
+            finish=_finish(self._finishes.values()),
+            complete=self._done or self._error or ended,
+            error=self._error,
+            service_tier=self._tier,
+        )
+
+    def _see(self, frame: bytes) -> bool:
+        matters = _MATTERS.search(frame)
+        if matters is None and self._first_seen:
+            self._keep(frame)
+            return False
+        data = event_data(frame)
+        if data is None:
+            event = parse_frame(frame) if matters is not None else None
+            self._done = self._done or (event is not None and event.data.startswith(b"[DONE]"))
+            return False
+        return self._see_chunk(data, frame)
+
+    def _see_chunk(self, data: Mapping[str, Any], frame: bytes) -> bool:
+        choices = mappings(data.get("choices"))
+        if not self._first_seen:
+            self._first_seen = True
+            self._error = bool(data.get("error")) and not choices
+            self._model = string(data.get("model"))
+            self._id = string(data.get("id"))
+        self._tier = string(data.get("service_tier")) or self._tier
+        for choice in choices:
+            reason = choice.get("finish_reason")
+            if isinstance(reason, str):
+                index = choice.get("index")
+                self._finishes[index if isinstance(index, int) else 0] = reason
+        usage, note = reported(data.get("usage"))
+        if usage is not None:
+            self._usage, self._note = usage, note
+            self._final = not choices or self._ended
+        self._keep(frame)
+        return usage is not None and data.get("choices") == []
+
+    def _read(self, data: Mapping[str, Any]) -> None:
+        for choice in mappings(data.get("choices")):
+            index = choice.get("index")
+            for part, text in _message_text(mapping(choice.get("delta"))):
+                self._delivered((index if isinstance(index, int) else 0, part), text)
+
+
+# What makes a chunk worth reading: in JSON text no string's content can match these, for its quotes are escaped.
+_MATTERS = re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|\[DONE\]|"error"\s*:\s*[{"]')
+
+
+def _finish(reasons: Any) -> str | None:
+    """``length`` if any choice ended at the ceiling, else the first one's reason."""
+    told = [reason for reason in reasons if isinstance(reason, str)]
+    return "length" if "length" in told else next(iter(told), None)
+
+
+def _message_text(message: Mapping[str, Any]) -> list[tuple[object, str]]:
+    """The text of a message or a delta, with the part of the answer that each piece belongs to."""
+    pieces: list[tuple[object, object]] = [
+        (field, message.get(field)) for field in ("content", "refusal", "reasoning_content", "reasoning")
+    ]
+    for position, call in enumerate(mappings(message.get("tool_calls"))):
+        index = call.get("index")
+        number = index if isinstance(index, int) else position
+        for kind in ("function", "custom"):
+            named = mapping(call.get(kind))
+            pieces += [((field, number), named.get(field)) for field in ("name", "arguments", "input")]
+    called = mapping(message.get("function_call"))
+    pieces += [(("function_call", field), called.get(field)) for field in ("name", "arguments")]
+    pieces.append(("transcript", mapping(message.get("audio")).get("transcript")))
+    return [(part, text) for part, text in pieces if isinstance(text, str) and text]
+
+
+def _read_message(message: Mapping[str, Any], found: Gathering) -> None:
+    found.overhead += MESSAGE_OVERHEAD
+    found.add(message.get("role"))
+    if message.get("name") is not None:
+        found.overhead += NAME_OVERHEAD
+        found.add(message["name"])
+    content = message.get("content")
+    if isinstance(content, list):
+        for part in content:
+            _read_part(part, found)
+    else:
+        found.add(content)
+    found.add(message.get("refusal"))
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else []:
+        found.overhead += TOOL_CALL_OVERHEAD
+        found.add(without(call, "id", "type", "index") if isinstance(call, dict) else call)
+    if message.get("function_call") is not None:
+        found.overhead += TOOL_CALL_OVERHEAD
+        found.add(message["function_call"])
+    if message.get("audio") is not None:
+        found.open("audio by id")
+    cache_breakpoint(message, found)
+    found.rest(message, known=_MESSAGE_FIELDS)
+
+
+def _read_part(part: Any, found: Gathering) -> None:
+    if not isinstance(part, dict):
+        found.add(part)
+        return
+    cache_breakpoint(part, found)
+    kind = part.get("type")
+    if kind == "text" or kind == "refusal":
+        found.add(part.get(kind))
+    elif kind == "image_url":
+        image = part.get("image_url")
+        url = image.get("url") if isinstance(image, dict) else image
+        size = size_of_url(url) if isinstance(url, str) else UNKNOWN
+        found.add_image(size, detail=image.get("detail") if isinstance(image, dict) else None)
+    elif kind == "input_audio":
+        found.open("audio input")
+    elif kind == "file":
+        found.open("file input")
+    else:
+        found.open_unknown("content part", kind, part)
+
+
+def _read_tools(request: Mapping[str, Any], found: Gathering) -> None:
+    tools = [*objects_in(request, "tools"), *objects_in(request, "functions")]
+    for tool in tools:
+        kind = tool.get("type")
+        found.overhead += TOOL_OVERHEAD
+        found.add(without(tool, "type"))
+        if kind not in (None, "function", "custom"):
+            found.open(f"hosted tool {kind!s:.60}")
+    if tools:
+        found.overhead += TOOLS_OVERHEAD
+        read_tool_choice(request.get("tool_choice") or request.get("function_call"), found)
+
+
+def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
+    form = object_in(request, "response_format")
+    if form.get("type") not in (None, "text", "json_object"):
+        found.overhead += FORMAT_OVERHEAD
+        found.add(without(form, "type"))
+    modalities = request.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        found.open("audio output")
+    for field, reason in _OPEN_FIELDS.items():
+        if request.get(field):
+            found.open(reason)
+    if isinstance(request.get("prediction"), dict):
+        found.add(request["prediction"])
+    found.rest(request, known=_BODY_FIELDS)

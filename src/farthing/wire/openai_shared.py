@@ -1,0 +1,43 @@
+"""What OpenAI's two dialects have in common: prompt caching, and the weight of a forced tool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .reading import Gathering, object_in
+
+TOOL_CHOICE_OVERHEAD = 8
+_DEFAULT_LIFETIME = "30m"
+
+
+def read_cache_options(request: Mapping[str, Any], found: Gathering) -> None:
+    """
+    Newer models write the cache by themselves and bill it above fresh input (openai 3.54, ``PromptCacheOptions``), so
+    every request may, unless it says ``mode: explicit`` and sets no breakpoint. Prices know which models do.
+    """
+    options = object_in(request, "prompt_cache_options")
+    if options.get("mode") != "explicit":
+        found.caches = True
+    _lifetime(options, found)
+
+
+def cache_breakpoint(holder: Mapping[str, Any], found: Gathering) -> None:
+    """A ``prompt_cache_breakpoint`` on a message, a part or an item."""
+    mark = holder.get("prompt_cache_breakpoint")
+    if isinstance(mark, dict):
+        found.caches = True
+        _lifetime(mark, found)
+
+
+def read_tool_choice(choice: object, found: Gathering) -> None:
+    """A forced tool, or a list of allowed ones, is told to the model."""
+    if choice not in (None, "auto", "none"):
+        found.overhead += TOOL_CHOICE_OVERHEAD
+        if isinstance(choice, dict):
+            found.add(choice)
+
+
+def _lifetime(options: Mapping[str, Any], found: Gathering) -> None:
+    if options.get("ttl") not in (None, _DEFAULT_LIFETIME):
+        found.cache_long = True

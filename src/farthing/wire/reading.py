@@ -1,0 +1,128 @@
+"""
+Reading a request body: fields with checks that name them, and the gathering of all that a provider will tokenise.
+
+The rule of all dialects: what is known is counted as what it is; what is not known is counted as its whole JSON text,
+and if it might bring in more than its text, the request is *open*. Nothing is left out because it is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import json
+from .facts import Image
+
+MAX_COUNT = 2**53
+
+
+def model_of(body: Mapping[str, Any]) -> str:
+    """The model's id. Raises ValueError if it is missing."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise ValueError(f"model must be a non-empty string, not {model!r:.80}")
+    return model
+
+
+def count_in(body: Mapping[str, Any], field: str, *, least: int) -> int | None:
+    """A whole number that a request may set, at least *least*; None where it is absent or null."""
+    value = body.get(field)
+    if value is None:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not int or not least <= value <= MAX_COUNT:
+        raise ValueError(f"{field} must be a whole number of at least {least}, not {value!r:.80}")
+    return value
+
+
+def flag_in(body: Mapping[str, Any], field: str) -> bool:
+    """A switch; False where it is absent or null."""
+    value = body.get(field)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{field} must be true or false, not {value!r:.80}")
+    return bool(value)
+
+
+def word_in(body: Mapping[str, Any], field: str) -> str | None:
+    """A string; None where it is absent or null."""
+    value = body.get(field)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{field} must be a string, not {value!r:.80}")
+    return value
+
+
+def objects_in(body: Mapping[str, Any], field: str) -> list[dict[str, Any]]:
+    """A list of JSON objects; empty where it is absent or null."""
+    value = body.get(field)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError(f"{field} must be a list of objects")
+    return value
+
+
+def object_in(body: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """A JSON object; empty where it is absent or null."""
+    value = body.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{field} must be an object, not {value!r:.80}")
+    return value
+
+
+class Gathering:
+    """What one request brings to the provider's tokeniser, as it is found."""
+
+    __slots__ = ("_reasons", "cache_long", "caches", "images", "overhead", "text")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.overhead = 0
+        self.images: list[Image] = []
+        self.caches = False
+        """A cache marker was seen."""
+        self.cache_long = False
+        """A cache marker asks for more than the default time."""
+        self._reasons: dict[str, None] = {}
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the input is open, each reason once, in the order found."""
+        return tuple(self._reasons)
+
+    def add(self, text: Any) -> None:
+        """A piece of text. Anything but a string is counted as its JSON text; null and empty are nothing."""
+        if isinstance(text, str):
+            if text:
+                self.text.append(text)
+        elif text or (text is not None and not isinstance(text, (dict, list))):
+            self.text.append(json.text_of(text))
+
+    def add_image(self, size: tuple[int | None, int | None], *, detail: Any) -> None:
+        self.images.append(Image(*size, detail if isinstance(detail, str) and detail else "auto"))
+
+    def open(self, reason: str) -> None:
+        """Something whose tokens have no bound on this side."""
+        self._reasons[reason] = None
+
+    def open_unknown(self, what: str, kind: Any, value: Any) -> None:
+        """Something of a kind that is not known here: its text counts, and it may be more than its text."""
+        self.add(value)
+        self.open(f"unknown {what} {kind!r:.60}" if kind is not None else f"unknown {what}")
+
+    def rest(self, holder: Mapping[str, Any], *, known: frozenset[str]) -> None:
+        """
+        The text of the fields that are not *known*: strings, lists and objects, for a template may print them.
+
+        Numbers and switches steer the sampling and cost nothing.
+        """
+        for field, value in holder.items():
+            if field not in known and isinstance(value, (str, list, dict)):
+                self.add(value)
+
+
+def without(holder: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    """A copy that lacks *fields*."""
+    return {key: value for key, value in holder.items() if key not in fields}
