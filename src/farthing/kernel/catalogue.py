@@ -66,7 +66,7 @@ class Catalogue(NamedTuple):
             if grant.budget == budget.name and grant.until_ms is not None and grant.until_ms > now_ms
         ]
         until = [*ends, account.valid_until_ms] if account.valid_until_ms is not None else ends
-        return account._replace(granted=tuple(granted), valid_until_ms=min(until) if until else None)
+        return account.raised(tuple(granted), min(until) if until else None)
 
     def standing(self, tags: Tags) -> list[Budget]:
         """The budgets that bind every call which their scope matches."""

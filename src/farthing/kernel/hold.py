@@ -66,6 +66,24 @@ class Hold(NamedTuple):
     outcome: Outcome | None = None
     """What the call itself said, once it has: what a repetition is compared with."""
 
+    def ended(self, state: str, outcome: Outcome | None, now_ms: int) -> Hold:
+        """The hold after its call's own word."""
+        return Hold(
+            self.id,
+            self.owner,
+            state,
+            self.facts,
+            self.postings,
+            self.x,
+            self.x_want,
+            self.x_floor,
+            self.placed_ms,
+            self.deadline_ms,
+            now_ms,
+            False,
+            outcome,
+        )
+
     @property
     def amounts(self) -> tuple[int, ...]:
         return tuple(posting.formula.at(self.x) for posting in self.postings)

@@ -250,7 +250,7 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
         balances: dict[str, Balance] = {}
         amounts = dict(outcome.amounts) if outcome else {}
         posted = _move(books, balances, hold, to_settled=amounts, to_suspect=False)
-        ended = hold._replace(state=state, outcome=outcome, changed_ms=now_ms)
+        ended = hold.ended(state, outcome, now_ms)
         entry = None if outcome is None else _entry(ended, outcome, now_ms=now_ms, posted=posted)
         return Settled(ended, entry), Change(balances, {hold_id: ended}, () if entry is None else (entry,))
     if hold.outcome is None and outcome is not None and (hold.state == SUSPECT or hold.automatic):
@@ -324,32 +324,39 @@ def _move(
 
 
 def _entry(hold: Hold, outcome: Outcome, *, now_ms: int, posted: dict[str, int], suspect: bool = False) -> Entry:
-    overrun: tuple[tuple[str, int], ...] = ()
-    held_by_unit: dict[str, int] = {}
-    for posting in hold.postings:
-        held_by_unit.setdefault(posting.unit, posting.formula.at(hold.x))
-    for unit, amount in outcome.amounts:
-        if unit in held_by_unit and amount > held_by_unit[unit]:
-            overrun = (*overrun, (unit, amount - held_by_unit[unit]))
     usage = outcome.usage
     return Entry(
-        seq=0,
-        id=hold.id,
-        hold_id=hold.id,
-        kind="call",
-        at_ms=now_ms,
-        started_ms=hold.placed_ms,
-        facts=hold.facts,
-        usage=tuple((kind, count) for kind in KINDS if (count := getattr(usage, kind))),
-        cost_nano=outcome.cost_nano,
-        ending=outcome.ending,
-        usage_source=outcome.usage_source,
-        suspect=suspect,
-        overrun=overrun,
-        posted=tuple(posted.items()),
-        model=outcome.model,
-        note=outcome.note,
+        0,
+        hold.id,
+        hold.id,
+        "call",
+        now_ms,
+        hold.placed_ms,
+        hold.facts,
+        tuple([(kind, count) for kind in KINDS if (count := getattr(usage, kind))]),
+        outcome.cost_nano,
+        outcome.ending,
+        outcome.usage_source,
+        suspect,
+        _overrun(hold, outcome),
+        tuple(posted.items()),
+        outcome.model,
+        outcome.note,
     )
+
+
+def _overrun(hold: Hold, outcome: Outcome) -> tuple[tuple[str, int], ...]:
+    """What the provider reported beyond the hold, by unit."""
+    x = hold.x
+    over = []
+    for unit, amount in outcome.amounts:
+        for posting in hold.postings:
+            if posting.unit == unit:
+                beyond = amount - posting.formula.at(x)
+                if beyond > 0:
+                    over.append((unit, beyond))
+                break
+    return tuple(over)
 
 
 def _find(books: Books, hold_id: str) -> Hold:

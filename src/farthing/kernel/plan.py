@@ -124,6 +124,8 @@ class Plan(NamedTuple):
     catalogue_version: int = 0
     valid_until_ms: int | None = None
     """The end of the earliest window: after it the plan is stale, and is made again."""
+    x_most: int | None = None
+    """Grant no more than this (another ledger granted it first); lines are still checked at what was asked."""
 
 
 class Ask(NamedTuple):
@@ -149,21 +151,28 @@ class Account(NamedTuple):
     starts_ms: int | None
     ends_ms: int | None
     valid_until_ms: int | None
-    granted: tuple[tuple[str, int], ...] = ()
-    """Live grants: amounts by unit, added to the limits."""
+    limits: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
+    """For each unit that is limited: its ceiling of this instant, live grants included, and the counters to sum."""
+    posts: tuple[tuple[str, str], ...] = ()
+    """For each unit that is counted: the counter to post to."""
     frozen: bool = False
-
-    def ceiling(self, unit: str) -> int | None:
-        """The limit of this instant: the budget's own, and the live grants on top."""
-        limit = self.budget.limit(unit)
-        if limit is None or not self.granted:
-            return limit
-        return min(COUNTER_MAX, limit + sum(amount for of, amount in self.granted if of == unit))
 
     def counters(self, unit: str) -> tuple[str, ...]:
         """The counters whose sum is this account's balance in a unit."""
         keys = self.rolling or (self.key,)
         return tuple(counter_key(key, unit) for key in keys)
+
+    def ceiling(self, unit: str) -> int | None:
+        """The limit of this instant, live grants included; None where the unit is not limited."""
+        return next((ceiling for of, ceiling, _ in self.limits if of == unit), None)
+
+    def raised(self, granted: tuple[tuple[str, int], ...], until_ms: int | None) -> Account:
+        """The same account with live grants on top of its limits, good until the first of them ends."""
+        limits = tuple(
+            (unit, min(COUNTER_MAX, ceiling + sum(amount for of, amount in granted if of == unit)), keys)
+            for unit, ceiling, keys in self.limits
+        )
+        return self._replace(limits=limits, valid_until_ms=until_ms)
 
 
 def counter_key(account: str, unit: str) -> str:
@@ -171,14 +180,7 @@ def counter_key(account: str, unit: str) -> str:
     return f"{account}|{unit}"
 
 
-def open_account(
-    budget: Budget,
-    tags: Tags,
-    now_ms: int,
-    *,
-    granted: tuple[tuple[str, int], ...] = (),
-    frozen: bool = False,
-) -> Account:
+def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = False) -> Account:
     """The account of a budget that a call with these tags falls into at this instant."""
     scope = concrete(dict(budget.scope), budget.each, tags)
     starts_ms, ends_ms = budget.window.span(now_ms)
@@ -190,6 +192,14 @@ def open_account(
         starts = range(starts_ms - ROLLING_BUCKETS * bucket_ms, starts_ms + 1, bucket_ms)
         rolling = tuple(account_key(budget.name, scope, start) for start in starts)
         starts_ms, ends_ms = starts.start, starts_ms + (ROLLING_BUCKETS + 1) * bucket_ms
+    kept = budget.window.kind != "request"
+    summed = (rolling or (key,)) if kept else ()
+    limits = tuple(
+        (unit, limit, tuple(counter_key(of, unit) for of in summed))
+        for unit in UNITS
+        if (limit := budget.limit(unit)) is not None
+    )
+    counted = tuple(unit for unit in UNITS if unit != "concurrency" or budget.concurrency is not None)
     return Account(
         budget=budget,
         scope=tuple(scope.items()),
@@ -198,7 +208,8 @@ def open_account(
         starts_ms=starts_ms,
         ends_ms=ends_ms,
         valid_until_ms=valid_until_ms,
-        granted=granted,
+        limits=limits,
+        posts=tuple((unit, counter_key(key, unit)) for unit in counted) if kept else (),
         frozen=frozen,
     )
 
@@ -212,7 +223,7 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     the caller decides that (policy ``unpriced``) before it plans.
     """
     facts = ask.facts
-    by_unit = {
+    formulas = {
         "tokens": Formula(facts.input_tokens, facts.choices),
         "usd": facts.price,
         "requests": ONE,
@@ -222,24 +233,16 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     postings: list[Posting] = []
     valid_until_ms: int | None = None
     for account in accounts:
-        kept = account.budget.window.kind != "request"
-        for unit in UNITS:
-            formula = by_unit[unit]
-            ceiling = account.ceiling(unit)
-            if ceiling is not None:
-                if formula is None:
-                    raise ValueError(f"budget {account.budget.title!r} limits USD, but the call has no price")
-                lines.append(_line(account, unit, formula, ceiling, ours=ask.ours, kept=kept))
-            if kept and formula is not None and (unit != "concurrency" or ceiling is not None):
-                postings.append(
-                    Posting(
-                        counter_key(account.key, unit),
-                        unit,
-                        formula,
-                        release=unit == "concurrency",
-                        ends_ms=account.ends_ms,
-                    )
-                )
+        for unit, ceiling, keys in account.limits:
+            formula = formulas[unit]
+            if formula is None:
+                raise ValueError(f"budget {account.budget.title!r} limits USD, but the call has no price")
+            lines.append(_line(account, unit, keys, formula, ceiling, ask.ours))
+        ends_ms = account.ends_ms
+        for unit, key in account.posts:
+            formula = formulas[unit]
+            if formula is not None:
+                postings.append(Posting(key, unit, formula, unit == "concurrency", ends_ms))
         until = account.valid_until_ms
         if until is not None and (valid_until_ms is None or until < valid_until_ms):
             valid_until_ms = until
@@ -258,22 +261,30 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     )
 
 
-def _line(account: Account, unit: str, formula: Formula, ceiling: int, *, ours: bool, kept: bool) -> Line:
-    mode = account.budget.on_exceed
-    after = mode == "raise"
+def _line(account: Account, unit: str, keys: tuple[str, ...], formula: Formula, ceiling: int, ours: bool) -> Line:
+    budget = account.budget
+    mode = budget.on_exceed
+    if mode == "block":
+        elastic, advisory, spent_only = ours, False, False
+    elif mode == "raise":
+        elastic, advisory, spent_only, formula = False, False, True, ONE
+    elif mode == "warn":
+        elastic, advisory, spent_only = False, True, False
+    else:
+        elastic, advisory, spent_only = ours or mode == "clamp", False, False
     return Line(
-        budget=account.budget,
-        scope=account.scope,
-        unit=unit,
-        keys=account.counters(unit) if kept else (),
-        formula=ONE if after else formula,
-        ceiling=ceiling,
-        elastic=not after and mode != "warn" and (ours or mode == "clamp"),
-        advisory=mode == "warn",
-        spent_only=after,
-        starts_ms=account.starts_ms,
-        ends_ms=account.ends_ms,
-        frozen=account.frozen,
+        budget,
+        account.scope,
+        unit,
+        keys,
+        formula,
+        ceiling,
+        elastic,
+        advisory,
+        spent_only,
+        account.starts_ms,
+        account.ends_ms,
+        account.frozen,
     )
 
 
@@ -310,7 +321,8 @@ def evaluate(plan: Plan, read: Callable[[str], Balance]) -> Verdict:
 
     The one rule of admission, for every store. Exactly at the ceiling is allowed.
     """
-    x = want = plan.x_want
+    want = plan.x_want
+    x = want if plan.x_most is None else plan.x_most
     floor = plan.x_floor
     failed: list[Line] | None = None
     advisory: list[Line] | None = None

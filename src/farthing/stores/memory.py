@@ -269,7 +269,7 @@ class MemoryStore:
         seq = self._counts["seq"]
         for entry in change.entries:
             seq += 1
-            entries[seq] = entry._replace(seq=seq)
+            entries[seq] = Entry(seq, *entry[1:])
             latest[entry.hold_id] = seq
         targets: tuple[dict[Any, Any], ...] = (
             self._balances,
