@@ -35,7 +35,7 @@ default_book = PriceBook()
 def register(
     model: str,
     *,
-    input: Usd,
+    input: Usd,  # noqa: A002 - the word that users know
     output: Usd,
     cached: Usd | None = None,
     cache_write: Usd | None = None,
