@@ -6,7 +6,9 @@ LOCKED := $(VENV)/.locked
 WHEEL := $(VENV)/.wheel
 BUILD_LOG := $(VENV)/build.log
 LOCK_VENV := .venv-lock
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Twice quiet: errors still show, remarks on this machine's pip configuration do not.
+PIP_INSTALL := python -m pip install --quiet --quiet --disable-pip-version-check
+PIP_CHECK = problems=$$($(BIN)/python -m pip check --disable-pip-version-check) || { echo "$$problems"; exit 1; }
 
 # Folders count as sources too: their time changes when a file in them is deleted.
 SOURCES := $(shell find src -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
@@ -39,10 +41,11 @@ format: $(LOCKED)  ## format, and mend what ruff can mend by itself
 
 lock:  ## resolve requirements/dev.lock anew (ARGS="--upgrade" for newer versions)
 	@scripts/make-venv $(LOCK_VENV)
-	@$(LOCK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check pip-tools==7.6.2
+	@$(LOCK_VENV)/bin/$(PIP_INSTALL) pip-tools==7.6.2
 	@CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--output-file requirements/dev.lock pyproject.toml requirements/dev.in $(ARGS)
+		--output-file requirements/dev.lock pyproject.toml requirements/dev.in $(ARGS) 2>$(LOCK_VENV)/log \
+		|| { cat $(LOCK_VENV)/log; exit 1; }
 
 changelog: $(LOCKED)  ## show what the next release will say
 	@$(BIN)/towncrier build --draft --version Unreleased --date "" 2>/dev/null
@@ -55,14 +58,14 @@ clean:  ## remove the environments, the wheel and all caches
 $(LOCKED): requirements/dev.lock scripts/make-venv
 	@scripts/make-venv $(VENV)
 	@echo "installing the locked environment into $(VENV)"
-	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.lock
-	@$(BIN)/python -m pip check --disable-pip-version-check
+	@$(BIN)/$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.lock
+	@$(PIP_CHECK)
 	@touch $@
 
 # What is tested, shown and measured is the wheel: a file that was not packaged is missed here, not by a user.
 $(WHEEL): $(LOCKED) $(SOURCES)
 	@rm -rf dist
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >$(BUILD_LOG) 2>&1 || { cat $(BUILD_LOG); exit 1; }
-	@$(PIP_INSTALL) --no-deps --force-reinstall dist/*.whl
-	@$(BIN)/python -m pip check --disable-pip-version-check >/dev/null
+	@$(BIN)/$(PIP_INSTALL) --no-deps --force-reinstall dist/*.whl
+	@$(PIP_CHECK)
 	@touch $@
