@@ -1,0 +1,83 @@
+"""
+A clock that stands still until it is told to move.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+_MS = timedelta(milliseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeClock:
+    """
+    Call it for the time in milliseconds since the epoch; move it with :meth:`advance`, :meth:`set`, :meth:`jump_back`.
+
+    Thread-safe. *start* is a datetime with a time zone, or milliseconds since the epoch; by default
+    2026-01-01 00:00 UTC.
+
+    ::
+
+        clock = FakeClock()
+        clock.advance(hours=25)
+        clock()             # 1767315600000
+    """
+
+    def __init__(self, start: datetime | int = _START) -> None:
+        self._lock = threading.Lock()
+        self._ms = _to_ms(start)
+
+    def __call__(self) -> int:
+        with self._lock:
+            return self._ms
+
+    @property
+    def now(self) -> datetime:
+        """The same as a datetime in UTC."""
+        return _EPOCH + self() * _MS
+
+    def advance(
+        self, *, milliseconds: int = 0, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0
+    ) -> int:
+        """Moves forward and returns the new time in milliseconds; ValueError on a step back."""
+        step = timedelta(milliseconds=milliseconds, seconds=seconds, minutes=minutes, hours=hours, days=days)
+        if step < timedelta(0):
+            raise ValueError(f"advance moves forward, not by {step}: use jump_back for a clock that is set back")
+        return self._move(step)
+
+    def jump_back(
+        self, *, milliseconds: int = 0, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0
+    ) -> int:
+        """Moves backward, as a clock that is corrected does, and returns the new time in milliseconds."""
+        step = timedelta(milliseconds=milliseconds, seconds=seconds, minutes=minutes, hours=hours, days=days)
+        if step < timedelta(0):
+            raise ValueError(f"jump_back takes how far back, not {step}")
+        return self._move(-step)
+
+    def set(self, when: datetime | int) -> int:
+        """Sets the time, either way, and returns it in milliseconds."""
+        ms = _to_ms(when)
+        with self._lock:
+            self._ms = ms
+        return ms
+
+    def __repr__(self) -> str:
+        return f"FakeClock({self.now.isoformat()})"
+
+    def _move(self, step: timedelta) -> int:
+        with self._lock:
+            self._ms += step // _MS
+            return self._ms
+
+
+def _to_ms(when: datetime | int) -> int:
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise ValueError(f"the time must have a time zone: {when!r}")
+        return (when - _EPOCH) // _MS
+    if type(when) is not int:
+        raise ValueError(f"the time must be a datetime or milliseconds since the epoch, not {when!r}")
+    return when
