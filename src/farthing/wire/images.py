@@ -24,7 +24,7 @@ _JPEG_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 def size_of_url(url: str) -> Size:
     """Width and height of a ``data:image/…;base64,…`` URL; unknown for any other URL."""
     head, comma, payload = url.partition(",")
-    if not comma or not head[:5].lower() == "data:" or not head.lower().endswith(";base64"):
+    if not comma or head[:5].lower() != "data:" or not head.lower().endswith(";base64"):
         return UNKNOWN
     return size_of_base64(payload)
 

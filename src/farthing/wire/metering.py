@@ -93,7 +93,7 @@ class EventMeter:
             self._text.setdefault(part, []).append(text)
 
     def _delivered_text(self) -> tuple[str, ...]:
-        """All text delivered so far, the deltas of each part joined: pieces would count as more tokens than they are."""
+        """All text so far, the deltas of each part joined: pieces would count as more tokens than they are."""
         self._read_kept()
         for part, deltas in self._text.items():
             if len(deltas) > 1:

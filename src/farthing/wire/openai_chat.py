@@ -44,6 +44,7 @@ _MESSAGE_FIELDS = frozenset(
         "prompt_cache_breakpoint",
     }
 )
+_CALL_FIELDS = frozenset({"name", "arguments", "input"})
 _BODY_FIELDS = frozenset(
     {
         "model", "messages", "tools", "functions", "response_format", "tool_choice", "function_call", "prediction",
@@ -101,7 +102,7 @@ class OpenAIChat:
             cache_1h=found.cache_long,
             service_tier=word_in(request, "service_tier"),
             open_reasons=found.reasons,
-            wants_usage=stream and flag_in(object_in(request, "stream_options"), "include_usage"),
+            wants_usage=flag_in(object_in(request, "stream_options"), "include_usage") and stream,
         )
 
     def rewrite(
@@ -220,7 +221,7 @@ class ChatMeter(EventMeter):
         choices = mappings(data.get("choices"))
         if not self._first_seen:
             self._first_seen = True
-            self._error = bool(data.get("error")) and not choices
+            self._error = not choices and (bool(data.get("error")) or data.get("object") == "error")
             self._model = string(data.get("model"))
             self._id = string(data.get("id"))
         self._tier = string(data.get("service_tier")) or self._tier
@@ -286,14 +287,27 @@ def _read_message(message: Mapping[str, Any], found: Gathering) -> None:
     calls = message.get("tool_calls")
     for call in calls if isinstance(calls, list) else []:
         found.overhead += TOOL_CALL_OVERHEAD
-        found.add(without(call, "id", "type", "index") if isinstance(call, dict) else call)
+        _read_call(call, found)
     if message.get("function_call") is not None:
         found.overhead += TOOL_CALL_OVERHEAD
-        found.add(message["function_call"])
+        _read_call({"function": message["function_call"]}, found)
     if message.get("audio") is not None:
         found.open("audio by id")
     cache_breakpoint(message, found)
     found.rest(message, known=_MESSAGE_FIELDS)
+
+
+def _read_call(call: Any, found: Gathering) -> None:
+    """A past call: its name and arguments as they are; arguments are JSON already, and quoting them would inflate."""
+    called = (
+        next((call[kind] for kind in ("function", "custom") if kind in call), None) if isinstance(call, dict) else None
+    )
+    if not isinstance(called, dict):
+        found.add(call)
+        return
+    for field in ("name", "arguments", "input"):
+        found.add(called.get(field))
+    found.rest(called, known=_CALL_FIELDS)
 
 
 def _read_part(part: Any, found: Gathering) -> None:
@@ -302,7 +316,7 @@ def _read_part(part: Any, found: Gathering) -> None:
         return
     cache_breakpoint(part, found)
     kind = part.get("type")
-    if kind == "text" or kind == "refusal":
+    if kind in ("text", "refusal"):
         found.add(part.get(kind))
     elif kind == "image_url":
         image = part.get("image_url")

@@ -337,7 +337,8 @@ def _ours(counts: _Counts) -> Usage | None:
         )
     if whole["reasoning_tokens"] > whole["output_tokens"]:
         raise ValueError(
-            f"usage: reasoning_tokens ({whole['reasoning_tokens']}) are part of output_tokens ({whole['output_tokens']})"
+            f"usage: reasoning_tokens ({whole['reasoning_tokens']}) "
+            f"are part of output_tokens ({whole['output_tokens']})"
         )
     return Usage(
         input=whole["input_tokens"] - whole["cached_tokens"] - whole["cache_write_tokens"],

@@ -110,8 +110,7 @@ class FrameSplitter:
 
 def parse_frame(frame: bytes) -> Event | None:
     """The event of one frame; None for a comment, a blank, or an event without data (it is never dispatched)."""
-    if frame.startswith(_BOM):
-        frame = frame[len(_BOM) :]
+    frame = frame.removeprefix(_BOM)
     name = "message"
     data: list[bytes] = []
     for line in frame.splitlines():

@@ -1,0 +1,266 @@
+"""
+What a request is: one that a dialect meters, one that is free, one that nothing here can measure, or none of ours.
+
+The table below is reviewed data: the routes of the SDKs openai 3.54 and anthropic 2.12 (read from their resources) and
+of the public API docs, 2026-11. Whatever goes to a provider and stands in no row is *unmetered*: a new endpoint is
+never a silent bypass. Nor is an odd spelling of an old one: a path with ``//``, a slash at its end, dot segments or
+percent escapes is unmetered too, save for reading what is free.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Literal, NamedTuple
+from urllib.parse import unquote
+
+from .anthropic_messages import AnthropicMessages
+from .facts import Dialect
+from .openai_chat import OpenAIChat
+from .openai_responses import OpenAIResponses
+
+Verdict = Literal["metered", "free", "unmetered", "other"]
+
+
+class Recognised(NamedTuple):
+    """
+    The verdict on one request. ``dialect`` is set exactly where it is ``metered``; ``reason`` says why otherwise, in
+    words for a person; ``provider`` is the price table's id, where one is known.
+    """
+
+    verdict: Verdict
+    reason: str
+    provider: str | None = None
+    dialect: Dialect | None = None
+
+
+class Row(NamedTuple):
+    """A route: ``*`` stands for one path segment, ``**`` at the end for any number, none included."""
+
+    methods: str
+    path: str
+    provider: str
+    verdict: Verdict
+    note: str
+    """The dialect of a metered route, else the reason of the verdict."""
+
+
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect for dialect in (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
+}
+"""Every dialect by name, each for its own provider."""
+
+_FREE = "costs no tokens"
+_LATER = "not metered yet"
+
+ROUTES: tuple[Row, ...] = (
+    Row("POST", "chat/completions", "openai", "metered", "openai.chat"),
+    Row("POST", "responses", "openai", "metered", "openai.responses"),
+    Row("POST", "messages", "anthropic", "metered", "anthropic.messages"),
+    # OpenAI: what belongs to a stored answer
+    Row("GET DELETE", "responses/*", "openai", "free", _FREE),
+    Row("POST", "responses/*/cancel", "openai", "free", _FREE),
+    Row("GET", "responses/*/input_items", "openai", "free", _FREE),
+    Row("POST", "responses/input_tokens", "openai", "free", _FREE),
+    Row("POST", "responses/compact", "openai", "unmetered", _LATER),
+    Row("GET", "responses", "openai", "unmetered", "a WebSocket's answers are not metered"),
+    Row("GET", "chat/completions/**", "openai", "free", _FREE),
+    Row("POST DELETE", "chat/completions/*", "openai", "free", "edits or deletes a stored answer"),
+    # OpenAI: models that are billed by other endpoints
+    Row("POST", "completions", "openai", "unmetered", _LATER),
+    Row("POST", "embeddings", "openai", "unmetered", _LATER),
+    Row("POST", "images/*", "openai", "unmetered", "billed by the image"),
+    Row("POST", "audio/*", "openai", "unmetered", "billed by the second or the audio token"),
+    Row("POST", "decisions", "openai", "unmetered", _LATER),
+    Row("POST", "batches", "openai", "unmetered", "its calls are run later, unseen"),
+    Row("POST", "videos/**", "openai", "unmetered", "billed by the second"),
+    Row("GET POST", "realtime/**", "openai", "unmetered", "billed over a connection of its own"),
+    Row("GET POST", "live/**", "openai", "unmetered", "billed over a connection of its own"),
+    Row("POST", "fine_tuning/jobs", "openai", "unmetered", "training is billed by the provider"),
+    Row("POST", "fine_tuning/alpha/**", "openai", "unmetered", "graders call models"),
+    Row("POST", "evals/**", "openai", "unmetered", "its runs call models"),
+    Row("POST", "threads/**", "openai", "unmetered", "its runs call models"),
+    Row("POST", "assistants/**", "openai", "unmetered", "its runs call models"),
+    Row("POST", "chatkit/**", "openai", "unmetered", "its sessions call models"),
+    Row("POST", "agents/**", "openai", "unmetered", "its sessions call models"),
+    Row("POST", "vector_stores/**", "openai", "unmetered", "storage and searches are billed"),
+    Row("POST", "containers/**", "openai", "unmetered", "containers are billed by the session"),
+    # OpenAI: what no tokens are billed for
+    Row("POST", "moderations", "openai", "free", _FREE),
+    Row("POST", "batches/*/cancel", "openai", "free", _FREE),
+    Row("POST", "fine_tuning/jobs/*/cancel", "openai", "free", _FREE),
+    Row("POST", "fine_tuning/jobs/*/pause", "openai", "free", _FREE),
+    Row("POST", "evals/*/runs/*/cancel", "openai", "free", _FREE),
+    Row("POST", "threads/*/runs/*/cancel", "openai", "free", _FREE),
+    Row("POST", "files", "openai", "free", _FREE),
+    Row("POST", "uploads/**", "openai", "free", _FREE),
+    Row("POST", "conversations/**", "openai", "free", _FREE),
+    Row("GET DELETE", "models/**", "openai", "free", _FREE),
+    Row("GET DELETE", "files/**", "openai", "free", _FREE),
+    Row("GET", "batches/**", "openai", "free", _FREE),
+    Row("GET DELETE", "conversations/**", "openai", "free", _FREE),
+    Row("GET DELETE", "assistants/**", "openai", "free", _FREE),
+    Row("GET DELETE", "threads/**", "openai", "free", _FREE),
+    Row("GET DELETE", "vector_stores/**", "openai", "free", _FREE),
+    Row("GET DELETE", "containers/**", "openai", "free", _FREE),
+    Row("GET DELETE", "evals/**", "openai", "free", _FREE),
+    Row("GET DELETE", "videos/**", "openai", "free", _FREE),
+    Row("GET", "fine_tuning/**", "openai", "free", _FREE),
+    # Anthropic
+    Row("POST", "messages/count_tokens", "anthropic", "free", _FREE),
+    Row("POST", "messages/batches", "anthropic", "unmetered", "its calls are run later, unseen"),
+    Row("POST", "messages/batches/*/cancel", "anthropic", "free", _FREE),
+    Row("GET DELETE", "messages/batches/**", "anthropic", "free", _FREE),
+    Row("POST", "complete", "anthropic", "unmetered", _LATER),
+    Row("POST", "sessions/**", "anthropic", "unmetered", "its sessions call models"),
+    Row("POST", "agents/**", "anthropic", "unmetered", "its sessions call models"),
+    Row("POST", "deployments/**", "anthropic", "unmetered", "its runs call models"),
+    Row("POST", "dreams/**", "anthropic", "unmetered", "its runs call models"),
+    Row("GET", "models/**", "anthropic", "free", _FREE),
+    Row("GET DELETE", "files/**", "anthropic", "free", _FREE),
+    Row("POST", "files", "anthropic", "free", _FREE),
+    Row("GET DELETE", "skills/**", "anthropic", "free", _FREE),
+)
+
+KNOWN_HOSTS: dict[str, str] = {
+    "api.openai.com": "openai",
+    ".api.openai.com": "openai",
+    "api.anthropic.com": "anthropic",
+    ".openai.azure.com": "azure",
+    ".services.ai.azure.com": "azure",
+    ".cognitiveservices.azure.com": "azure",
+    "generativelanguage.googleapis.com": "google",
+    ".aiplatform.googleapis.com": "google",
+}
+"""Hosts, or with a dot in front any host under that name, and the provider there (the price table's id)."""
+
+_PATTERNS_OF_HOSTS = (
+    (re.compile(r"bedrock-runtime[^.]*\.[^.]+\.amazonaws\.com"), "aws"),
+    (re.compile(r"[a-z0-9-]+-aiplatform\.googleapis\.com"), "google"),
+)
+_SDK_HEADERS = ("x-stainless-lang", "anthropic-version")
+_HOMES = frozenset({"openai", "anthropic"})
+"""Providers with a dialect of their own; at any other, a dialect is spoken at that provider's prices."""
+# What may stand right before a route: a version, a gateway's name for the provider, or an Azure deployment.
+_BEFORE = re.compile(r"v\d+[a-z0-9]*|api|openai|anthropic")
+_MAX_PATH_CHARS = 4096
+
+
+def recognise(
+    method: str,
+    host: str,
+    path: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    known_hosts: Mapping[str, str] | None = None,
+    sdk_client: bool = False,
+) -> Recognised:
+    """
+    Says what a request is.
+
+    Args:
+        method: the HTTP method.
+        host: as in the URL, a port included or not.
+        path: as in the URL, undecoded, a query included or not.
+        headers: the request's, in any case; only their names matter.
+        known_hosts: declared base URLs: host (with its port, if it has one), and the provider there. They come on top
+            of :data:`KNOWN_HOSTS`.
+        sdk_client: the request comes from an SDK client that the user put in our care.
+    """
+    names = {name.lower() for name in headers} if headers else set()
+    provider = _provider_of(host.lower(), known_hosts or {})
+    in_care = sdk_client or provider is not None or "anthropic-version" in names
+    if not in_care and not any(name in names for name in _SDK_HEADERS):
+        return _OTHER
+    if provider is None:
+        provider = "anthropic" if "anthropic-version" in names else None
+    found = _route(method.upper(), path.partition("?")[0].partition("#")[0], provider)
+    if found is not None:
+        return found
+    # Several SDKs of other services come from the same generator as OpenAI's, and send the same header.
+    return Recognised("unmetered", "no meter is known for this endpoint", provider) if in_care else _OTHER
+
+
+_OTHER = Recognised("other", "not a call to a provider that is known here")
+
+
+def _provider_of(host: str, declared: Mapping[str, str]) -> str | None:
+    for hosts in (declared, KNOWN_HOSTS):
+        if host in hosts:
+            return hosts[host]
+    name = host.partition(":")[0].rstrip(".")
+    for hosts in (declared, KNOWN_HOSTS):
+        if name in hosts:
+            return hosts[name]
+        for suffix, provider in hosts.items():
+            if suffix.startswith(".") and name.endswith(suffix):
+                return provider
+    return next((provider for pattern, provider in _PATTERNS_OF_HOSTS if pattern.fullmatch(name)), None)
+
+
+@lru_cache(maxsize=1024)
+def _route(method: str, path: str, provider: str | None) -> Recognised | None:
+    """The verdict of the table; None if the path is in no row."""
+    # As a server may come to read it: escapes decoded, empty segments dropped.
+    segments = [segment for segment in unquote(path[: _MAX_PATH_CHARS + 1]).split("/") if segment]
+    reads = method in ("GET", "HEAD")
+    if method == "OPTIONS" or (reads and not segments):
+        return Recognised("free", _FREE, provider)
+    row = _row(method, segments, provider) if len(path) <= _MAX_PATH_CHARS else None
+    if row is None:
+        return None
+    home = row.provider if provider is None or provider in _HOMES else provider
+    dotted = "." in segments or ".." in segments
+    if dotted or ("/" + "/".join(segments) != path and not (reads and row.verdict == "free")):
+        return Recognised("unmetered", "the path is not in its plain form", home)
+    if row.verdict == "metered":
+        return Recognised("metered", row.note, home, _dialect(row.note, home))
+    return Recognised(row.verdict, row.note, home)
+
+
+def _row(method: str, segments: list[str], provider: str | None) -> Row | None:
+    """
+    The row that matches the longest end of the path; of several, the one of the host's own provider, then the more
+    exact one, then the stricter one: what nothing meters is never taken for free.
+    """
+    for start, head in enumerate(segments):
+        if start and not _BEFORE.fullmatch(segments[start - 1]) and segments[start - 2 : start - 1] != ["deployments"]:
+            continue
+        matching = [row for row in _BY_HEAD.get(head, ()) if _matches(row, method, segments[start:])]
+        if matching:
+            return max(
+                matching, key=lambda row: (row.provider == provider, -row.path.count("*"), row.verdict != "free")
+            )
+    return None
+
+
+def _matches(row: Row, method: str, segments: list[str]) -> bool:
+    if ("GET" if method == "HEAD" else method) not in row.methods.split():
+        return False
+    pattern = row.path.split("/")
+    if pattern[-1] == "**":
+        pattern.pop()
+        segments = segments[: len(pattern)]
+    return len(pattern) == len(segments) and all(
+        want in ("*", got) for want, got in zip(pattern, segments, strict=True)
+    )
+
+
+_BY_HEAD: dict[str, list[Row]] = {}
+for _each in ROUTES:
+    _BY_HEAD.setdefault(_each.path.partition("/")[0], []).append(_each)
+
+
+@lru_cache(maxsize=64)
+def _dialect(name: str, provider: str) -> Dialect:
+    """The dialect as spoken by this provider: Azure's prices are not OpenAI's."""
+    own = DIALECTS[name]
+    return own if provider == own.provider else _SPEAKERS[name](provider)
+
+
+_SPEAKERS: dict[str, Callable[[str], Dialect]] = {
+    OpenAIChat.name: OpenAIChat,
+    OpenAIResponses.name: OpenAIResponses,
+    AnthropicMessages.name: AnthropicMessages,
+}
