@@ -6,9 +6,10 @@ Request in, :class:`~.exchange.Answer` out; the account is told of every call th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from ..kernel.usage import Usage
 from .bill import Account, Billed, RecordedRequest
@@ -44,6 +45,7 @@ _GARBAGE = b"<html>this is not the answer that you are looking for"
 _JSON = "application/json"
 _EVENTS = "text/event-stream; charset=utf-8"
 _SECONDS_MS = 1000
+_decode = msgspec.json.Decoder().decode
 
 
 class Desk:
@@ -87,8 +89,8 @@ class Desk:
 
     def _record(self, http: HttpRequest) -> RecordedRequest:
         try:
-            parsed = json.loads(http.body) if http.body else None
-        except ValueError:
+            parsed = _decode(http.body) if http.body else None
+        except (msgspec.DecodeError, UnicodeDecodeError):
             parsed = None
         retries = http.headers.get("x-stainless-retry-count", "0")
         request = RecordedRequest(
@@ -194,7 +196,7 @@ class Desk:
         return Answer(
             status=status,
             headers=_headers(endpoint, request, _JSON, None),
-            frames=iter((Frame(dumps(body).encode(), 0),)),
+            frames=iter((Frame(dumps(body), 0),)),
             generated=lambda tokens, gone: None,
         )
 
@@ -237,7 +239,7 @@ def _fill(
     if answer.stream:
         answer.frames = endpoint.stream(made, mark, body)
     else:
-        answer.frames = iter((Frame(dumps(endpoint.plain(made, mark, body)).encode(), total),))
+        answer.frames = iter((Frame(dumps(endpoint.plain(made, mark, body)), total),))
     return reply.fault not in ("reset", "close_before_answer", "hang")
 
 
@@ -245,7 +247,7 @@ def _given(body: Any, otherwise: Body) -> bytes:
     """A reply's own body as bytes, or *otherwise* where it has none."""
     if isinstance(body, bytes):
         return body
-    return (body if isinstance(body, str) else dumps(dict(otherwise if body is None else body))).encode()
+    return body.encode() if isinstance(body, str) else dumps(dict(otherwise if body is None else body))
 
 
 def _headers(

@@ -7,10 +7,11 @@ through this.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
+
+import msgspec
 
 from .counting import Count
 from .generation import Generation
@@ -113,8 +114,9 @@ class Endpoint(ABC):
 
 def event(data: Any, name: str | None = None) -> bytes:
     """One server-sent event with JSON data."""
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {dumps(data)}\n\n".encode()
+    if name is None:
+        return b"data: %b\n\n" % dumps(data)
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), dumps(data))
 
 
 def require_integer(body: Body, field: str, *, minimum: int, refuse: Callable[[str, str, str], Rejection]) -> None:
@@ -129,9 +131,5 @@ def require_integer(body: Body, field: str, *, minimum: int, refuse: Callable[[s
         raise refuse(problem, field, "minimum")
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-def dumps(value: Any) -> str:
-    """Compact JSON."""
-    return _encode(value)
+dumps: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+"""Compact JSON as UTF-8."""

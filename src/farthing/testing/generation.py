@@ -112,7 +112,15 @@ def generate(
     parts = _cut(wanted, ceiling - reasoning) if truncated else wanted
     per_choice = min(total, ceiling)
     generated = generated_choices or choices
-    billed = _input_usage(reply, input_tokens) + Usage(output=per_choice * generated, reasoning=reasoning * generated)
+    apart = reply.cached_tokens + reply.cache_write_tokens
+    input_total = max(input_tokens, apart) if reply.input_tokens is None else reply.input_tokens
+    billed = Usage(
+        input=input_total - apart,
+        cached=reply.cached_tokens,
+        cache_write=reply.cache_write_tokens,
+        output=per_choice * generated,
+        reasoning=reasoning * generated,
+    )
     return Generation(
         parts=parts,
         choices=choices,
@@ -171,13 +179,9 @@ def _cut(parts: tuple[Part, ...], room: int) -> tuple[Part, ...]:
     return tuple(kept)
 
 
-def _input_usage(reply: Reply, counted: int) -> Usage:
-    apart = reply.cached_tokens + reply.cache_write_tokens
-    total = max(counted, apart) if reply.input_tokens is None else reply.input_tokens
-    return Usage(input=total - apart, cached=reply.cached_tokens, cache_write=reply.cache_write_tokens)
-
-
 def _reported(reply: Reply, billed: Usage) -> Usage | None:
     if isinstance(reply.usage, Usage):
         return reply.usage
-    return {"reported": billed, "zero": Usage(), "absent": None}[reply.usage]
+    if reply.usage == "reported":
+        return billed
+    return Usage() if reply.usage == "zero" else None

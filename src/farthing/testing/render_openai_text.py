@@ -111,7 +111,7 @@ class OpenAIEmbeddings(OpenAIEndpoint):
         return {**answer, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
     def stream(self, made: Generation, mark: Rendering, body: Body) -> Iterator[Frame]:
-        yield Frame(dumps(self.plain(made, mark, body)).encode(), 0)
+        yield Frame(dumps(self.plain(made, mark, body)), 0)
 
 
 def _head(mark: Rendering) -> Body:
