@@ -30,7 +30,7 @@ check: $(LOCKED)  ## formatting, lint, strict types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy $(TYPED)
-	@PYTHONPATH=src $(BIN)/lint-imports --no-cache
+	@PYTHONPATH=src $(BIN)/lint-imports --no-cache --no-logo
 
 bench: $(WHEEL)  ## measure the bars (ARGS="name" to choose)
 	@$(BIN)/python -m bench $(ARGS)

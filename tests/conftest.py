@@ -44,4 +44,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(home.cleanup)
     for name in ("XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         os.environ[name] = str(Path(home.name, name.lower()))
+    if not config.pluginmanager.hasplugin("farthing"):  # the source tree, not an installed wheel, is under test
+        config.pluginmanager.import_plugin("farthing.testing.pytest_plugin")
     sys.addaudithook(_stay_on_this_machine)
