@@ -24,7 +24,7 @@ from .render_openai_text import OpenAICompletions, OpenAIEmbeddings
 from .reply import Reply
 from .server import HttpRequest
 
-MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5", "claude-sonnet-4-5", "claude-haiku-4-5")
+MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5", "claude-sonnet-5", "claude-haiku-4-5")
 """What the model lists show; a call may name any model."""
 
 _CHAT = OpenAIChat()

@@ -93,7 +93,7 @@ class OpenAIResponses(OpenAIEndpoint):
     def stream(self, made: Generation, mark: Rendering, body: Body) -> Iterator[Frame]:
         numbers = iter(range(10**9))
 
-        def send(name: str, done: int, *, chunk: bool = False, **data: Any) -> Frame:
+        def send(name: str, done: int, /, *, chunk: bool = False, **data: Any) -> Frame:
             return Frame(event({"type": name, "sequence_number": next(numbers), **data}, name), done, chunk)
 
         running = _response(made, mark, body, status="in_progress", output=[])

@@ -151,6 +151,10 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            # Not the client's fault: our own half raised.
+            self._server.failed(error.__context__ or error)
+            self._transport.abort()
         except httptools.HttpParserError:
             self._transport.write(_MALFORMED)
             self.close()
