@@ -128,6 +128,9 @@ class UnpricedModel(FarthingError):
             f"configure(unpriced='price_as:<model>') or configure(unpriced='tokens_only')."
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_remake, (type(self), (self.model,), {"provider": self.provider, "budget": self.budget}))
+
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "model": self.model, "provider": self.provider, "budget": self.budget}
 
@@ -144,6 +147,9 @@ class UnmeteredCall(FarthingError):
         whose = f" while budget {budget!r} is in force" if budget else ""
         super().__init__(f"{method} {url} was not sent{whose}: {why}. Make the call outside of the budget to allow it.")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_remake, (type(self), (self.method, self.url), {"budget": self.budget, "reason": self.reason}))
+
     def to_dict(self) -> dict[str, Any]:
         evidence = {"method": self.method, "url": self.url, "budget": self.budget, "reason": self.reason}
         return {**super().to_dict(), **evidence}
@@ -157,7 +163,7 @@ class HoldError(FarthingError):
         self.hold_id = hold_id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_remake, (type(self), str(self), {"hold_id": self.hold_id}))
+        return (_remake, (type(self), (str(self),), {"hold_id": self.hold_id}))
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "hold_id": self.hold_id}
@@ -198,7 +204,7 @@ class ConfigError(FarthingError, ValueError):
         self.line = line
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_remake, (type(self), self.reason, {"key": self.key, "file": self.file, "line": self.line}))
+        return (_remake, (type(self), (self.reason,), {"key": self.key, "file": self.file, "line": self.line}))
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "key": self.key, "file": self.file, "line": self.line}
@@ -208,6 +214,6 @@ class InvariantError(FarthingError):
     """Applying this would break the ledger's own invariants. Nothing was changed. A bug of ours: please report it."""
 
 
-def _remake(kind: type[FarthingError], message: str, evidence: dict[str, Any]) -> FarthingError:
+def _remake(kind: type[FarthingError], given: tuple[Any, ...], evidence: dict[str, Any]) -> FarthingError:
     """Unpickle an error whose evidence is keyword-only."""
-    return kind(message, **evidence)
+    return kind(*given, **evidence)

@@ -1,0 +1,125 @@
+"""Every error carries its evidence: as attributes, as JSON, and through pickle and copy."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+from farthing import errors
+from farthing.errors import (
+    BudgetExceeded,
+    ConfigError,
+    FarthingError,
+    HoldConflict,
+    HoldError,
+    HoldNotFound,
+    InvariantError,
+    StoreUnavailable,
+    UnmeteredCall,
+    UnpricedModel,
+)
+from farthing.kernel.budget import make_budget
+from farthing.kernel.decision import Decision, denial, refusal
+from farthing.kernel.plan import Balance, Formula, Line, LineResult
+
+BUDGET = make_budget("team", usd=5, per="day")
+LINE = Line(BUDGET, (("team", "a"),), "usd", ("k",), Formula(10), 5_000_000_000, ends_ms=86_400_000)
+DENIED: Decision = denial((LineResult(LINE, (Balance(5_000_000_000),), 10),), now_ms=0)
+
+ERRORS: list[tuple[FarthingError, dict[str, Any]]] = [
+    (FarthingError("a message"), {}),
+    (BudgetExceeded(DENIED), {"budget": "team", "unit": "usd", "limit": DENIED.limit, "overrun": 0}),
+    (BudgetExceeded(refusal(budget="b", remedy="Do this.")), {"budget": "b", "remedy": "Do this."}),
+    (UnpricedModel("m-1"), {"model": "m-1", "provider": None, "budget": None}),
+    (UnpricedModel("m-1", provider="p", budget="b"), {"model": "m-1", "provider": "p", "budget": "b"}),
+    (UnmeteredCall("POST", "https://h/v1/x"), {"method": "POST", "url": "https://h/v1/x", "budget": None}),
+    (
+        UnmeteredCall("POST", "https://h/v1/x", budget="b", reason="why"),
+        {"method": "POST", "url": "https://h/v1/x", "budget": "b", "reason": "why"},
+    ),
+    (HoldError("a message", hold_id="h"), {"hold_id": "h"}),
+    (HoldNotFound("a message", hold_id="h"), {"hold_id": "h"}),
+    (HoldConflict("a message", hold_id="h"), {"hold_id": "h"}),
+    (StoreUnavailable("memory", "locked"), {"store": "memory", "reason": "locked"}),
+    (ConfigError("a message", key="usd"), {"key": "usd", "file": None, "line": None}),
+    (ConfigError("a message", key="usd", file="f.toml", line=3), {"key": "usd", "file": "f.toml", "line": 3}),
+    (InvariantError("a message"), {}),
+]
+EACH = pytest.mark.parametrize(("error", "evidence"), ERRORS, ids=[type(error).__name__ for error, _ in ERRORS])
+
+
+def test_this_list_is_the_whole_tree() -> None:
+    kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FarthingError)}
+    assert {type(error) for error, _ in ERRORS} == kinds
+
+
+@EACH
+def test_the_evidence_is_on_the_error(error: FarthingError, evidence: dict[str, Any]) -> None:
+    for name, value in evidence.items():
+        assert getattr(error, name) == value
+    assert str(error)
+
+
+@EACH
+def test_the_evidence_is_ready_for_json(error: FarthingError, evidence: dict[str, Any]) -> None:
+    plain = json.loads(json.dumps(error.to_dict()))
+    assert plain["error"] == type(error).__name__
+    assert plain["message"] == str(error)
+    assert evidence.keys() <= plain.keys()
+
+
+@EACH
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_errors_cross_process_pools(error: FarthingError, evidence: dict[str, Any], protocol: int) -> None:
+    again = pickle.loads(pickle.dumps(error, protocol))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.to_dict() == error.to_dict()
+    for name, value in evidence.items():
+        assert getattr(again, name) == value
+
+
+@EACH
+def test_errors_can_be_copied(error: FarthingError, evidence: dict[str, Any]) -> None:
+    assert copy.copy(error).to_dict() == copy.deepcopy(error).to_dict() == error.to_dict()
+
+
+def test_one_except_catches_all_and_the_usual_ones_catch_theirs() -> None:
+    assert issubclass(HoldNotFound, LookupError)
+    assert issubclass(ConfigError, ValueError)
+    assert not issubclass(BudgetExceeded, ValueError)
+
+
+def test_budget_exceeded_repeats_its_decision() -> None:
+    error = BudgetExceeded(DENIED, result={"paid": "answer"})
+    shown = "budget scope unit limit spent held suspect asked remaining overrun resets_at retry_after_seconds remedy"
+    for name in [*shown.split(), "failed"]:
+        assert getattr(error, name) == getattr(DENIED, name)
+    assert error.decision is DENIED
+    assert error.result == {"paid": "answer"}
+    assert BudgetExceeded(DENIED).result is None
+
+
+def test_a_subclass_made_for_one_sdk_travels_as_its_picklable_base() -> None:
+    local = type("BudgetExceeded", (BudgetExceeded,), {})
+    again = pickle.loads(pickle.dumps(local(DENIED)))
+    assert type(again) is BudgetExceeded
+    assert again.decision == DENIED
+
+
+def test_a_config_error_says_where() -> None:
+    assert (
+        str(ConfigError("must be a number", key="usd", file="f.toml", line=3))
+        == "f.toml: line 3: usd: must be a number"
+    )
+    assert str(ConfigError("must be a number", key="usd")) == "usd: must be a number"
+
+
+def test_an_unpriced_model_names_the_budget_and_what_to_do() -> None:
+    text = str(UnpricedModel("m-1", provider="p", budget="b"))
+    assert "'b'" in text
+    assert "prices.register('m-1'" in text
