@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from .money import format_usd, usd_from_nano
+from .money import format_usd, nano_of_usd, usd_from_nano
 from .plan import Line, LineResult
 from .window import datetime_from_ms
 
@@ -204,7 +204,7 @@ def _sentence(line: FailedLine) -> str:
 
 def _text(line: FailedLine, amount: int | Decimal) -> str:
     if isinstance(amount, Decimal):
-        return format_usd(int(amount * 1_000_000_000))
+        return format_usd(nano_of_usd(amount))
     return f"{amount:,} {line.unit if line.unit != 'concurrency' else 'calls at once'}"
 
 

@@ -7,11 +7,14 @@ is read through its shortest decimal text, as the user wrote it.
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact
 
 NANO_PER_USD = 1_000_000_000
 COUNTER_MAX = 2**53
 """Largest magnitude of one counter: integers are exact up to here in every store we mean to support (about $9.0M)."""
+
+_EXACT = Context(prec=40, traps=[Inexact])
+"""Not the thread's own context: a program that set its precision to 3 would be shown $1.23 for $1.234."""
 
 
 def div_ceil(numerator: int, denominator: int) -> int:
@@ -38,14 +41,16 @@ def nano_from_usd(value: Decimal | int | float, *, field: str) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         raise ValueError(f"{field} must be a number of US dollars, not {value!r}")
-    try:
-        amount = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
-    except InvalidOperation as error:
-        raise ValueError(f"{field} must be a number of US dollars, not {value!r}") from error
+    amount = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
     if not amount.is_finite():
         raise ValueError(f"{field} must be finite, not {value!r}")
+    # Before the digits are multiplied out: 1e999999999 is short to write, and an integer that fills the memory.
+    if amount > COUNTER_MAX:
+        raise ValueError(f"{field} is more than one counter can hold (about $9.0M)")
     if amount < 0:
-        raise ValueError(f"{field} must not be negative, got {value!r}")
+        raise ValueError(f"{field} must not be negative")
+    if amount and amount.adjusted() < -9:
+        raise ValueError(f"{field} is finer than one nano-dollar: {value!r}")
     numerator, denominator = amount.as_integer_ratio()
     nano, rest = divmod(numerator * NANO_PER_USD, denominator)
     if rest:
@@ -57,7 +62,12 @@ def nano_from_usd(value: Decimal | int | float, *, field: str) -> int:
 
 def usd_from_nano(amount_nano: int) -> Decimal:
     """The same amount as a Decimal in USD, exact, without trailing zeros."""
-    return Decimal(amount_nano) / NANO_PER_USD
+    return _EXACT.divide(Decimal(amount_nano), NANO_PER_USD)
+
+
+def nano_of_usd(amount: Decimal) -> int:
+    """The inverse of :func:`usd_from_nano`."""
+    return int(_EXACT.multiply(amount, NANO_PER_USD))
 
 
 def format_usd(amount_nano: int) -> str:
