@@ -28,7 +28,7 @@ ROLLING_BUCKETS = 12
 ROLLING_MIN_MS = 1_000
 ROLLING_MAX_MS = 400 * 86_400_000
 CALENDAR = ("minute", "hour", "day", "week", "month")
-_ROLLING = re.compile(r"rolling\s+(\d+)\s*([smhd])")
+_ROLLING = re.compile(r"rolling ([0-9]{1,12}) ?([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -64,11 +64,9 @@ class Window:
             start = now_ms - now_ms % self.bucket_ms
             return start, start + self.bucket_ms
         zone = _zone(self.zone)
-        local = datetime_from_ms(now_ms).astimezone(zone)
         if self.kind in ("minute", "hour"):
-            return _short_span(self.kind, local, now_ms)
-        start_day, end_day = _long_span(self.kind, local)
-        return ms_from_datetime(start_day), ms_from_datetime(end_day)
+            return _short_span(self.kind, now_ms, zone)
+        return _long_span(self.kind, now_ms, zone)
 
 
 def parse_window(per: object, *, field: str = "per") -> Window:
@@ -127,27 +125,72 @@ def _zone(name: str, *, field: str = "per") -> tzinfo:
         raise ValueError(f"{field}: unknown time zone {name!r} (use a name such as 'Europe/Berlin')") from error
 
 
-def _short_span(kind: str, local: datetime, now_ms: int) -> tuple[int, int]:
-    """Minutes and hours: counted back in elapsed time, so that an hour that a clock change repeats is two windows."""
+def _short_span(kind: str, now_ms: int, zone: tzinfo) -> tuple[int, int]:
+    """
+    Minutes and hours: counted back in elapsed time, so that an hour that a clock change repeats is two windows. A
+    change by less than an hour (Lord Howe: 30 minutes) cuts the hour that it falls into.
+    """
+    local = datetime_from_ms(now_ms).astimezone(zone)
     into_ms = local.second * 1_000 + local.microsecond // 1_000
     length_ms = 60_000
     if kind == "hour":
         into_ms += local.minute * 60_000
         length_ms = 3_600_000
-    return now_ms - into_ms, now_ms - into_ms + length_ms
+    start_ms = now_ms - into_ms
+    end_ms = start_ms + length_ms
+    if zone is not UTC:
+        offset = local.utcoffset()
+        if _offset(zone, start_ms) != offset:
+            start_ms = _clock_change_ms(zone, start_ms, now_ms)
+        if _offset(zone, end_ms - 1) != offset:
+            end_ms = _clock_change_ms(zone, now_ms, end_ms - 1)
+    return start_ms, end_ms
 
 
-def _long_span(kind: str, local: datetime) -> tuple[datetime, datetime]:
+def _long_span(kind: str, now_ms: int, zone: tzinfo) -> tuple[int, int]:
     """Days, weeks, months: from local midnight to local midnight, however many hours lie between."""
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    if kind == "week":
-        midnight -= timedelta(days=midnight.weekday())
+    first, following = _dates(kind, datetime_from_ms(now_ms).astimezone(zone).replace(tzinfo=None))
+    end_ms = _begins_ms(following, zone)
+    if now_ms >= end_ms:
+        # The clock was put back over midnight: the next day had begun already, and no day begins twice.
+        return end_ms, _begins_ms(_dates(kind, following)[1], zone)
+    return _begins_ms(first, zone), end_ms
+
+
+def _dates(kind: str, local: datetime) -> tuple[datetime, datetime]:
+    """The first day of the local day, week or month, and that of the one that follows: midnights without a zone."""
+    first = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if kind == "month":
-        midnight = midnight.replace(day=1)
-        following = (midnight + timedelta(days=32)).replace(day=1)
-    else:
-        following = midnight + timedelta(days=7 if kind == "week" else 1)
-    return midnight, following
+        first = first.replace(day=1)
+        return first, (first + timedelta(days=32)).replace(day=1)
+    if kind == "week":
+        first -= timedelta(days=first.weekday())
+        return first, first + timedelta(days=7)
+    return first, first + timedelta(days=1)
+
+
+def _begins_ms(midnight: datetime, zone: tzinfo) -> int:
+    """When the clocks of this zone first show *midnight*; if they skip it: when they skip it."""
+    begins_ms = ms_from_datetime(midnight.replace(tzinfo=zone))
+    if zone is UTC or datetime_from_ms(begins_ms).astimezone(zone).replace(tzinfo=None, fold=0) == midnight:
+        return begins_ms
+    return _clock_change_ms(zone, ms_from_datetime(midnight.replace(tzinfo=zone, fold=1)), begins_ms)
+
+
+def _clock_change_ms(zone: tzinfo, before_ms: int, after_ms: int) -> int:
+    """The instant in ``before < instant <= after`` from which on the zone's offset is that of *after_ms*."""
+    offset = _offset(zone, after_ms)
+    while after_ms - before_ms > 1:
+        middle_ms = (before_ms + after_ms) // 2
+        if _offset(zone, middle_ms) == offset:
+            after_ms = middle_ms
+        else:
+            before_ms = middle_ms
+    return after_ms
+
+
+def _offset(zone: tzinfo, at_ms: int) -> timedelta | None:
+    return datetime_from_ms(at_ms).astimezone(zone).utcoffset()
 
 
 def _length_text(length_ms: int) -> str:
