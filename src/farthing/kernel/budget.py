@@ -107,7 +107,7 @@ class Budget:
         known["window"] = parse_window(known["window"])
         known["scope"] = tuple(sorted(known["scope"].items()))
         known["each"] = tuple(known["each"])
-        known["downgrade"] = tuple(known["downgrade"].items())
+        known["downgrade"] = tuple(sorted(known["downgrade"].items()))
         return cls(**known)
 
 
@@ -144,7 +144,7 @@ def make_budget(
         requests=_count(requests, field="requests"),
         concurrency=_count(concurrency, field="concurrency"),
         window=parse_window(per),
-        scope=tuple(sorted(check_tags(scope or {}, field="scope").items())),
+        scope=tuple(sorted(check_tags({} if scope is None else scope, field="scope").items())),
         each=_names(each),
         on_exceed=_choice(on_exceed, MODES, field="on_exceed"),
         downgrade=_downgrade_map(downgrade, on_exceed),
@@ -155,7 +155,7 @@ def make_budget(
         else _positive(default_output_tokens, field="default_output_tokens"),
         uncapped=_choice(uncapped, UNCAPPED, field="uncapped"),
         open_bound=_choice(open_bound, OPEN_BOUND, field="open_bound"),
-        standing=standing,
+        standing=_flag(standing, field="standing"),
         anonymous=name is None,
     )
     _check_together(budget)
@@ -195,16 +195,22 @@ def _count(value: object, *, field: str) -> int | None:
         return None
     if type(value) is not int:
         raise ValueError(f"{field} must be an integer, not {value!r}")
+    if abs(value) > COUNTER_MAX:  # and more digits than Python may agree to print
+        raise ValueError(f"{field} is more than one counter can hold (2**53)")
     if value < 0:
         raise ValueError(f"{field} must not be negative, got {value}")
-    if value > COUNTER_MAX:
-        raise ValueError(f"{field} is more than one counter can hold (2**53): {value}")
     return value
 
 
 def _positive(value: object, *, field: str) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"{field} must be an integer of at least 1, not {value!r}")
+    return value
+
+
+def _flag(value: object, *, field: str) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{field} must be True or False, not {value!r}")
     return value
 
 
@@ -248,4 +254,4 @@ def _downgrade_map(value: object, on_exceed: object) -> tuple[tuple[str, str], .
             if model in seen:
                 raise ValueError(f"downgrade: the chain from {start!r} comes back to {model!r}")
             seen.add(model)
-    return tuple(value.items())
+    return tuple(sorted(value.items()))
