@@ -4,7 +4,8 @@ The public price table: ``genai-prices``, read into :class:`~farthing.prices.rat
 It is imported on first use (0.3 to 0.8 s), never over the network. It prices by *unit*; a kind of token of ours costs
 the most specific unit that the table prices for the model and that contains it, which is also how the table's own
 calculation shares tokens out. Where the table says nothing about cache writes they are not taken to be free: Claude
-writes cost 1.25 times input (2 times for an hour), as Anthropic documents; elsewhere they cost as much as input.
+writes cost 1.25 times input (2 times for an hour), as Anthropic documents; elsewhere they cost as much as input, and
+writes for long (OpenAI's 12 hours) twice as much as the table's dearer write, as OpenAI documents.
 """
 
 from __future__ import annotations
@@ -177,7 +178,11 @@ def _kind_rates(row: Listed, prices: dict[str, Any], above: int) -> dict[str, Fr
         rates.setdefault(kind, rates["input"])
     claude = _is_claude(row)
     rates.setdefault("cache_write", rates["input"] * Fraction(5, 4) if claude else rates["input"])
-    rates.setdefault("cache_write_1h", rates["input"] * 2 if claude else rates["cache_write"])
+    # Where writing costs more than reading afresh, keeping it for long costs more still: Claude's hour is twice input,
+    # the 12 hours of OpenAI's are twice its ordinary write ($2.50 beside $1.25 for gpt-6.1-terra).
+    dear = rates["cache_write"] > rates["input"]
+    long = rates["input"] * 2 if claude else rates["cache_write"] * (2 if dear else 1)
+    rates.setdefault("cache_write_1h", long)
     return rates
 
 

@@ -21,7 +21,7 @@ _DIGITS = "0123456789"
 
 
 class _Kept:
-    """Counts by (vocabulary, text), the least recently used dropped first, bounded by the weight of the texts."""
+    """Counts by (what is counted, text), the least recently used dropped first, bounded by the weight of the texts."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -78,5 +78,12 @@ def tokens_of(text: str, encoding: str, *, exact: bool = False) -> tuple[int, bo
 
 
 def digits_of(text: str) -> int:
-    """How many ASCII digits a text has."""
-    return sum(map(text.count, _DIGITS))
+    """How many ASCII digits a text has; kept like its tokens."""
+    if len(text) < _KEEP_FROM:
+        return sum(map(text.count, _DIGITS))
+    key = ("digits", text)
+    digits = kept.get(key)
+    if digits is None:
+        digits = sum(map(text.count, _DIGITS))
+        kept.put(key, digits)
+    return digits

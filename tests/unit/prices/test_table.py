@@ -2,7 +2,7 @@
 Our prices against the source's own calculation, on its own rows and random usage.
 
 Where the two differ on purpose: the table's calculation prices cache writes that it has no rate for as plain input,
-and an hour's as a five-minute one; we take Anthropic's documented multiples for Claude. It counts hosted searches and
+and long ones as short ones; we take the documented multiples of Anthropic and OpenAI. It counts hosted searches and
 the like, which a token usage does not have. It has no rate for what we refuse as unpriced.
 """
 
@@ -31,7 +31,8 @@ def usable_rows() -> list[tuple[Listed, Any]]:
     for provider in get_snapshot().providers:
         for info in provider.models:
             rates = table.rates(Listed(provider, info), AT)
-            if not isinstance(rates, str) and "embed" not in info.id and provider.id != "voyageai":
+            # A row without an output price makes no output; ours would cost something if it did, theirs would not.
+            if not isinstance(rates, str) and vars(info.get_prices(WHEN)).get("output_mtok") is not None:
                 rows.append((Listed(provider, info), rates))
     return rows
 
@@ -49,7 +50,7 @@ def test_costs_agree_with_the_source(
     claude = "claude" in listed.info.id
     if claude and stated.get("cache_write_mtok") is None:
         written = 0
-    if claude and stated.get("cache_write_1h_mtok") is None:
+    if stated.get("cache_write_1h_mtok") is None and (claude or stated.get("cache_write_mtok") is not None):
         hour = 0
     reasoning = data.draw(st.integers(0, output))
     ours = Usage(
@@ -117,6 +118,16 @@ def test_claude_cache_writes_without_a_listed_rate_cost_anthropics_multiples() -
     once = rates.cost_nano(Usage(input=1000))
     assert rates.cost_nano(Usage(cache_write=1000)) * 4 == once * 5
     assert rates.cost_nano(Usage(cache_write_1h=1000)) == once * 2
+
+
+def test_a_long_cache_write_at_openai_costs_what_the_tables_note_says() -> None:
+    table, snapshot = load(), get_snapshot()
+    provider, info = snapshot.find_provider_model("gpt-6.1-terra", None, "openai", None)
+    rates = table.rates(Listed(provider, info), AT)
+    assert not isinstance(rates, str)
+    assert "12-hour retention rate ($2.50)" in str(info.price_comments)
+    assert rates.cost_nano(Usage(cache_write_1h=1000)) == 2_500_000
+    assert rates.cost_nano(Usage(cache_write=1000)) == 1_250_000
 
 
 def test_the_source_date_is_not_in_the_future_of_its_own_prices() -> None:
