@@ -137,8 +137,8 @@ def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Ch
     hold = _find(books, hold_id)
     if hold.state != HELD:
         raise HoldConflict(f"hold {hold_id!r} is {hold.state}; only an open hold can be resized", hold_id=hold_id)
-    if not 0 <= x <= hold.x:
-        raise ValueError(f"x={x}: a hold of x={hold.x} can only shrink")
+    if type(x) is not int or not 0 <= x <= hold.x:
+        raise ValueError(f"x={x!r}: a hold of x={hold.x} can only shrink")
     smaller = hold._replace(x=x, changed_ms=now_ms)
     balances: dict[str, Balance] = {}
     for posting, before, after in zip(hold.postings, hold.amounts, smaller.amounts, strict=True):
@@ -205,20 +205,35 @@ def sweep(
     What time does to holds: those of dead owners or past their deadline become suspect, and suspects that have waited
     long enough are resolved as the policy says. Give a bounded batch; the changes are to be applied in order.
     """
+    if suspect_policy not in SUSPECT_POLICIES:
+        raise ValueError(f"suspect_policy={suspect_policy!r} is unknown; choose one of {', '.join(SUSPECT_POLICIES)}")
     results: list[tuple[Settled, Change]] = []
     overlay = _Overlay(books)
     for hold in holds:
-        if hold.state == HELD and (hold.owner in dead_owners or now_ms >= hold.deadline_ms):
+        if not due(
+            hold,
+            now_ms=now_ms,
+            dead_owners=dead_owners,
+            suspect_after_ms=suspect_after_ms,
+            suspect_policy=suspect_policy,
+        ):
+            continue
+        if hold.state == HELD:
             died = hold.owner in dead_owners
             ending, note = ("owner_died", f"process {hold.owner} is gone") if died else ("expired", None)
             result = suspect(overlay, hold.id, ending=ending, note=note, now_ms=now_ms)
-        elif hold.state == SUSPECT and suspect_policy != "keep" and now_ms - hold.changed_ms >= suspect_after_ms:
-            result = resolve(overlay, hold.id, suspect_policy, now_ms=now_ms, note="suspect_after")
         else:
-            continue
+            result = resolve(overlay, hold.id, suspect_policy, now_ms=now_ms, note="suspect_after")
         overlay.apply(result[1])
         results.append(result)
     return results
+
+
+def due(hold: Hold, *, now_ms: int, dead_owners: frozenset[str], suspect_after_ms: int, suspect_policy: str) -> bool:
+    """Whether :func:`sweep` has something to do for this hold. A store bounds its batch after asking, not before."""
+    if hold.state == HELD:
+        return hold.owner in dead_owners or now_ms >= hold.deadline_ms
+    return hold.state == SUSPECT and suspect_policy != "keep" and now_ms - hold.changed_ms >= suspect_after_ms
 
 
 class _Overlay:
@@ -248,11 +263,14 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
     hold = _find(books, hold_id)
     if hold.state == HELD:
         balances: dict[str, Balance] = {}
-        amounts = dict(outcome.amounts) if outcome else {}
+        amounts = _amounts(outcome) if outcome else {}
         posted = _move(books, balances, hold, to_settled=amounts, to_suspect=False)
         ended = hold.ended(state, outcome, now_ms)
         entry = None if outcome is None else _entry(ended, outcome, now_ms=now_ms, posted=posted)
         return Settled(ended, entry), Change(balances, {hold_id: ended}, () if entry is None else (entry,))
+    if outcome is None and (hold.state == SUSPECT or hold.automatic or hold.outcome is not None):
+        # Never tried, but counted as suspect meanwhile: there is a row already, which only another row can correct.
+        outcome = Outcome((), cost_nano=None if hold.facts.price is None else 0, ending="voided")
     if hold.outcome is None and outcome is not None and (hold.state == SUSPECT or hold.automatic):
         return _late(books, hold, outcome, state, now_ms, automatic=False)
     if hold.outcome == outcome and hold.state == state:
@@ -265,7 +283,7 @@ def _late(
 ) -> tuple[Settled, Change]:
     """A truth about a suspect hold, or about one that was resolved without its call: one linked correction row."""
     balances: dict[str, Balance] = {}
-    amounts = dict(outcome.amounts)
+    amounts = _amounts(outcome)
     assumed = hold.estimate()
     if hold.state == SUSPECT:
         posted = _move(books, balances, hold, to_settled=amounts, to_suspect=False)
@@ -289,6 +307,16 @@ def _late(
         cost_nano=None if outcome.cost_nano is None else outcome.cost_nano - cost_before,
     )
     return Settled(ended, entry), Change(balances, {hold.id: ended}, (entry,))
+
+
+def _amounts(outcome: Outcome) -> dict[str, int]:
+    """What to settle, by unit. Settled amounts only grow, so a figure that would shrink or blur them is refused."""
+    for unit, amount in outcome.amounts:
+        if type(amount) is not int or amount < 0:
+            raise ValueError(f"outcome: {unit} must be an integer of at least 0, not {amount!r}")
+    if outcome.cost_nano is not None and (type(outcome.cost_nano) is not int or outcome.cost_nano < 0):
+        raise ValueError(f"outcome: cost_nano must be an integer of at least 0, not {outcome.cost_nano!r}")
+    return dict(outcome.amounts)
 
 
 def _move(
