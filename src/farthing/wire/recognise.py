@@ -115,7 +115,6 @@ ROUTES: tuple[Row, ...] = (
     Row("POST", "complete", "anthropic", "unmetered", _LATER),
     Row("POST", "sessions/**", "anthropic", "unmetered", "its sessions call models"),
     Row("POST", "agents/**", "anthropic", "unmetered", "its sessions call models"),
-    Row("POST", "deployments/**", "anthropic", "unmetered", "its runs call models"),
     Row("POST", "dreams/**", "anthropic", "unmetered", "its runs call models"),
     Row("GET", "models/**", "anthropic", "free", _FREE),
     Row("GET DELETE", "files/**", "anthropic", "free", _FREE),
@@ -222,17 +221,25 @@ def _route(method: str, path: str, provider: str | None) -> Recognised | None:
 def _row(method: str, segments: list[str], provider: str | None) -> Row | None:
     """
     The row that matches the longest end of the path; of several, the one of the host's own provider, then the more
-    exact one, then the stricter one: what nothing meters is never taken for free.
+    exact one, then the stricter one. What is sent somewhere free is looked at again: a gateway's prefix may look like
+    a free route (``/files/v1/messages``), and that must hide nothing.
     """
+    found = None
     for start, head in enumerate(segments):
         if start and not _BEFORE.fullmatch(segments[start - 1]) and segments[start - 2 : start - 1] != ["deployments"]:
             continue
         matching = [row for row in _BY_HEAD.get(head, ()) if _matches(row, method, segments[start:])]
-        if matching:
-            return max(
-                matching, key=lambda row: (row.provider == provider, -row.path.count("*"), row.verdict != "free")
-            )
-    return None
+        if not matching:
+            continue
+        row = max(matching, key=lambda row: (row.provider == provider, _literals(row), row.verdict != "free"))
+        if row.verdict != "free" or method in ("GET", "HEAD"):
+            return row
+        found = found or row
+    return found
+
+
+def _literals(row: Row) -> int:
+    return sum("*" not in segment for segment in row.path.split("/"))
 
 
 def _matches(row: Row, method: str, segments: list[str]) -> bool:
