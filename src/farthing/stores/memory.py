@@ -4,7 +4,7 @@ The ledger in memory: the reference that every other store is tested against, an
 All state is a few dicts behind one lock. A change is computed first and applied by a single call into C, so that an
 exception from a signal handler between any two lines leaves either all of it or nothing. A finaliser that runs inside
 the lock (the garbage collector may run anywhere) cannot wait for it: its command is put off until the lock's holder is
-done.
+done. Who holds the lock is asked of the lock itself: a note of ours beside it would stay behind after an exception.
 
 Kept for ever: balances of live windows. Bounded: entries (older ones fold into a snapshot of settled amounts) and the
 ids of ended holds.
@@ -19,9 +19,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from operator import call
 from typing import Any, TypeVar
 
-from ..errors import FarthingError, StoreUnavailable
+from ..errors import StoreUnavailable
 from ..kernel import ledger
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue, Grant
@@ -53,6 +55,8 @@ class MemoryStore:
     def __init__(
         self, *, clock: Clock = wall_clock_ms, owner: str = "here", entries_max: int | None = ENTRIES_MAX
     ) -> None:
+        if entries_max is not None and entries_max < 0:
+            raise ValueError(f"entries_max must not be negative, got {entries_max}")
         self.name = "memory"
         self.owner = owner
         self.entries_max = entries_max
@@ -62,11 +66,8 @@ class MemoryStore:
 
     def _start(self) -> None:
         """Empty books and a free lock: at birth, and again in a forked child, which has none of its parent's holds."""
-        self.dropped = 0
-        """Entries that were folded away, so that no row of them is left to report."""
         self._last_seen_ms = 0
-        self._lock = threading.Lock()
-        self._locked_by: int | None = None
+        self._lock = threading.RLock()
         self._put_off: deque[Callable[[], object]] = deque()
         self._balances: dict[str, Balance] = {}
         self._ends: dict[str, int] = {}
@@ -78,6 +79,11 @@ class MemoryStore:
         self._settled_before: dict[str, int] = {}
         self._catalogue = Catalogue()
         self._denials: dict[DenialKey, int] = {}
+
+    @property
+    def dropped(self) -> int:
+        """Entries that were folded away, so that no row of them is left to report."""
+        return self._counts["seq"] - len(self._entries)
 
     # -- Books: what the rules read ------------------------------------------------------------------------------
 
@@ -134,15 +140,9 @@ class MemoryStore:
     def sweep(self, policy: SweepPolicy = KEEP_A_DAY) -> Ready[tuple[Settled, ...]]:
         def run() -> tuple[Settled, ...]:
             now_ms = self.now()
-            batch = [hold for hold in self._holds.values() if hold.state in LIVE][:SWEEP_BATCH]
-            results = ledger.sweep(
-                self,
-                batch,
-                now_ms=now_ms,
-                dead_owners=frozenset(),
-                suspect_after_ms=policy.suspect_after_ms,
-                suspect_policy=policy.suspect_policy,
-            )
+            terms = {"now_ms": now_ms, "dead_owners": frozenset[str](), **policy._asdict()}
+            due = (hold for hold in self._holds.values() if ledger.due(hold, **terms))
+            results = ledger.sweep(self, list(islice(due, SWEEP_BATCH)), **terms)
             for _, change in results:
                 self._commit(change)
             self._put_counters_away(now_ms)
@@ -225,7 +225,7 @@ class MemoryStore:
 
     def _end(self, hold_id: str, command: Callable[[], tuple[Settled, Change]]) -> Ready[Settled]:
         """A command that ends a hold: it must happen even if a finaliser gives it from inside the lock."""
-        if self._locked_by != threading.get_ident():
+        if not _is_mine(self._lock):
             return self._apply(command)
         self._put_off.append(lambda: self._run(command))
         hold = self.hold(hold_id)
@@ -240,30 +240,32 @@ class MemoryStore:
         return answer
 
     def _locked(self, run: Callable[[], T]) -> T:
-        me = threading.get_ident()
-        if self._locked_by == me:
-            # A finaliser or signal handler interrupted this very thread inside the lock. Waiting would never end.
+        if _is_mine(self._lock):
+            # A finaliser or signal handler interrupted this very thread inside the lock. Going on would read and write
+            # half a change.
             raise StoreUnavailable(self.name, "asked from inside itself, by a finaliser or a signal handler")
         with self._lock:
-            self._locked_by = me
             try:
+                if self._put_off:
+                    self._catch_up()
                 return run()
             finally:
-                self._catch_up()
-                self._locked_by = None
+                if self._put_off:
+                    self._catch_up()
 
     def _catch_up(self) -> None:
         """Run what was put off. Taken off the list only afterwards: commands are idempotent, so twice is harmless."""
         while self._put_off:
             try:
                 self._put_off[0]()
-            except FarthingError:
-                # Nobody waits for this answer any more; raising it here would blame an innocent call.
+            except Exception:  # noqa: BLE001 - whatever it is; see below
+                # Nobody waits for this answer any more: raising it here would blame an innocent call, and leaving it
+                # on the list would blame every later one.
                 _log.exception("a command that a finaliser gave could not be carried out")
             self._put_off.popleft()
 
     def _commit(self, change: Change) -> None:
-        """Apply a change. The dicts are updated by one call into C: no exception can come between them."""
+        """Apply a change. Every container is updated in one call into C: no exception can come between them."""
         entries: dict[int, Entry] = {}
         latest: dict[str, int] = {}
         seq = self._counts["seq"]
@@ -271,54 +273,63 @@ class MemoryStore:
             seq += 1
             entries[seq] = Entry(seq, *entry[1:])
             latest[entry.hold_id] = seq
-        targets: tuple[dict[Any, Any], ...] = (
-            self._balances,
-            self._holds,
-            self._entries,
-            self._entry_of,
-            self._ends,
-            self._counts,
+        _at_once(
+            (self._balances.update, change.balances),
+            (self._holds.update, change.holds),
+            (self._entries.update, entries),
+            (self._entry_of.update, latest),
+            (self._ends.update, change.ends),
+            (self._counts.update, {"seq": seq}),
+            (self._ended.extend, [hold.id for hold in change.holds.values() if hold.state not in LIVE]),
         )
-        values = (change.balances, change.holds, entries, latest, dict(change.ends), {"seq": seq})
-        deque(map(dict.update, targets, values), maxlen=0)  # type: ignore[arg-type]
-        for hold in change.holds.values():
-            if hold.state not in LIVE:
-                self._ended.append(hold.id)
         self._bound()
 
     def _bound(self) -> None:
         while len(self._ended) > ENDED_HOLDS_MAX:
-            hold_id = self._ended.popleft()
+            hold_id = self._ended[0]
             hold = self._holds.get(hold_id)
             if hold is not None and hold.state not in LIVE:
-                del self._holds[hold_id]
                 self._entry_of.pop(hold_id, None)
+                self._holds.pop(hold_id, None)
+            self._ended.popleft()
         if self.entries_max is None:
             return
         while len(self._entries) > self.entries_max:
-            oldest = self._entries.pop(next(iter(self._entries)))
-            self.dropped += 1
-            for key, amount in oldest.posted:
-                self._fold(key, amount)
+            # Rows are numbered without gaps. (Asking the dict for its first key would walk over all that have gone.)
+            oldest = self._counts["seq"] - len(self._entries) + 1
+            self._fold(self._entries[oldest].posted, (self._entries.pop, oldest))
 
-    def _fold(self, key: str, amount: int) -> None:
-        settled = self._settled_before.get(key, 0) + amount
-        if settled:
-            self._settled_before[key] = settled
-        else:
-            self._settled_before.pop(key, None)
+    def _fold(self, posted: Iterable[tuple[str, int]], gone: tuple[Callable[[Any], object], Any]) -> None:
+        """Take amounts into the snapshot together with what makes them leave the journal's tail, or the balances."""
+        before = self._settled_before
+        changed: dict[str, int] = {}
+        for key, amount in posted:
+            changed[key] = changed.get(key, before.get(key, 0)) + amount
+        _at_once((before.update, changed), gone)
+        for key, amount in changed.items():
+            if not amount:
+                before.pop(key, None)
 
     def _drop_counter(self, key: str) -> None:
         # The rows that made up its settled amount may still be in the journal: the snapshot takes the opposite on.
-        balance = self._balances.pop(key)
+        balance = self._balances.get(key)
+        if balance is not None:
+            self._fold([(key, -balance.settled)], (self._balances.pop, key))
         self._ends.pop(key, None)
-        self._fold(key, -balance.settled)
 
     def _put_counters_away(self, now_ms: int) -> None:
         over = [key for key, ends_ms in self._ends.items() if ends_ms + COUNTER_GRACE_MS <= now_ms]
+        if not over:
+            return
+        # A hold that was resolved without its call may still be corrected, by a difference to what was settled.
+        needed = {
+            posting.key
+            for hold in self._holds.values()
+            if hold.state in LIVE or hold.automatic
+            for posting in hold.postings
+        }
         for key in over:
-            balance = self._balances.get(key)
-            if balance is not None and not balance.held and not balance.suspect:
+            if key not in needed:
                 self._drop_counter(key)
 
     def _change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Ready[Catalogue]:
@@ -327,6 +338,19 @@ class MemoryStore:
             return self._catalogue
 
         return Ready(self._locked(run))
+
+
+def _at_once(*calls: tuple[Callable[[Any], object], Any]) -> None:
+    """
+    Call these methods of built-in containers without running a line of Python in between: a signal handler, and so an
+    exception of its, comes before all of them or after.
+    """
+    deque(map(call, *zip(*calls, strict=True)), maxlen=0)
+
+
+def _is_mine(lock: threading.RLock) -> bool:
+    """Whether this thread holds it. Not in the lock's public interface, but what threading.Condition relies on."""
+    return lock._is_owned()  # type: ignore[attr-defined, no-any-return]
 
 
 def _within(at_ms: int, since_ms: int | None, until_ms: int | None) -> bool:
