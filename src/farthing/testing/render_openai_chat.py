@@ -64,8 +64,10 @@ class OpenAIChat(OpenAIEndpoint):
             )
 
     def input_tokens(self, body: Body, count: Count) -> int:
-        tools = [body.get(field) for field in ("tools", "functions", "response_format") if body.get(field)]
-        return prompt_tokens(body["messages"], tools, body["model"], count)
+        schemas = [body[field] for field in ("tools", "functions") if body.get(field)]
+        if schema := (body.get("response_format") or {}).get("json_schema"):
+            schemas.append(schema)
+        return prompt_tokens(body["messages"], schemas, body["model"], count)
 
     def ceiling(self, body: Body) -> int | None:
         found = body.get("max_completion_tokens")

@@ -77,8 +77,10 @@ class OpenAIResponses(OpenAIEndpoint):
             items.append({"role": "system", "content": instructions})
         given = body.get("input")
         items += [{"role": "user", "content": given}] if isinstance(given, str) else given or []
-        tools = [body[field] for field in ("tools", "text") if body.get(field)]
-        return prompt_tokens(items, tools, body["model"], count)
+        schemas = [body["tools"]] if body.get("tools") else []
+        if schema := ((body.get("text") or {}).get("format") or {}).get("schema"):
+            schemas.append(schema)
+        return prompt_tokens(items, schemas, body["model"], count)
 
     def ceiling(self, body: Body) -> int | None:
         found: int | None = body.get("max_output_tokens")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import pytest
-import quicktok
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +31,7 @@ def made(reply: Reply, *, ceiling: int = 1000, choices: int = 1, generated: int 
 @pytest.mark.parametrize("tokens", [0, 1, 10, 17, 18, 500])
 def test_filler_has_exactly_its_tokens(encoding: str, tokens: int) -> None:
     text = "".join(piece.text for piece in filler(tokens))
+    quicktok: Any = pytest.importorskip("quicktok")
     assert quicktok.get_encoding(encoding).count(text) == tokens
 
 
@@ -91,8 +91,8 @@ def test_cached_input_is_part_of_the_input() -> None:
 
 
 @pytest.mark.parametrize(("usage", "reported"), [("absent", None), ("zero", Usage()), (Usage(input=1), Usage(input=1))])
-def test_what_is_reported_leaves_the_bill_alone(usage: object, reported: Usage | None) -> None:
-    generation = made(dataclasses.replace(Reply(), usage=usage))  # type: ignore[type-var]
+def test_what_is_reported_leaves_the_bill_alone(usage: Any, reported: Usage | None) -> None:
+    generation = made(Reply(usage=usage))
     assert generation.reported == reported
     assert generation.billed == Usage(input=7, output=10)
 
