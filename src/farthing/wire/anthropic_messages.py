@@ -237,6 +237,8 @@ class MessagesMeter(EventMeter):
 
 _MATTERS = re.compile(rb'"type"\s*:\s*"(?:message_(?:start|delta|stop)|error)"|"error"\s*:\s*[{"]')
 _MESSAGE_FIELDS = frozenset({"role", "content"})
+_MAX_DEPTH = 8
+"""A tool result may hold a document that holds text; nothing nests deeper than a few levels."""
 
 
 def _finish(reason: object) -> str | None:
@@ -279,18 +281,20 @@ def _cache_mark(holder: Mapping[str, Any], found: Gathering) -> None:
         found.cache_long = found.cache_long or mark.get("ttl") not in (None, "5m")
 
 
-def _read_content(content: Any, found: Gathering) -> None:
+def _read_content(content: Any, found: Gathering, *, depth: int = 0) -> None:
     if not isinstance(content, list):
         found.add(content)
         return
     for block in content:
-        if isinstance(block, dict):
-            _read_block(block, found)
-        else:
+        if not isinstance(block, dict):
             found.add(block)
+        elif depth < _MAX_DEPTH:
+            _read_block(block, found, depth=depth)
+        else:
+            found.open_unknown("nesting", None, block)
 
 
-def _read_block(block: Mapping[str, Any], found: Gathering) -> None:
+def _read_block(block: Mapping[str, Any], found: Gathering, *, depth: int) -> None:
     _cache_mark(block, found)
     kind = block.get("type")
     fields = _TEXT_FIELDS.get(kind) if isinstance(kind, str) else None
@@ -303,9 +307,9 @@ def _read_block(block: Mapping[str, Any], found: Gathering) -> None:
             found.add(block.get(field))
         if kind != "text":
             found.overhead += BLOCK_OVERHEAD
-            _read_content(block.get("content"), found)
+            _read_content(block.get("content"), found, depth=depth + 1)
         if kind == "document":
-            _read_document(block, found)
+            _read_document(block, found, depth=depth)
     elif kind == "container_upload":
         found.open("file by id")
     elif isinstance(kind, str) and kind in _WHOLE_BLOCKS:
@@ -316,13 +320,13 @@ def _read_block(block: Mapping[str, Any], found: Gathering) -> None:
         found.open_unknown("content block", kind, block)
 
 
-def _read_document(block: Mapping[str, Any], found: Gathering) -> None:
+def _read_document(block: Mapping[str, Any], found: Gathering, *, depth: int) -> None:
     source = object_in(block, "source")
     kind = source.get("type")
     if kind == "text":
         found.add(source.get("data"))
     elif kind == "content":
-        _read_content(source.get("content"), found)
+        _read_content(source.get("content"), found, depth=depth + 1)
     else:
         found.open(f"document {kind!s:.40}")
     if object_in(block, "citations").get("enabled"):

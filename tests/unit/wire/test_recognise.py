@@ -1,0 +1,199 @@
+"""
+Goal: every endpoint of the providers gets the right verdict, and no spelling of a path slips by unseen.
+Method: the table's routes, the official SDKs' own resource files, and the odd paths that servers accept.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import anthropic.resources
+import openai.resources
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farthing.wire.recognise import DIALECTS, ROUTES, Recognised, recognise
+
+OPENAI, ANTHROPIC = "api.openai.com", "api.anthropic.com"
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "dialect", "provider"),
+    [
+        (OPENAI, "/v1/chat/completions", "openai.chat", "openai"),
+        (OPENAI, "/v1/responses", "openai.responses", "openai"),
+        (OPENAI, "/v1/responses?beta=true", "openai.responses", "openai"),
+        ("eu.api.openai.com", "/v1/chat/completions", "openai.chat", "openai"),
+        (ANTHROPIC, "/v1/messages", "anthropic.messages", "anthropic"),
+        (ANTHROPIC, "/v1/messages?beta=true", "anthropic.messages", "anthropic"),
+        ("api.anthropic.com:443", "/v1/messages", "anthropic.messages", "anthropic"),
+        ("x.openai.azure.com", "/openai/deployments/my-gpt/chat/completions?api-version=1", "openai.chat", "azure"),
+        ("x.openai.azure.com", "/openai/v1/responses", "openai.responses", "azure"),
+    ],
+)
+def test_what_is_metered(host: str, path: str, dialect: str, provider: str) -> None:
+    found = recognise("POST", host, path)
+    assert (found.verdict, found.provider) == ("metered", provider)
+    assert found.dialect is not None
+    assert (found.dialect.name, found.dialect.provider) == (dialect, provider)
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1", "/openai/v1", "/api/v1", "/v1beta/openai", "/gateway/acme/openai"])
+def test_a_declared_base_url_may_have_any_usual_prefix(prefix: str) -> None:
+    declared = {"127.0.0.1:8080": "openai"}
+    found = recognise("POST", "127.0.0.1:8080", f"{prefix}/chat/completions", known_hosts=declared)
+    assert found.verdict == "metered"
+
+
+@pytest.mark.parametrize(
+    ("method", "host", "path", "verdict"),
+    [
+        ("GET", OPENAI, "/", "free"),
+        ("HEAD", ANTHROPIC, "/", "free"),
+        ("GET", OPENAI, "/v1/models", "free"),
+        ("GET", OPENAI, "/v1/models/ft:gpt-4o:acme::1", "free"),
+        ("GET", OPENAI, "/v1/models/", "free"),
+        ("POST", OPENAI, "/v1/moderations", "free"),
+        ("GET", OPENAI, "/v1/responses/resp_1", "free"),
+        ("DELETE", OPENAI, "/v1/responses/resp_1", "free"),
+        ("POST", OPENAI, "/v1/responses/resp_1/cancel", "free"),
+        ("GET", OPENAI, "/v1/responses/resp_1/input_items?limit=5", "free"),
+        ("POST", OPENAI, "/v1/responses/input_tokens", "free"),
+        ("POST", OPENAI, "/v1/threads/t/runs/r/cancel", "free"),
+        ("POST", ANTHROPIC, "/v1/messages/count_tokens", "free"),
+        ("GET", ANTHROPIC, "/v1/messages/batches/b/results", "free"),
+        ("POST", OPENAI, "/v1/responses/compact", "unmetered"),
+        ("POST", OPENAI, "/v1/completions", "unmetered"),
+        ("POST", OPENAI, "/v1/embeddings", "unmetered"),
+        ("POST", OPENAI, "/v1/images/generations", "unmetered"),
+        ("POST", OPENAI, "/v1/audio/speech", "unmetered"),
+        ("POST", OPENAI, "/v1/batches", "unmetered"),
+        ("POST", OPENAI, "/v1/threads/t/messages", "unmetered"),
+        ("POST", OPENAI, "/v1/threads/runs", "unmetered"),
+        ("GET", OPENAI, "/v1/realtime?model=gpt-realtime", "unmetered"),
+        ("GET", OPENAI, "/v1/responses", "unmetered"),
+        ("POST", ANTHROPIC, "/v1/messages/batches", "unmetered"),
+        ("POST", ANTHROPIC, "/v1/complete", "unmetered"),
+        ("POST", OPENAI, "/v1/something/new", "unmetered"),
+        ("GET", OPENAI, "/v1/something/new", "unmetered"),
+        ("PATCH", OPENAI, "/v1/chat/completions", "unmetered"),
+        ("POST", OPENAI, "/", "unmetered"),
+        ("POST", "generativelanguage.googleapis.com", "/v1beta/models/gemini-3:generateContent", "unmetered"),
+        ("POST", "bedrock-runtime.eu-west-1.amazonaws.com", "/model/x/invoke", "unmetered"),
+        ("POST", "us-east5-aiplatform.googleapis.com", "/v1/projects/p:rawPredict", "unmetered"),
+        ("POST", "example.com", "/v1/messages", "other"),
+        ("POST", "api.openai.com.example.com", "/v1/chat/completions", "other"),
+    ],
+)
+def test_verdicts(method: str, host: str, path: str, verdict: str) -> None:
+    found = recognise(method, host, path)
+    assert found.verdict == verdict
+    assert found.dialect is None
+    assert found.reason
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//v1/chat/completions", "/v1//chat/completions", "/v1/chat/completions/", "/v1/chat%2Fcompletions",
+        "/v1/%63hat/completions", "/v1/./chat/completions", "/v1/x/../chat/completions", "/v1/models/../chat/completions",
+        "/V1/chat/completions", "/v1/Chat/Completions", "/v1/chat/completions;x=1", "/v1\\chat\\completions",
+        "v1/chat/completions", "http://api.openai.com/v1/chat/completions", "/v1/chat/completions%20",
+        "/" + "v1/" * 5000 + "chat/completions",
+    ],
+)  # fmt: skip
+def test_an_odd_spelling_is_never_a_bypass(path: str) -> None:
+    assert recognise("POST", OPENAI, path).verdict == "unmetered"
+    assert recognise("POST", "gateway.local", path, sdk_client=True).verdict == "unmetered"
+
+
+def test_a_prefix_that_looks_free_hides_nothing() -> None:
+    assert recognise("POST", OPENAI, "/uploads/v1/chat/completions").verdict == "metered"
+    assert recognise("POST", OPENAI, "/conversations/v1/embeddings").verdict == "unmetered"
+
+
+def test_who_is_in_care() -> None:
+    chat = ("POST", "llm.internal", "/v1/chat/completions")
+    new = ("POST", "llm.internal", "/v1/anything")
+    assert recognise(*chat).verdict == "other"
+    assert recognise(*chat, sdk_client=True).verdict == "metered"
+    assert recognise(*chat, headers={"X-Stainless-Lang": "python"}).verdict == "metered"
+    assert recognise(*chat, known_hosts={"llm.internal": "openai"}).verdict == "metered"
+    assert recognise(*new).verdict == "other"
+    assert recognise(*new, sdk_client=True).verdict == "unmetered"
+    assert recognise(*new, known_hosts={".internal": "openai"}).verdict == "unmetered"
+    assert recognise(*new, headers={"anthropic-version": "2023-06-01"}).verdict == "unmetered"
+    # Other services' SDKs come from the same generator: the header alone condemns no unknown path of theirs.
+    assert recognise(*new, headers={"x-stainless-lang": "python"}).verdict == "other"
+
+
+def test_a_declared_provider_keeps_its_prices() -> None:
+    declared = {"gw": "groq"}
+    found = recognise("POST", "gw", "/openai/v1/chat/completions", known_hosts=declared)
+    assert found.dialect is not None
+    assert found.dialect.provider == "groq"
+    # A gateway declared as OpenAI's may serve Claude's own dialect too.
+    found = recognise("POST", "gw", "/v1/messages", known_hosts={"gw": "openai"})
+    assert (found.provider, found.verdict) == ("anthropic", "metered")
+
+
+def test_the_table_is_sound() -> None:
+    assert {row.note for row in ROUTES if row.verdict == "metered"} == set(DIALECTS)
+    assert all(row.verdict in ("metered", "free", "unmetered") for row in ROUTES)
+    assert not any(row.path.startswith("/") or row.path.endswith("/") for row in ROUTES)
+
+
+def sdk_routes(package: object) -> list[tuple[str, str]]:
+    """Every literal route of an SDK's resources, with its method and ids filled in."""
+    found = set()
+    for file in Path(package.__path__[0]).rglob("*.py"):  # type: ignore[attr-defined]
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+                continue
+            verb = node.func.attr.strip("_").replace("get_api_list", "get").upper()
+            route = node.args[0].args[0] if isinstance(node.args[0], ast.Call) and node.args[0].args else node.args[0]
+            literal = isinstance(route, ast.Constant) and isinstance(route.value, str) and route.value.startswith("/")
+            if verb in ("GET", "POST", "PUT", "PATCH", "DELETE") and literal:
+                found.add((verb, route.value))  # type: ignore[attr-defined]
+    return sorted(found)
+
+
+BILLED_POSTS = (
+    "completions",
+    "responses",
+    "embeddings",
+    "images/",
+    "audio/",
+    "realtime",
+    "batches",
+    "threads",
+    "videos",
+)
+
+
+@pytest.mark.parametrize(("package", "host"), [(openai.resources, OPENAI), (anthropic.resources, ANTHROPIC)])
+def test_no_route_of_the_sdks_is_taken_for_anothers(package: object, host: str) -> None:
+    """A route that the table does not know is unmetered, and nothing that calls models passes as free."""
+    routes = sdk_routes(package)
+    assert len(routes) > 50
+    for method, route in routes:
+        path = route if route.startswith("/v1") else f"/v1{route}"
+        found = recognise(method, host, path.replace("{", "").replace("}", ""))
+        assert found.verdict in ("metered", "free", "unmetered"), (method, route)
+        if method == "POST" and found.verdict == "free":
+            what = route.partition("?")[0]
+            assert (
+                what.endswith(("/cancel", "/pause", "_tokens"))
+                or what.count("{")
+                or not any(word in what for word in BILLED_POSTS)
+            ), (method, route)
+
+
+@given(st.text(max_size=12), st.text(max_size=30), st.text(max_size=80), st.booleans())
+def test_anything_gets_a_verdict(method: str, host: str, path: str, sdk_client: bool) -> None:
+    found = recognise(method, host, path, sdk_client=sdk_client)
+    assert isinstance(found, Recognised)
+    assert (found.dialect is not None) == (found.verdict == "metered")
+    assert found.verdict != "other" or not sdk_client
