@@ -125,6 +125,8 @@ class Entry(NamedTuple):
     """By counter: what this row added to its settled amount. Replaying all rows gives the balances."""
     model: str | None = None
     note: str | None = None
+    resolves_suspect: bool = False
+    """A correction after which the call is no longer suspect."""
 
     def tokens(self, *kinds: str) -> int:
         """The sum of these kinds of usage (signed in a correction)."""

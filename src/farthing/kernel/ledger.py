@@ -304,6 +304,7 @@ def _late(
     entry = _entry(ended, outcome, now_ms=now_ms, posted=posted)._replace(
         kind="correction",
         usage=usage_difference(outcome.usage, before),
+        resolves_suspect=hold.state == SUSPECT,
         cost_nano=None if outcome.cost_nano is None else outcome.cost_nano - cost_before,
     )
     return Settled(ended, entry), Change(balances, {hold.id: ended}, (entry,))

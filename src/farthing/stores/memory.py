@@ -203,17 +203,23 @@ class MemoryStore:
         rows = self._locked(lambda: dict(self._denials))
         return Ready({key: count for key, count in rows.items() if _within(key.hour_ms, since_ms, until_ms)})
 
-    def forget(self, keys: Iterable[str]) -> None:
-        """Put away the counters of a unit of work that nobody can ask about any more (memory only)."""
+    def forget(self, keys: Iterable[str]) -> bool:
+        """
+        Put away the counters of a unit of work that nobody can ask about any more (memory only).
+
+        False, and nothing is put away, while a hold or a suspect call still counts on one of them.
+        """
         names = tuple(keys)
 
-        def run() -> None:
-            for key in names:
-                balance = self._balances.get(key)
-                if balance is not None and not balance.held and not balance.suspect:
-                    self._drop_counter(key)
+        def run() -> bool:
+            known = [key for key in names if key in self._balances]
+            if any(self._balances[key].held or self._balances[key].suspect for key in known):
+                return False
+            for key in known:
+                self._drop_counter(key)
+            return True
 
-        self._locked(run)
+        return self._locked(run)
 
     def close(self) -> None:
         """Nothing to write; what was kept stays readable."""

@@ -53,9 +53,11 @@ class RequestFacts:
     """Cache markers stand in the request: input may be billed at the (dearer) cache-write rate."""
     cache_1h: bool = False
     """One of the markers asks for an hour."""
+    no_reasoning: bool = False
+    """The request certainly makes no model reason: Anthropic's, where thinking is not switched on."""
     service_tier: str | None = None
     open_reasons: tuple[str, ...] = ()
-    """Why the input has no bound on this side (``previous_response_id``, ``hosted tool web_search`` …); empty: proven."""
+    """Why the input has no bound on this side (``previous_response_id``, a hosted tool …); empty: proven."""
     previous_response_id: str | None = None
     wants_usage: bool = False
     """A stream that will carry a usage figure without our asking for it."""

@@ -1,0 +1,56 @@
+"""
+The ambient scope: which budgets and tags a call is made under.
+
+One context variable holds one immutable value. Tasks inherit it from asyncio; :mod:`.threads` carries it into threads.
+A call reads it when it starts and keeps what it read, so a stream that is drained late belongs to the scope it was
+started in.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from ..kernel.budget import Budget
+
+
+class Binding(NamedTuple):
+    """One budget in force here: entered by ``with`` or by a decorated function."""
+
+    budget: Budget
+    process: int
+    """The process that entered it. A forked child inherits the binding, but not the account in memory."""
+
+
+class Ambient(NamedTuple):
+    """What is in force: budgets from the outermost in, and tags (inner ones win)."""
+
+    bindings: tuple[Binding, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+
+    def with_tags(self, tags: dict[str, str]) -> Ambient:
+        return Ambient(self.bindings, tuple({**dict(self.tags), **tags}.items()))
+
+    def with_binding(self, binding: Binding) -> Ambient:
+        return Ambient((*self.bindings, binding), self.tags)
+
+    def without(self, binding: Binding) -> Ambient:
+        """Without the innermost occurrence of this binding; the same value if it is not in force here."""
+        for index in range(len(self.bindings) - 1, -1, -1):
+            if self.bindings[index] is binding:
+                return Ambient(self.bindings[:index] + self.bindings[index + 1 :], self.tags)
+        return self
+
+
+NOWHERE = Ambient()
+_current: ContextVar[Ambient] = ContextVar("farthing", default=NOWHERE)
+
+
+def current() -> Ambient:
+    """What is in force in this context."""
+    return _current.get()
+
+
+def enter(ambient: Ambient) -> None:
+    """Make this the ambient scope of the current context."""
+    _current.set(ambient)

@@ -1,0 +1,169 @@
+"""
+What a call asks for: its most input, its price, how much output it wants, from what its request says. Pure.
+
+The size of a hold comes from :func:`ask_for`, and from nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .. import tokens
+from ..errors import UnmeteredCall, UnpricedModel
+from ..kernel.budget import OPEN_BOUND, UNCAPPED, Budget
+from ..kernel.decision import Decision
+from ..kernel.plan import Ask, CallFacts, Formula
+from ..prices import PriceBook, Rates
+from ..tokens import ModelFacts
+from ..wire.facts import RequestFacts
+
+DEFAULT_OUTPUT_TOKENS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the matching budgets say together: of several, the strictest."""
+
+    hard: tuple[Budget, ...]
+    counts_usd: Budget | None
+    """A budget that limits money, or None."""
+    uncapped: str
+    open_bound: str
+    min_output_tokens: int
+    default_output_tokens: int | None
+
+    @classmethod
+    def of(cls, budgets: list[Budget]) -> Terms:
+        hard = tuple(budget for budget in budgets if budget.hard)
+        defaults = [budget.default_output_tokens for budget in hard if budget.default_output_tokens is not None]
+        return cls(
+            hard=hard,
+            counts_usd=next((budget for budget in budgets if budget.usd_nano is not None), None),
+            uncapped=min((budget.uncapped for budget in hard), key=UNCAPPED.index, default="inject"),
+            open_bound=min((budget.open_bound for budget in hard), key=OPEN_BOUND.index, default="overrun"),
+            min_output_tokens=max((budget.min_output_tokens for budget in hard), default=1),
+            default_output_tokens=min(defaults, default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An ask, and what the rest of the call's life needs to know about how it was made."""
+
+    ask: Ask
+    rates: Rates | None
+    model: ModelFacts
+    injected: bool
+    """The caller set no output ceiling, so one of ours goes on the wire."""
+
+
+def input_bound(request: RequestFacts, model: str) -> int:
+    """The most input tokens that the request's own content can be billed for."""
+    return tokens.bound(request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images)
+
+
+def find_rates(
+    prices: PriceBook, *, model: str, provider: str | None, at_ms: int, price_as: str | None
+) -> Rates | None:
+    """The rates of a model, those of another by policy, or None where no price is known."""
+    try:
+        return prices.rates(model, provider=provider, at_ms=at_ms)
+    except UnpricedModel:
+        return prices.rates_as(price_as, model=model, at_ms=at_ms) if price_as else None
+
+
+def ask_for(
+    request: RequestFacts,
+    terms: Terms,
+    *,
+    call_id: str,
+    model: str,
+    rates: Rates | None,
+    tags: tuple[tuple[str, str], ...],
+    titles: tuple[str, ...],
+    deadline_ms: int,
+    unpriced: str,
+    url: str,
+) -> Asked | Decision:
+    """
+    What this request can cost at most with this model, or a denial by the strictest budget's policy.
+
+    Raises UnpricedModel where a budget counts USD and the policy is ``reject``; UnmeteredCall where the input has no
+    bound on this side and the policy is ``reject`` (or nothing is known that could bound it).
+    """
+    if rates is None and terms.counts_usd is not None and unpriced == "reject":
+        raise UnpricedModel(model, provider=request.provider, budget=terms.counts_usd.title)
+    known = tokens.facts_of(model, request.provider)
+    input_tokens = input_bound(request, model)
+    if request.open_reasons and terms.hard:
+        input_tokens = _open_input(request, terms, known, input_tokens, url=url)
+    ceiling = request.output_ceiling
+    injected = False
+    if ceiling is None:
+        if terms.hard and terms.uncapped == "reject":
+            return _reject_uncapped(terms)
+        ceiling = _default_output(known, terms, input_tokens)
+        injected = bool(terms.hard)
+    floor = max(terms.min_output_tokens, request.min_output_tokens)
+    price = None
+    if rates is not None:
+        bound = rates.bound(
+            input_tokens=input_tokens,
+            writes_cache=request.writes_cache,
+            cache_1h=request.cache_1h,
+            service_tier=request.service_tier,
+            audio=bool(request.open_reasons),
+            image=bool(request.images or request.open_reasons),
+        )
+        price = Formula(bound.base, bound.slope * request.choices, bound.den)
+    facts = CallFacts(
+        model=model,
+        provider=request.provider,
+        dialect=request.dialect,
+        tags=tags,
+        budgets=titles,
+        input_tokens=input_tokens,
+        choices=request.choices,
+        price=price,
+        price_version=None if rates is None else rates.version,
+        bound="open" if request.open_reasons else "proven",
+        asked_model=None if model == request.model else request.model,
+    )
+    ask = Ask(call_id, facts, ceiling, min(floor, ceiling), injected, deadline_ms)
+    return Asked(ask, rates, known, injected)
+
+
+def _open_input(request: RequestFacts, terms: Terms, known: ModelFacts, input_tokens: int, *, url: str) -> int:
+    """The input to hold for a request whose input has no bound on this side."""
+    if terms.open_bound == "overrun":
+        return input_tokens
+    why = ", ".join(request.open_reasons)
+    if terms.open_bound == "reject":
+        reason = f"its cost has no bound on this side ({why}) and the budget says open_bound='reject'"
+        raise UnmeteredCall("POST", url, budget=terms.hard[0].title, reason=reason)
+    if known.context is None:
+        reason = (
+            f"its cost has no bound on this side ({why}), and the context window of {request.model!r} is not known; "
+            "open_bound='overrun' would admit it"
+        )
+        raise UnmeteredCall("POST", url, budget=terms.hard[0].title, reason=reason)
+    return max(input_tokens, known.context)
+
+
+def _default_output(known: ModelFacts, terms: Terms, input_tokens: int) -> int:
+    """What a request without a ceiling may use: the budgets' own default, else the model's."""
+    ceiling = terms.default_output_tokens or known.default_output or DEFAULT_OUTPUT_TOKENS
+    if known.known and known.max_output is not None:
+        ceiling = min(ceiling, known.max_output)
+    if known.known and known.context is not None and known.context > input_tokens:
+        ceiling = min(ceiling, known.context - input_tokens)
+    return max(ceiling, 1)
+
+
+def _reject_uncapped(terms: Terms) -> Decision:
+    title = next(budget.title for budget in terms.hard if budget.uncapped == "reject")
+    remedy = (
+        f"budget {title!r} rejects requests without an output ceiling (uncapped='reject'): set max_completion_tokens, "
+        "max_tokens or max_output_tokens on the request."
+    )
+    return Decision(allowed=False, budget=title, remedy=remedy)

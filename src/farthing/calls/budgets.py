@@ -1,0 +1,383 @@
+"""
+``budget(...)``: a limit around a function, or around a ``with``.
+
+**Anonymous** (no name): one unit of work. Every call of the decorated function and every ``with`` starts fresh, in
+memory. **Named**: one account on the ledger, shared by everyone who names it, over the window ``per``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import os
+import weakref
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+from ..kernel.budget import Budget, make_budget, unit_of_work
+from ..kernel.money import usd_from_nano
+from ..kernel.plan import Balance
+from . import threads
+from .ambient import Ambient, Binding, current, enter
+from .default import runtime
+
+F = TypeVar("F", bound=Callable[..., Any])
+_numbers = itertools.count(1)
+
+
+class Amounts(NamedTuple):
+    """Figures of a budget in its three units. ``usd`` is exact; None stands for a unit without a limit."""
+
+    tokens: int | None
+    usd: Decimal | None
+    requests: int | None
+
+
+class BudgetHandle:
+    """
+    What :func:`budget` returns: a decorator and a context manager (sync and async) in one.
+
+    Its figures are those of the unit of work that this context is in, else of the one entered last; for a named budget
+    those of its account for the current tags and window.
+    """
+
+    def __init__(self, terms: Budget, *, update: bool = False, label: str | None = None) -> None:
+        self._terms = terms
+        self._update = update
+        self._label = label
+        self._last: Budget | None = None
+        self._finaliser: weakref.finalize[..., Any] | None = None
+        self._registered: tuple[object, Budget] | None = None
+        self._prefix = f"unit-{next(_numbers)}-"
+
+    def __repr__(self) -> str:
+        name = "" if self._terms.anonymous else f"{self._terms.name!r}, "
+        return f"budget({name}{self._terms.terms_text()}, on_exceed={self._terms.on_exceed!r})"
+
+    # -- what it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str | None:
+        """The name, or None for an anonymous budget."""
+        return None if self._terms.anonymous else self._terms.name
+
+    @property
+    def terms(self) -> Budget:
+        """The validated terms."""
+        return self._terms
+
+    # -- its figures ---------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> Amounts:
+        """What calls really cost. Suspect calls are not in it: see :attr:`suspect`."""
+        return self._amounts(lambda balance: balance.settled)
+
+    @property
+    def held(self) -> Amounts:
+        """What calls in flight may still cost."""
+        return self._amounts(lambda balance: balance.held)
+
+    @property
+    def suspect(self) -> Amounts:
+        """What calls with an unknown outcome may have cost."""
+        return self._amounts(lambda balance: balance.suspect)
+
+    @property
+    def remaining(self) -> Amounts:
+        """limit − spent − held − suspect, never below 0; None for a unit without a limit."""
+        budget, balances, ceilings = self._balances()
+        left = {
+            unit: None if ceiling is None else max(0, ceiling - balances.get(unit, Balance()).total)
+            for unit, ceiling in ceilings.items()
+        }
+        usd = left["usd"]
+        return Amounts(left["tokens"], None if usd is None else usd_from_nano(usd), left["requests"])
+
+    def freeze(self) -> None:
+        """Deny every call that this (named) budget binds, at once and in every process, until :meth:`unfreeze`."""
+        self._set_frozen(True)
+
+    def unfreeze(self) -> None:
+        """Undo :meth:`freeze`."""
+        self._set_frozen(False)
+
+    def _set_frozen(self, frozen: bool) -> None:
+        if self._terms.anonymous:
+            raise ValueError("freeze: an anonymous budget is one unit of work; only a named budget can be frozen")
+        self._define()
+        ledger = runtime().main
+        ledger.refresh(ledger.store.freeze(self._terms.name, frozen=frozen).result())
+
+    def _amounts(self, pick: Callable[[Balance], int]) -> Amounts:
+        _, balances, _ = self._balances()
+        zero = Balance()
+        return Amounts(
+            pick(balances.get("tokens", zero)),
+            usd_from_nano(pick(balances.get("usd", zero))),
+            pick(balances.get("requests", zero)),
+        )
+
+    def _balances(self) -> tuple[Budget | None, dict[str, Balance], dict[str, int | None]]:
+        """The account's balance and ceiling by unit."""
+        here = runtime()
+        here.housekeeper.catch_up()
+        budget = self._unit() if self._terms.anonymous else self._define()
+        if budget is None:
+            limits = {unit: self._terms.limit(unit) for unit in ("tokens", "usd", "requests")}
+            return None, {}, limits
+        ledger = here.memory if budget.anonymous else here.main
+        tags = dict(current().tags)
+        account = ledger.accounts([budget], tags, ledger.store.now())[0]
+        ceilings = {unit: account.ceiling(unit) for unit in ("tokens", "usd", "requests")}
+        keys = {unit: account.counters(unit) for unit in ceilings}
+        found = ledger.store.balances(itertools.chain(*keys.values())).result()
+        balances = {unit: _sum(found[key] for key in of_unit) for unit, of_unit in keys.items()}
+        return budget, balances, ceilings
+
+    def _unit(self) -> Budget | None:
+        for binding in reversed(current().bindings):
+            if binding.budget.anonymous and binding.budget.name.startswith(self._prefix):
+                return binding.budget
+        return self._last
+
+    # -- entering ------------------------------------------------------------------------------------------------
+
+    def _define(self) -> Budget:
+        """Name this budget in the current ledger, once per ledger."""
+        here = runtime()
+        known = self._registered
+        ledger = here.main
+        if known is None or known[0] is not ledger:
+            self._registered = known = (ledger, here.put_budget(self._terms, update=self._update))
+        return known[1]
+
+    def _open(self) -> Binding:
+        if runtime().settings.follow_threads:
+            threads.follow()
+        if self._terms.anonymous:
+            unit = unit_of_work(
+                self._terms, unit_id=f"{self._prefix}{next(_numbers)}", label=self._label or "this unit of work"
+            )
+            here = runtime()
+            here.put_units_away()
+            if self._last is not None:
+                here.close_unit(self._last)
+            # When this object goes, nobody can ask for the figures of its last unit any more. A finaliser only enqueues.
+            self._last = unit
+            if self._finaliser is not None:
+                self._finaliser.detach()
+            self._finaliser = weakref.finalize(self, here.close_unit, unit)
+            self._finaliser.atexit = False
+            return Binding(unit, os.getpid())
+        return Binding(self._define(), os.getpid())
+
+    def __enter__(self) -> Self:
+        enter(current().with_binding(self._open()))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Found by looking, not by a token: one object may be entered by many tasks at once, and left in another context.
+        ambient = current()
+        for binding in reversed(ambient.bindings):
+            if self._is_mine(binding.budget):
+                enter(ambient.without(binding))
+                return
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def _is_mine(self, budget: Budget) -> bool:
+        if self._terms.anonymous:
+            return budget.anonymous and budget.name.startswith(self._prefix)
+        return budget.name == self._terms.name and not budget.anonymous
+
+    # -- decorating ----------------------------------------------------------------------------------------------
+
+    def __call__(self, function: F) -> F:
+        """Cover a function's body: sync, async, generator or async generator."""
+        if not callable(function):
+            raise ValueError(f"a budget decorates a function, not {function!r}")
+        self._label = self._label or f"{getattr(function, '__qualname__', function)}()"
+        if inspect.isasyncgenfunction(function):
+            wrapped: Any = self._around_async_generator(function)
+        elif inspect.isgeneratorfunction(function):
+            wrapped = self._around_generator(function)
+        elif inspect.iscoroutinefunction(function):
+            wrapped = self._around_async(function)
+        else:
+            wrapped = self._around(function)
+        functools.update_wrapper(wrapped, function)
+        wrapped.budget = self
+        return wrapped  # type: ignore[no-any-return]
+
+    def _around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def governed(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return governed
+
+    def _around_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def governed(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return await function(*args, **kwargs)
+
+        return governed
+
+    def _around_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """
+        The body runs inside the budget, whatever stands between two steps does not: a generator's caller must not
+        find itself inside a budget that it never entered.
+        """
+
+        def governed(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+            inside = current().with_binding(self._open())
+            body = function(*args, **kwargs)
+            step: Callable[[], Any] = functools.partial(next, body)
+            while True:
+                outside = current()
+                enter(inside)
+                try:
+                    value = step()
+                except StopIteration as stop:
+                    return stop.value
+                finally:
+                    inside = current()
+                    enter(outside)
+                try:
+                    sent = yield value
+                except GeneratorExit:
+                    _step_within(inside, body.close)
+                    raise
+                except BaseException as error:  # noqa: BLE001 - handed to the body, as a plain generator would have it
+                    step = functools.partial(body.throw, error)
+                else:
+                    step = functools.partial(body.send, sent)
+
+        return governed
+
+    def _around_async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        async def governed(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+            inside = current().with_binding(self._open())
+            body = function(*args, **kwargs)
+            step: Callable[[], Any] = body.__anext__
+            while True:
+                outside = current()
+                enter(inside)
+                try:
+                    value = await step()
+                except StopAsyncIteration:
+                    return
+                finally:
+                    inside = current()
+                    enter(outside)
+                try:
+                    sent = yield value
+                except GeneratorExit:
+                    outside = current()
+                    enter(inside)
+                    try:
+                        await body.aclose()
+                    finally:
+                        enter(outside)
+                    raise
+                except BaseException as error:  # noqa: BLE001 - handed to the body, as a plain generator would have it
+                    step = functools.partial(body.athrow, error)
+                else:
+                    step = functools.partial(body.asend, sent)
+
+        return governed
+
+
+def budget(
+    name: str | None = None,
+    *,
+    usd: Decimal | int | float | None = None,
+    tokens: int | None = None,
+    requests: int | None = None,
+    concurrency: int | None = None,
+    per: str | None = None,
+    on_exceed: str = "block",
+    downgrade: Mapping[str, str] | None = None,
+    scope: Mapping[str, object] | None = None,
+    each: tuple[str, ...] | list[str] = (),
+    description: str | None = None,
+    min_output_tokens: int = 16,
+    default_output_tokens: int | None = None,
+    uncapped: str = "inject",
+    open_bound: str = "context_window",
+    update: bool = False,
+) -> BudgetHandle:
+    """
+    A hard budget for LLM calls: a decorator for functions (sync, async, generators) and a context manager.
+
+    Without a *name* it is one unit of work: every call of the function, every ``with``, starts fresh, in memory.
+    With a name it is one account on the ledger, shared by everyone who names it, over the window *per*; it binds the
+    calls made inside. Budgets nest, all that match are held together, and follow tasks and threads.
+
+    Args:
+        name: makes it a shared account.
+        usd, tokens, requests, concurrency: the limits, at least one. Exactly at the limit is allowed. 0 denies all.
+        per: ``"lifetime"`` (default), ``"minute" "hour" "day" "week" "month"`` (a time zone may follow:
+            ``"day Europe/Berlin"``), ``"rolling 60s"``, or ``"request"``: a check of each call alone.
+        on_exceed: what happens when a call does not fit: ``"block"`` raises BudgetExceeded before it is sent;
+            ``"clamp"`` lowers its output ceiling to what fits; ``"downgrade"`` takes the cheaper model of the map;
+            ``"raise"`` lets the crossing call finish, then raises with its result (a guard against runaways, not a hard
+            cap); ``"warn"`` never objects, logs and counts.
+        downgrade: for ``on_exceed="downgrade"``: ``{"gpt-4o": "gpt-4o-mini"}``; chains are followed.
+        scope: tags that a call must carry for this (named) budget to bind it.
+        each: tags that split it into one account per value: ``each=["user"]``.
+        min_output_tokens: the least output that a lowered ceiling may leave.
+        default_output_tokens: what a request without an output ceiling of its own is given, at most.
+        uncapped: such a request is given a ceiling (``"inject"``) or refused (``"reject"``).
+        open_bound: for requests whose input has no bound on this side: hold the model's ``"context_window"``,
+            ``"reject"`` them, or admit them and record any excess (``"overrun"``).
+        update: change the terms of a named budget that exists with others, for everyone who names it.
+
+    Raises ValueError naming the field; ConfigError (when entered) if the name exists with other terms.
+    """
+    terms = make_budget(
+        name,
+        usd=usd,
+        tokens=tokens,
+        requests=requests,
+        concurrency=concurrency,
+        per=per,
+        on_exceed=on_exceed,
+        downgrade=downgrade,
+        scope=scope,
+        each=each,
+        description=description,
+        min_output_tokens=min_output_tokens,
+        default_output_tokens=default_output_tokens,
+        uncapped=uncapped,
+        open_bound=open_bound,
+    )
+    return BudgetHandle(terms, update=update, label=description)
+
+
+def _step_within(inside: Ambient, step: Callable[[], Any]) -> Any:
+    outside = current()
+    enter(inside)
+    try:
+        return step()
+    finally:
+        enter(outside)
+
+
+def _sum(balances: Any) -> Balance:
+    total = Balance()
+    for balance in balances:
+        total = Balance(total.settled + balance.settled, total.held + balance.held, total.suspect + balance.suspect)
+    return total

@@ -1,0 +1,46 @@
+"""One governed call: what a door hands to the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..kernel.scope import Tags
+from ..wire.facts import Dialect, RequestFacts
+from .ambient import Ambient
+from .runtime import Runtime
+
+TIMEOUT_SECONDS = 600.0
+"""Assumed where a client has no read timeout: the SDKs' own default."""
+HOLD_GRACE_MS = 60_000
+
+
+@dataclass(slots=True)
+class Call:
+    """
+    One HTTP attempt, before it is sent. A client library's own retries are calls of their own.
+
+    ``timeout_seconds`` is how long the client waits for the next bytes; a hold outlives that by a minute.
+    """
+
+    runtime: Runtime
+    dialect: Dialect
+    request: RequestFacts
+    ambient: Ambient
+    url: str
+    timeout_seconds: float = TIMEOUT_SECONDS
+    id: str = ""
+    started_ms: int = 0
+    tags: Tags = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.id = self.id or self.runtime.new_id()
+        self.started_ms = self.runtime.memory_store.now()
+        self.tags = dict(self.ambient.tags)
+
+    def scope_tags(self, model: str) -> dict[str, str]:
+        """The tags that budgets match: the ambient ones, and what the request itself says."""
+        return {**self.tags, "model": model, "provider": self.request.provider}
+
+    def deadline_ms(self, now_ms: int) -> int:
+        """Until when a hold placed, or shown to be alive, at this instant is good."""
+        return now_ms + round(self.timeout_seconds * 1000) + HOLD_GRACE_MS

@@ -1,0 +1,155 @@
+"""
+Endings: how an attempt ends, and what it costs. Pure; one function per row of the table.
+
+============================================  =========================================================================
+usage reported                                that usage, with the rates pinned at the hold
+complete answer without usage                 counted, at most the hold
+an answer that is an error, nothing delivered void; it was sent, so ``requests`` counts 1
+connecting failed                             void; it was never sent
+504, 524, timeout, connection lost            suspect at the hold
+stream cut, without final usage               input as reported or held; output as delivered, counted, plus the abort
+                                              margin; a model with hidden reasoning: the hold
+============================================  =========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .. import tokens
+from ..kernel.hold import Outcome
+from ..kernel.usage import Usage
+from ..prices import Rates
+from ..wire.facts import AnswerFacts
+
+GATEWAY_TIMEOUTS = (504, 524)
+"""Answers of a gateway that gave up on a provider that may still be generating, and billing."""
+
+
+class Settle(NamedTuple):
+    """The cost is known, exactly or counted."""
+
+    outcome: Outcome
+
+
+class Void(NamedTuple):
+    """It certainly cost nothing."""
+
+    outcome: Outcome
+
+
+class Lost(NamedTuple):
+    """It may have been billed: the outcome is unknown."""
+
+    ending: str
+    note: str | None
+
+
+Ending = Settle | Void | Lost
+
+
+class Limits(NamedTuple):
+    """What a call may cost at most, for endings without a provider's figure."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    """All choices together."""
+    hidden_reasoning: bool
+    known_model: bool
+    rates: Rates | None
+    margin_tokens: int
+
+
+def unpaid(status: int) -> bool:
+    """Whether an answer with this status certainly was not billed."""
+    return status >= 300 and status not in GATEWAY_TIMEOUTS
+
+
+def of_answer(answer: AnswerFacts, status: int, limits: Limits) -> Ending:
+    """A plain answer, or a stream that came to its end."""
+    if status in GATEWAY_TIMEOUTS:
+        return Lost(f"http_{status}", "a gateway gave up waiting for the provider")
+    if answer.error or unpaid(status):
+        return refused(f"http_{status}" if status >= 300 else "error")
+    if answer.usage is not None:
+        return Settle(priced(answer.usage, limits, ending="ok", source="provider", answer=answer))
+    return Settle(_counted(answer, limits))
+
+
+def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None) -> Ending:
+    """A stream that was cut: by us, by the client, by the provider, or never closed."""
+    if answer.error:
+        return refused(ending)
+    if answer.usage is not None:
+        return Settle(priced(answer.usage, limits, ending=ending, source="provider", answer=answer))
+    base = answer.partial_input or Usage(input=limits.input_tokens)
+    if limits.hidden_reasoning:
+        output, source = limits.output_tokens, "estimate"
+    else:
+        delivered = _count(answer, limits.model) + limits.margin_tokens
+        output, source = min(delivered, limits.output_tokens), "counted"
+    usage = _with_output(base, output)
+    outcome = priced(usage, limits, ending=ending, source=source, answer=answer)
+    return Settle(outcome._replace(note=note))
+
+
+def refused(ending: str) -> Void:
+    """The provider said no, unbilled; the request was sent."""
+    return Void(Outcome((("requests", 1),), Usage(), 0, ending=ending))
+
+
+def never_sent(ending: str) -> Void:
+    """Connecting failed: nothing left this machine."""
+    return Void(Outcome((), Usage(), 0, ending=ending))
+
+
+def unknown(limits: Limits, *, ending: str, note: str | None) -> Outcome:
+    """For a call that nothing was held for: what is assumed where its outcome is unknown."""
+    usage = Usage(input=limits.input_tokens, output=limits.output_tokens)
+    return priced(usage, limits, ending=ending, source="estimate")._replace(note=note)
+
+
+def priced(usage: Usage, limits: Limits, *, ending: str, source: str, answer: AnswerFacts | None = None) -> Outcome:
+    """An outcome with its cost; without a known price the cost is None, never zero."""
+    tier = answer.service_tier if answer is not None else None
+    cost_nano = None if limits.rates is None else limits.rates.cost_nano(usage, service_tier=tier)
+    amounts = [("tokens", usage.total_tokens), ("requests", 1)]
+    if cost_nano is not None:
+        amounts.append(("usd", cost_nano))
+    return Outcome(
+        tuple(amounts),
+        usage,
+        cost_nano,
+        ending=ending,
+        usage_source=source,
+        model=answer.model if answer is not None and answer.model != limits.model else None,
+        note=answer.usage_note if answer is not None else None,
+    )
+
+
+def _counted(answer: AnswerFacts, limits: Limits) -> Outcome:
+    # A model known to reason in secret delivered more than can be counted here: then what was held is assumed.
+    if limits.hidden_reasoning and limits.known_model:
+        output, source = limits.output_tokens, "estimate"
+    else:
+        output, source = min(_count(answer, limits.model), limits.output_tokens), "counted"
+    usage = _with_output(answer.partial_input or Usage(input=limits.input_tokens), output)
+    return priced(usage, limits, ending="ok", source=source, answer=answer)
+
+
+def _count(answer: AnswerFacts, model: str) -> int:
+    return sum(tokens.count_text(text, model) for text in answer.text)
+
+
+def _with_output(base: Usage, output: int) -> Usage:
+    return Usage(
+        input=base.input,
+        cached=base.cached,
+        cache_write=base.cache_write,
+        cache_write_1h=base.cache_write_1h,
+        input_audio=base.input_audio,
+        cached_audio=base.cached_audio,
+        input_image=base.input_image,
+        output=output,
+    )

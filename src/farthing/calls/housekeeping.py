@@ -1,0 +1,180 @@
+"""
+The housekeeper: what must happen soon, but on nobody's path.
+
+One daemon thread, started when it first has something to do: it ends calls whose streams were abandoned, flushes the
+count of denials within a second, learns of changed budgets, and sweeps the ledgers every five seconds. A finaliser may
+only put work here: it never settles, logs or touches a store where it runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import FarthingError
+from ..stores.contract import SWEEP_SECONDS, DenialKey, Store
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+TICK_SECONDS = 0.5
+log = logging.getLogger("farthing.housekeeping")
+
+
+class Housekeeper:
+    """Belongs to one runtime. All methods may be called from any thread; :meth:`put` even from a finaliser."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = weakref.ref(runtime)
+        self._abandoned: deque[Callable[[], None]] = deque()
+        self._denials: deque[DenialKey] = deque()
+        self._thread: threading.Thread | None = None
+        self._process = os.getpid()
+        self._starting = threading.Lock()
+        self._stopping = threading.Event()
+        self._open_calls: dict[int, Callable[[], None]] = {}
+        _housekeepers.add(self)
+        atexit.register(_at_exit, weakref.ref(self))
+
+    def in_child(self) -> None:
+        """After a fork: the parent ends its own calls, and its thread stayed with it."""
+        self._abandoned.clear()
+        self._denials.clear()
+        self._open_calls.clear()
+        self._starting = threading.Lock()
+        self._thread = None
+        self._process = os.getpid()
+
+    def put(self, end: Callable[[], None]) -> None:
+        """End this call soon. Only appends: safe in a finaliser, inside any lock."""
+        self._abandoned.append(end)
+
+    def opened(self, call_id: int, end: Callable[[], None]) -> None:
+        """A stream is open: if the interpreter stops before it ends, *end* settles it."""
+        self._open_calls[call_id] = end
+
+    def ended(self, call_id: int) -> None:
+        self._open_calls.pop(call_id, None)
+
+    def count_denial(self, key: DenialKey) -> None:
+        """Flush this denial to the durable ledger within a second."""
+        self._denials.append(key)
+        if self._thread is None:
+            self.start()
+
+    def start(self) -> None:
+        """Start the thread, if it does not run in this process yet."""
+        with self._starting:
+            if self._thread is not None and self._thread.is_alive() and self._process == os.getpid():
+                return
+            self._process = os.getpid()
+            self._stopping = threading.Event()
+            self._thread = threading.Thread(
+                target=_run, args=(weakref.ref(self), self._stopping), name="farthing-housekeeper", daemon=True
+            )
+            self._thread.start()
+
+    def catch_up(self) -> None:
+        """End what was abandoned, now. Called before figures are read, so that they are right."""
+        while self._abandoned:
+            try:
+                end = self._abandoned.popleft()
+            except IndexError:
+                return
+            try:
+                end()
+            except FarthingError:
+                # Its caller is gone: there is nobody else to tell.
+                log.exception("an abandoned call could not be settled; its hold stays until its deadline")
+
+    def tick(self, *, sweep: bool) -> None:
+        """One round of everything."""
+        runtime = self._runtime()
+        if runtime is None:
+            return
+        self.catch_up()
+        ledger = runtime.durable
+        runtime.put_units_away(most=1_000)
+        if sweep:
+            runtime.memory_store.sweep(runtime.settings.sweep_policy)
+        if ledger is not None:
+            self.flush_denials(ledger.store)
+            ledger.refresh(ledger.store.catalogue().result())
+            if sweep:
+                ledger.store.sweep(runtime.settings.sweep_policy).result()
+        else:
+            self._denials.clear()
+
+    def flush_denials(self, store: Store) -> None:
+        """Write the counted denials to a durable ledger."""
+        counts: dict[DenialKey, int] = {}
+        while self._denials:
+            try:
+                key = self._denials.popleft()
+            except IndexError:
+                break
+            counts[key] = counts.get(key, 0) + 1
+        if counts:
+            store.add_denials(counts).result()
+
+    def stop(self) -> None:
+        """Stop the thread and end every call that is still open."""
+        self._stopping.set()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(timeout=2.0)
+        self.catch_up()
+        for end in list(self._open_calls.values()):
+            self.put(end)
+        self.catch_up()
+
+    def at_exit(self) -> None:
+        """A clean stop of the interpreter."""
+        runtime = self._runtime()
+        if runtime is not None:
+            try:
+                runtime.close()
+            except FarthingError:
+                log.exception("the ledger could not be closed cleanly; open holds become suspect")
+
+
+_housekeepers: weakref.WeakSet[Housekeeper] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for housekeeper in list(_housekeepers):
+        housekeeper.in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def _at_exit(housekeeper: weakref.ref[Housekeeper]) -> None:
+    keeper = housekeeper()
+    if keeper is not None:
+        keeper.at_exit()
+
+
+def _run(housekeeper: weakref.ref[Housekeeper], stopping: threading.Event) -> None:
+    next_sweep = 0.0
+    while not stopping.wait(TICK_SECONDS):
+        keeper = housekeeper()
+        if keeper is None:
+            return
+        sweep = time.monotonic() >= next_sweep
+        if sweep:
+            next_sweep = time.monotonic() + SWEEP_SECONDS
+        try:
+            keeper.tick(sweep=sweep)
+        except FarthingError:
+            # The ledger is unavailable: calls are told so themselves. The next round tries again.
+            log.exception("housekeeping failed")
+        del keeper

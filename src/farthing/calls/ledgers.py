@@ -1,0 +1,52 @@
+"""
+A ledger as this process sees it: its store, the last known catalogue of its budgets, and the accounts in use.
+
+An account is prepared once and used until its window or the catalogue changes; the store refuses a plan that was made
+from an older catalogue, so what is kept here can be late but never wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..kernel.budget import Budget
+from ..kernel.catalogue import Catalogue
+from ..kernel.plan import Account
+from ..kernel.scope import Tags
+from ..stores.contract import Store
+
+ACCOUNTS_MAX = 10_000
+
+
+class Ledger:
+    """One store and what is known of it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.catalogue = Catalogue(version=-1)
+        self._accounts: dict[tuple[str, tuple[str | None, ...]], Account] = {}
+
+    def refresh(self, catalogue: Catalogue) -> None:
+        """Take a newer catalogue over; prepared accounts are made again."""
+        if catalogue.version != self.catalogue.version:
+            self.catalogue = catalogue
+            self._accounts = {}
+
+    def accounts(self, budgets: Iterable[Budget], tags: Tags, now_ms: int) -> tuple[Account, ...]:
+        """The account of each budget that a call with these tags falls into now."""
+        found = []
+        for budget in budgets:
+            key = (budget.name, tuple(tags.get(name) for name in budget.each))
+            account = self._accounts.get(key)
+            if (
+                account is None
+                or account.budget is not budget
+                or (account.valid_until_ms is not None and now_ms >= account.valid_until_ms)
+                or (account.starts_ms is not None and now_ms < account.starts_ms)
+            ):
+                account = self.catalogue.account(budget, tags, now_ms)
+                if len(self._accounts) >= ACCOUNTS_MAX:
+                    self._accounts = {}
+                self._accounts[key] = account
+            found.append(account)
+        return tuple(found)

@@ -1,0 +1,285 @@
+"""
+The life of a call, one for every door: recognise → identify → plan → hold → send → meter → settle.
+
+:func:`life` is a generator; :mod:`.steps` says what it asks of the door that drives it. It ends exactly once, whatever
+happens: every way out of it settles, voids or marks as suspect what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from .. import tokens
+from ..errors import StoreUnavailable
+from ..kernel.decision import Decision, denial
+from ..kernel.hold import Outcome
+from ..kernel.plan import Account, Balance, CallFacts, Formula, Line, LineResult, Plan
+from ..stores.contract import Ticket
+from ..wire.facts import AnswerFacts, StreamMeter
+from . import endings
+from .admission import Admitted, admit, warn_unpriced
+from .asking import DEFAULT_OUTPUT_TOKENS, find_rates, input_bound
+from .call import Call
+from .endings import Ending, Limits, Lost, Settle, Void
+from .runtime import log
+from .steps import Answered, Broken, Finished, Life, NotSent, ReadAll, Relay, Send
+
+Ended = Generator[Ticket[Any], Any, Finished]
+
+
+def life(call: Call) -> Life:
+    """Drive one call from its request to its entry. Raises what refuses it; after that, only what the door throws in."""
+    admitted = yield from admit(call)
+    sent = False
+    try:
+        body = _body(call, admitted)
+        sent = True
+        answered: Answered = yield Send(body)
+    except NotSent as reason:
+        yield from _end(call, admitted, endings.never_sent(str(reason) or "not_sent"))
+        return Finished()
+    except Broken as broken:
+        yield from _end(call, admitted, Lost(broken.ending, broken.note))
+        return Finished()
+    except BaseException:
+        # Not one of the door's own words: an exception between two lines. Before sending, nothing can have been billed.
+        yield from _end(call, admitted, Lost("interrupted", None) if sent else endings.never_sent("interrupted"))
+        raise
+    if answered.streamed:
+        return (yield from _stream(call, admitted, answered))
+    return (yield from _plain(call, admitted, answered))
+
+
+def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
+    status = answered.status
+    try:
+        body: bytes = yield ReadAll()
+    except BaseException as error:
+        yield from _end(call, admitted, endings.refused(f"http_{status}") if endings.unpaid(status) else _lost(error))
+        if isinstance(error, Broken):
+            return Finished()
+        raise
+    answer = call.dialect.read_answer(call.request, status, body)
+    ending = endings.of_answer(answer, status, _limits(call, admitted))
+    _say_ceiling(call, admitted, answer)
+    yield from _end(call, admitted, ending)
+    return Finished((yield from _crossed(call, admitted)))
+
+
+def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
+    """Relay the stream. Settled as soon as its terminal event is seen, before the caller sees the end."""
+    meter = call.dialect.meter(call.request, strip_usage=_asks_usage(call))
+    heartbeat = _Heartbeat(call, admitted)
+    out = b""
+    finished: Finished | None = None
+    try:
+        while (chunk := (yield Relay(out, finished))) is not None:
+            out = meter.feed(chunk)
+            if finished is None and meter.complete:
+                finished = yield from _end_stream(call, admitted, answered, meter.facts())
+            else:
+                yield from heartbeat.beat()
+        out = meter.finish()
+        if finished is None:
+            finished = yield from _end_of_body(call, admitted, answered, meter)
+        if out:
+            yield Relay(out, finished)
+    except BaseException as error:
+        if finished is None:
+            broken = error if isinstance(error, Broken) else Broken("interrupted")
+            yield from _end_cut(call, admitted, meter.facts(), broken)
+        if isinstance(error, Broken):
+            return finished or Finished()
+        raise
+    return finished
+
+
+def _end_of_body(call: Call, admitted: Admitted, answered: Answered, meter: StreamMeter) -> Ended:
+    """The body ended. Without its last event the provider cut it, unless all there was is an error."""
+    facts = meter.facts()
+    if meter.complete or facts.error:
+        return (yield from _end_stream(call, admitted, answered, facts))
+    yield from _end_cut(call, admitted, facts, Broken("ended_early", "the stream ended without its last event"))
+    return Finished()
+
+
+def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: AnswerFacts) -> Ended:
+    _say_ceiling(call, admitted, facts)
+    yield from _end(call, admitted, endings.of_answer(facts, answered.status, _limits(call, admitted)))
+    return Finished((yield from _crossed(call, admitted)))
+
+
+def _end_cut(call: Call, admitted: Admitted, facts: AnswerFacts, broken: Broken) -> Generator[Ticket[Any], Any, None]:
+    ending = endings.of_cut(facts, _limits(call, admitted), ending=broken.ending, note=broken.note)
+    yield from _end(call, admitted, ending)
+
+
+def _lost(error: BaseException) -> Lost:
+    return Lost(error.ending, error.note) if isinstance(error, Broken) else Lost("interrupted", None)
+
+
+# -- the request that leaves -----------------------------------------------------------------------------------------
+
+
+def _asks_usage(call: Call) -> bool:
+    """Whether we ask for a stream's usage figure because the caller did not."""
+    return call.request.stream and not call.request.wants_usage
+
+
+def _body(call: Call, admitted: Admitted) -> bytes | None:
+    """The body to send; None where nothing has to change."""
+    model = admitted.model if admitted.model != call.request.model else None
+    ceiling = admitted.ceiling
+    ask_usage = _asks_usage(call)
+    if model is None and ceiling is None and not ask_usage:
+        return None
+    return call.dialect.rewrite(call.request, model=model, output_ceiling=ceiling, ask_usage=ask_usage)
+
+
+# -- the end ---------------------------------------------------------------------------------------------------------
+
+
+def _limits(call: Call, admitted: Admitted) -> Limits:
+    """What the call may cost at most. Without a hold it is computed now: nobody needed it before."""
+    runtime = call.runtime
+    request = call.request
+    margin = runtime.settings.abort_margin_tokens
+    if admitted.asked is not None and admitted.granted is not None:
+        facts, known = admitted.asked.ask.facts, admitted.asked.model
+        hidden = known.hidden_reasoning and not request.no_reasoning
+        output = facts.choices * admitted.granted.x
+        rates = admitted.asked.rates
+        return Limits(admitted.model, facts.input_tokens, output, hidden, known.known, rates, margin)
+    known = tokens.facts_of(request.model, request.provider)
+    ceiling = request.output_ceiling or known.default_output or DEFAULT_OUTPUT_TOKENS
+    rates = find_rates(
+        runtime.prices,
+        model=request.model,
+        provider=request.provider,
+        at_ms=call.started_ms,
+        price_as=runtime.settings.price_as,
+    )
+    if rates is None:
+        warn_unpriced(runtime, request.model)
+    return Limits(
+        request.model,
+        input_bound(request, request.model),
+        ceiling * request.choices,
+        known.hidden_reasoning and not request.no_reasoning,
+        known.known,
+        rates,
+        margin,
+    )
+
+
+def _end(call: Call, admitted: Admitted, ending: Ending) -> Generator[Ticket[Any], Any, None]:
+    """Write the ending on every ledger: where something was held it is ended, elsewhere it is recorded."""
+    runtime = call.runtime
+    granted = admitted.granted
+    held = {ledger for ledger, _ in granted.held} if granted is not None else set()
+    others = [ledger for ledger in (runtime.memory, runtime.durable) if ledger is not None and ledger not in held]
+    if others:
+        outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
+        plan = Plan(call.id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
+        for ledger in others:
+            ticket = ledger.store.record(plan, outcome)
+            if ledger is runtime.memory:
+                yield ticket
+    if granted is None:
+        return
+    for ledger, _ in granted.held:
+        try:
+            match ending:
+                case Settle(outcome):
+                    yield ledger.store.settle(granted.id, outcome)
+                case Void(outcome):
+                    yield ledger.store.void(granted.id, outcome)
+                case Lost(name, note):
+                    yield ledger.store.suspect(granted.id, ending=name, note=note)
+        except StoreUnavailable as error:
+            # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
+            log.error("call %s could not be settled: %s; what it held stays counted", granted.id, error)
+
+
+def _assumed(call: Call, admitted: Admitted, lost: Lost) -> Outcome:
+    return endings.unknown(_limits(call, admitted), ending=lost.ending, note=lost.note)
+
+
+def _facts(call: Call, admitted: Admitted, outcome: Outcome) -> CallFacts:
+    if admitted.asked is not None:
+        return admitted.asked.ask.facts
+    request = call.request
+    return CallFacts(
+        model=request.model,
+        provider=request.provider,
+        dialect=request.dialect,
+        tags=tuple(call.tags.items()),
+        choices=request.choices,
+    )
+
+
+def _crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Decision | None]:
+    """Whether this call took a budget with on_exceed="raise" past its limit: strictly over."""
+    if admitted.granted is None:
+        return None
+    crossed: list[LineResult] = []
+    for ledger, accounts in admitted.granted.held:
+        for account in accounts:
+            if account.budget.on_exceed != "raise":
+                continue
+            for unit, ceiling, keys in account.limits:
+                balances: dict[str, Balance] = yield ledger.store.balances(keys)
+                spent = tuple(balances[key] for key in keys)
+                if sum(balance.settled for balance in spent) > ceiling:
+                    crossed.append(LineResult(_crossed_line(account, unit, keys, ceiling), spent, 0))
+    return denial(tuple(crossed), now_ms=call.runtime.memory_store.now()) if crossed else None
+
+
+def _crossed_line(account: Account, unit: str, keys: tuple[str, ...], ceiling: int) -> Line:
+    return Line(
+        budget=account.budget,
+        scope=account.scope,
+        unit=unit,
+        keys=keys,
+        formula=Formula(0),
+        ceiling=ceiling,
+        spent_only=True,
+        starts_ms=account.starts_ms,
+        ends_ms=account.ends_ms,
+    )
+
+
+def _say_ceiling(call: Call, admitted: Admitted, answer: AnswerFacts) -> None:
+    """An answer that ended by a ceiling of ours looks like the model's own choice, so it is said loudly."""
+    ceiling = admitted.ceiling
+    if ceiling is not None and answer.finish == "length" and admitted.asked is not None:
+        budgets = ", ".join(repr(title) for title in admitted.asked.ask.facts.budgets)
+        log.warning(
+            "call %s to %s was cut off at %d output tokens: the ceiling that farthing set for budget %s. "
+            "Set an output ceiling on the request, or raise the budget.",
+            call.id,
+            admitted.model,
+            ceiling,
+            budgets,
+        )
+
+
+class _Heartbeat:
+    """Keeps the holds of a long stream alive: moves their deadline out as long as bytes arrive."""
+
+    def __init__(self, call: Call, admitted: Admitted) -> None:
+        self._call = call
+        self._granted = admitted.granted
+        self._every_ms = round(call.timeout_seconds * 500)
+        self._next_ms = call.started_ms + self._every_ms
+
+    def beat(self) -> Generator[Ticket[Any], Any, None]:
+        if self._granted is None:
+            return
+        now_ms = self._call.runtime.memory_store.now()
+        if now_ms < self._next_ms:
+            return
+        self._next_ms = now_ms + self._every_ms
+        for ledger, _ in self._granted.held:
+            yield ledger.store.extend(self._granted.id, deadline_ms=self._call.deadline_ms(now_ms))

@@ -1,0 +1,253 @@
+"""
+Holding and recording without an SDK: for calls that farthing does not see, and for usage that was paid elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import BudgetExceeded, UnpricedModel
+from ..kernel.decision import denial, refusal
+from ..kernel.hold import Outcome
+from ..kernel.money import COUNTER_MAX, nano_from_usd
+from ..kernel.plan import Ask, CallFacts, Formula, Plan, make_plan
+from ..kernel.scope import check_tags
+from ..kernel.usage import Usage
+from ..prices import Rates
+from ..wire.reported import usage_from
+from .admission import Granted, warn_unpriced
+from .admission import hold as place_hold
+from .ambient import current
+from .asking import find_rates
+from .default import runtime
+from .steps import Finished, Life, advance, advance_async
+
+HOLD_MS = 24 * 3_600_000
+"""How long a hold made by hand may stay open before it is suspect."""
+
+
+class ManualHold:
+    """
+    What :func:`hold` returns: a context manager (sync and async). Leaving it without :meth:`settle` or :meth:`void`
+    settles at what was held, on an exception too: what may have been spent is never forgotten.
+    """
+
+    def __init__(self, facts: CallFacts, rates: Rates | None) -> None:
+        self._facts = facts
+        self._rates = rates
+        self._granted: Granted | None = None
+        self._ended = False
+        self.id = runtime().new_id()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        advance(self._place())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._ended:
+            self._end(self._at_hold(), void=False)
+
+    async def __aenter__(self) -> Self:
+        await advance_async(self._place())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def settle(
+        self, usage: Usage | Mapping[str, Any] | object = None, *, tokens: int | None = None, usd: Any = None
+    ) -> None:
+        """
+        Replace the hold by what the call really cost; the rest goes back.
+
+        Args:
+            usage: a :class:`farthing.Usage`, a mapping with ``input_tokens output_tokens cached_tokens
+                cache_write_tokens reasoning_tokens`` (provider style: cached tokens are part of the input), or an SDK's
+                usage object. Priced with the hold's model, if it has one.
+            tokens: instead of *usage*: the number of tokens.
+            usd: the cost in USD, if you know it better than the price table.
+        """
+        figure = _figure(usage, tokens)
+        if figure is None and usd is None:
+            self._end(self._at_hold(), void=False)
+            return
+        self._end(_outcome(figure or Usage(), self._rates, usd, source="provider"), void=False)
+
+    def void(self) -> None:
+        """Give everything back: the call certainly cost nothing."""
+        self._end(Outcome((), Usage(), 0, ending="void"), void=True)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _place(self) -> Life:
+        here = runtime()
+        ambient = current()
+        inherited = here.inherited(ambient)
+        if inherited is not None:
+            remedy = "entered before this process was forked: name it and configure(ledger=…)"
+            raise BudgetExceeded(refusal(budget=inherited.title, remedy=remedy))
+        tags = {**dict(ambient.tags), "model": self._facts.model or "", "provider": self._facts.provider or ""}
+        memory, durable = here.budgets(ambient, tags)
+        budgets = [*memory, *durable]
+        usd_budget = next((budget for budget in budgets if budget.usd_nano is not None), None)
+        if usd_budget is not None and self._facts.price is None:
+            raise UnpricedModel(self._facts.model or "(none named)", budget=usd_budget.title)
+        facts = self._facts._replace(
+            tags=tuple(dict(ambient.tags).items()), budgets=tuple(budget.title for budget in budgets)
+        )
+        self._facts = facts
+        now_ms = here.memory_store.now()
+        ask = Ask(self.id, facts, 0, 0, False, now_ms + HOLD_MS)
+        answer = yield from place_hold(here, ask, memory, durable, tags)
+        if not isinstance(answer, Granted):
+            decision = denial(answer, now_ms=now_ms)
+            here.count_denial(
+                budget=decision.budget or "",
+                unit=decision.unit,
+                model=facts.model or "",
+                provider=facts.provider or "",
+                tags=dict(ambient.tags),
+                shadow=False,
+            )
+            raise BudgetExceeded(decision)
+        self._granted = answer
+        return Finished()
+
+    def _at_hold(self) -> Outcome:
+        usage = Usage(input=self._facts.input_tokens)
+        cost_nano = None if self._facts.price is None else self._facts.price.at(0)
+        return _with_amounts(usage, cost_nano, ending="ok", source="estimate")
+
+    def _end(self, outcome: Outcome, *, void: bool) -> None:
+        if self._granted is None:
+            raise ValueError("this hold was never placed: use it in a `with`")
+        here = runtime()
+        held = [ledger for ledger, _ in self._granted.held]
+        for ledger in (here.memory, here.durable):
+            if ledger is None:
+                continue
+            if ledger not in held:
+                ledger.store.record(Plan(self.id, self._facts, (), (), 0, 0, here.memory_store.now()), outcome).result()
+            elif void:
+                ledger.store.void(self._granted.id, outcome).result()
+            else:
+                ledger.store.settle(self._granted.id, outcome).result()
+        self._ended = True
+
+
+def hold(*, tokens: int = 0, usd: Decimal | int | float | None = None, model: str | None = None) -> ManualHold:
+    """
+    Hold an amount on every budget in force here, for a call that farthing does not see::
+
+        with hold(tokens=2_000, model="gpt-4o") as h:
+            answer = my_own_client(prompt)
+            h.settle(answer.usage)
+
+    Args:
+        tokens: the most tokens that the call can use.
+        usd: the most that it can cost. Without it, *tokens* at the dearest rate of *model*.
+        model: prices *tokens* here and the usage at :meth:`~ManualHold.settle`.
+
+    Raises (on entering) BudgetExceeded; UnpricedModel if a budget counts USD and neither *usd* nor a priced *model* is
+    given; ValueError naming the field.
+    """
+    if type(tokens) is not int or not 0 <= tokens <= COUNTER_MAX:
+        raise ValueError(f"tokens must be an integer of at least 0, not {tokens!r}")
+    here = runtime()
+    rates = _rates(model)
+    price: Formula | None = None
+    if usd is not None:
+        price = Formula(nano_from_usd(usd, field="usd"))
+    elif rates is not None:
+        as_input = rates.bound(input_tokens=tokens, writes_cache=True, cache_1h=True)
+        # Nobody said which of them are output: all at the dearer rate.
+        price = Formula(max(as_input.base, as_input.slope * tokens), 0, as_input.den)
+    elif model is not None:
+        warn_unpriced(here, model)
+    facts = CallFacts(
+        model=model,
+        provider=None if rates is None else rates.provider,
+        dialect="manual",
+        input_tokens=tokens,
+        price=price,
+        price_version=None if rates is None else rates.version,
+    )
+    return ManualHold(facts, rates)
+
+
+def record(
+    usage: Usage | Mapping[str, Any] | object, *, model: str | None = None, usd: Any = None, **tags: object
+) -> None:
+    """
+    Write a call that was paid elsewhere: it counts on every budget in force here, whatever their limits say.
+
+    Args:
+        usage: as for :meth:`ManualHold.settle`.
+        model: prices it; without one (or *usd*) its cost is unknown.
+        usd: what it cost, if you know it better than the price table.
+        tags: added to the tags of the enclosing :class:`track`.
+    """
+    here = runtime()
+    ambient = current().with_tags(check_tags(tags, field="record"))
+    rates = _rates(model)
+    if rates is None and model is not None and usd is None:
+        warn_unpriced(here, model)
+    figure = _figure(usage, None) or Usage()
+    outcome = _outcome(figure, rates, usd, source="provider")
+    matched = {**dict(ambient.tags), "model": model or "", "provider": "" if rates is None else rates.provider}
+    memory, durable = here.budgets(ambient, matched)
+    facts = CallFacts(
+        model=model,
+        provider=None if rates is None else rates.provider,
+        dialect="record",
+        tags=ambient.tags,
+        budgets=tuple(budget.title for budget in (*memory, *durable)),
+        input_tokens=figure.total_tokens,
+        price=None if outcome.cost_nano is None else Formula(outcome.cost_nano),
+        price_version=None if rates is None else rates.version,
+    )
+    now_ms = here.memory_store.now()
+    ask = Ask(here.new_id(), facts, 0, 0, False, now_ms)
+    for ledger, budgets in ((here.memory, memory), (here.durable, durable)):
+        if ledger is None:
+            continue
+        accounts = ledger.accounts(budgets, matched, ledger.store.now())
+        unlimited = [account._replace(limits=()) for account in accounts]
+        ledger.store.record(make_plan(ask, unlimited, catalogue_version=ledger.catalogue.version), outcome).result()
+
+
+def _rates(model: str | None) -> Rates | None:
+    if model is None:
+        return None
+    here = runtime()
+    now_ms = here.memory_store.now()
+    return find_rates(here.prices, model=model, provider=None, at_ms=now_ms, price_as=here.settings.price_as)
+
+
+def _figure(usage: object, tokens: int | None) -> Usage | None:
+    if usage is not None and tokens is not None:
+        raise ValueError("give usage or tokens, not both")
+    if tokens is not None:
+        return Usage(input=tokens)
+    return None if usage is None else usage_from(usage)
+
+
+def _outcome(usage: Usage, rates: Rates | None, usd: Any, *, source: str) -> Outcome:
+    cost_nano = nano_from_usd(usd, field="usd") if usd is not None else rates.cost_nano(usage) if rates else None
+    return _with_amounts(usage, cost_nano, ending="ok", source=source)
+
+
+def _with_amounts(usage: Usage, cost_nano: int | None, *, ending: str, source: str) -> Outcome:
+    amounts = [("tokens", usage.total_tokens), ("requests", 1)]
+    if cost_nano is not None:
+        amounts.append(("usd", cost_nano))
+    return Outcome(tuple(amounts), usage, cost_nano, ending=ending, usage_source=source)

@@ -1,0 +1,211 @@
+"""
+The runtime: everything of farthing that lives as long as the process. One default instance serves every door.
+
+Two ledgers: *memory* always (units of work, and what this process did), and *durable* if one is configured. Named
+budgets live in the durable one if there is one, else in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable
+
+from ..errors import FarthingError
+from ..kernel.budget import Budget
+from ..kernel.hold import Outcome
+from ..kernel.plan import CallFacts, Plan, open_account
+from ..kernel.scope import matches
+from ..prices import PriceBook, default_book
+from ..stores.contract import Clock, DenialKey, Store
+from ..stores.memory import MemoryStore, wall_clock_ms
+from . import threads
+from .ambient import Ambient
+from .housekeeping import Housekeeper
+from .ledgers import Ledger
+from .settings import Settings, from_environment
+
+log = logging.getLogger("farthing")
+
+
+class UnpricedModelWarning(UserWarning):
+    """A model has no known price: its tokens are counted, its cost is unknown, which is not zero."""
+
+
+class UnmeteredCallWarning(UserWarning):
+    """A call went to an endpoint that nothing here can measure; no hard budget was in force, so it was not refused."""
+
+
+class Runtime:
+    """
+    Settings, ledgers, prices and the housekeeper of one process.
+
+    Args:
+        settings: see :class:`Settings`.
+        clock: milliseconds since the epoch.
+        new_id: makes the id of a call; must never repeat.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        clock: Clock = wall_clock_ms,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(12),
+        prices: PriceBook = default_book,
+    ) -> None:
+        self.settings = settings or from_environment()
+        self.clock = clock
+        self.new_id = new_id
+        self.prices = prices
+        self.memory_store = MemoryStore(clock=clock, entries_max=self.settings.max_records)
+        self.memory = Ledger(self.memory_store)
+        self.memory.refresh(self.memory_store.catalogue().result())
+        self._durable: Ledger | None = None
+        self._opening = threading.Lock()
+        self._warned: set[str] = set()
+        self._closed_units: deque[tuple[str, ...]] = deque()
+        self.housekeeper = Housekeeper(self)
+
+    # -- ledgers -------------------------------------------------------------------------------------------------
+
+    @property
+    def durable(self) -> Ledger | None:
+        """The durable ledger, opened on first use; None if none is configured."""
+        if self._durable is None and self.settings.ledger is not None:
+            with self._opening:
+                if self._durable is None:
+                    self._durable = self._open(self.settings.ledger)
+        return self._durable
+
+    @property
+    def main(self) -> Ledger:
+        """Where named budgets live."""
+        return self.durable or self.memory
+
+    def _open(self, url: str) -> Ledger | None:
+        from ..stores import open_store
+
+        store: Store = open_store(url, clock=self.clock)
+        if not store.durable:
+            return None
+        ledger = Ledger(store)
+        ledger.refresh(store.catalogue().result())
+        self.housekeeper.start()
+        return ledger
+
+    # -- who pays ------------------------------------------------------------------------------------------------
+
+    def budgets(self, ambient: Ambient, tags: dict[str, str]) -> tuple[list[Budget], list[Budget]]:
+        """The budgets that bind a call with these tags: those in memory, and those on the durable ledger."""
+        durable = self.durable
+        here: dict[str, Budget] = {}
+        there: dict[str, Budget] = {}
+        for binding in ambient.bindings:
+            budget = binding.budget
+            if budget.anonymous:
+                here[budget.name] = budget
+                continue
+            side, ledger = (there, durable) if durable is not None else (here, self.memory)
+            known = ledger.catalogue.budgets.get(budget.name, budget)
+            if matches(dict(known.scope), tags):
+                side[known.name] = known
+        for budget in self.main.catalogue.standing(tags):
+            (here if durable is None else there).setdefault(budget.name, budget)
+        return list(here.values()), list(there.values())
+
+    def hard_budget(self, ambient: Ambient, tags: dict[str, str]) -> Budget | None:
+        """A budget in force that may refuse calls, or None."""
+        here, there = self.budgets(ambient, tags)
+        return next((budget for budget in (*here, *there) if budget.hard), None)
+
+    def inherited(self, ambient: Ambient) -> Budget | None:
+        """A budget whose account is in the memory of the process that this one was forked from, or None."""
+        here = os.getpid()
+        for binding in ambient.bindings:
+            if binding.process != here and (binding.budget.anonymous or self.durable is None):
+                return binding.budget
+        return None
+
+    def put_budget(self, budget: Budget, *, update: bool = False) -> Budget:
+        """Name a budget in the ledger where named budgets live. Raises ConfigError on other terms."""
+        ledger = self.main
+        if ledger.catalogue.budgets.get(budget.name) == budget:
+            return ledger.catalogue.budgets[budget.name]
+        ledger.refresh(ledger.store.put_budget(budget, update=update).result())
+        return ledger.catalogue.budgets[budget.name]
+
+    def close_unit(self, unit: Budget) -> None:
+        """Nobody can ask for this unit of work's figures any more. Only appends: safe in a finaliser."""
+        account = open_account(unit, {}, 0)
+        self._closed_units.append(tuple(key for _, key in account.posts))
+
+    def put_units_away(self, most: int = 8) -> None:
+        """Forget the counters of closed units that no call in flight still needs."""
+        for _ in range(min(most, len(self._closed_units))):
+            try:
+                keys = self._closed_units.popleft()
+            except IndexError:
+                return
+            if not self.memory_store.forget(keys):
+                self._closed_units.append(keys)
+
+    # -- what leaves no row of its own ---------------------------------------------------------------------------
+
+    def count_denial(
+        self, *, budget: str, unit: str, model: str, provider: str, tags: dict[str, str], shadow: bool
+    ) -> None:
+        """A denied call writes nothing on its own path: it is counted here and flushed within a second."""
+        now_ms = self.memory_store.now()
+        key = DenialKey(now_ms - now_ms % 3_600_000, budget, unit, model, provider, tuple(sorted(tags.items())), shadow)
+        self.memory_store.add_denials({key: 1})
+        self.housekeeper.count_denial(key)
+
+    def record(self, facts: CallFacts, outcome: Outcome, *, call_id: str, started_ms: int) -> None:
+        """Write a call that nothing was held for, in every ledger. Does not wait for durability."""
+        plan = Plan(call_id, facts, (), (), 0, 0, started_ms)
+        self.memory_store.record(plan, outcome)
+        if self.durable is not None:
+            self.durable.store.record(plan, outcome)
+
+    def warn_once(self, key: str, category: type[Warning], message: str, *, stacklevel: int = 2) -> None:
+        """A loud notice, once per key and process."""
+        if key in self._warned:
+            return
+        self._warned.add(key)
+        log.warning(message)
+        warnings.warn(message, category, stacklevel=stacklevel + 1)
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take other settings over. A changed ledger is opened at once, so that a wrong one is said here."""
+        changed = settings.ledger != self.settings.ledger
+        if changed and self._durable is not None:
+            self._close_durable()
+        before, self.settings = self.settings, settings
+        self.memory_store.entries_max = settings.max_records
+        if not settings.follow_threads:
+            threads.follow(False)
+        if changed and settings.ledger is not None:
+            try:
+                self._durable = self._open(settings.ledger)
+            except FarthingError:
+                self.settings = before
+                raise
+
+    def close(self) -> None:
+        """A clean stop: abandoned calls are settled, what is queued is written, owner locks are released."""
+        self.housekeeper.stop()
+        if self._durable is not None:
+            self._close_durable()
+
+    def _close_durable(self) -> None:
+        ledger, self._durable = self._durable, None
+        if ledger is not None:
+            self.housekeeper.flush_denials(ledger.store)
+            ledger.store.close()

@@ -1,0 +1,89 @@
+"""
+Settings of this process: which ledger, and what to do where a call is not plain sailing.
+
+Validated when given; an unknown or unusable value is a ConfigError that names its key.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ..errors import ConfigError
+from ..stores.contract import SweepPolicy
+
+UNPRICED = ("reject", "tokens_only")
+"""What happens to a call without a known price under a budget in USD; or ``price_as:<model>``."""
+STORE_FAILURE = ("deny", "allow")
+SUSPECT = ("keep", "settle_at_hold", "release")
+ENVIRONMENT_LEDGER = "FARTHING_LEDGER"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See :func:`farthing.configure` for what each means."""
+
+    ledger: str | None = None
+    unpriced: str = "reject"
+    on_store_failure: str = "deny"
+    max_records: int | None = 100_000
+    abort_margin_tokens: int = 64
+    suspect_policy: str = "settle_at_hold"
+    suspect_after_hours: float = 24.0
+    follow_threads: bool = True
+
+    def __post_init__(self) -> None:
+        if self.ledger is not None and not isinstance(self.ledger, str):
+            raise ConfigError(f"must be a URL such as 'sqlite:///ledger.db', not {self.ledger!r}", key="ledger")
+        _unpriced(self.unpriced)
+        _choice("on_store_failure", self.on_store_failure, STORE_FAILURE)
+        _choice("suspect_policy", self.suspect_policy, SUSPECT)
+        if self.max_records is not None:
+            _at_least("max_records", self.max_records, 1)
+        _at_least("abort_margin_tokens", self.abort_margin_tokens, 0)
+        hours = self.suspect_after_hours
+        if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 <= hours <= 24 * 3650:
+            raise ConfigError(f"must be hours, at least 0, not {hours!r}", key="suspect_after_hours")
+        if not isinstance(self.follow_threads, bool):
+            raise ConfigError(f"must be True or False, not {self.follow_threads!r}", key="follow_threads")
+
+    @property
+    def price_as(self) -> str | None:
+        """The model whose price unpriced models are given, if that is the policy."""
+        policy, _, model = self.unpriced.partition(":")
+        return model if policy == "price_as" else None
+
+    @property
+    def sweep_policy(self) -> SweepPolicy:
+        return SweepPolicy(round(self.suspect_after_hours * 3_600_000), self.suspect_policy)
+
+    def changed(self, **changes: Any) -> Settings:
+        """With these settings changed. Raises ConfigError for an unknown key or an unusable value."""
+        known = {field.name for field in fields(self)}
+        for key in changes:
+            if key not in known:
+                raise ConfigError(f"unknown setting; known are {', '.join(sorted(known))}", key=key)
+        return replace(self, **changes)
+
+
+def from_environment() -> Settings:
+    """The settings a process starts with."""
+    return Settings(ledger=os.environ.get(ENVIRONMENT_LEDGER) or None)
+
+
+def _choice(key: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{value!r} is unknown; choose one of {', '.join(known)}", key=key)
+
+
+def _at_least(key: str, value: object, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise ConfigError(f"must be an integer of at least {least}, not {value!r}", key=key)
+
+
+def _unpriced(value: object) -> None:
+    if isinstance(value, str) and value.startswith("price_as:") and value.removeprefix("price_as:").strip():
+        return
+    if value not in UNPRICED:
+        raise ConfigError(f"{value!r} is unknown; choose reject, tokens_only or price_as:<model>", key="unpriced")

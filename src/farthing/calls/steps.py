@@ -1,0 +1,125 @@
+"""
+What the life of a call asks of the door that drives it, and the two drivers.
+
+The life is a generator. It yields either a store's ticket, which a driver waits for, or one of the steps below, which
+the door carries out. A sync door calls :func:`advance`, an async one awaits :func:`advance_async`; whatever ends a
+call while it cannot wait (a cancelled task, a finaliser) uses :func:`advance_detached`. There is no other twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import GeneratorType
+from typing import Any, NamedTuple
+
+from ..kernel.decision import Decision
+from ..stores.contract import Ready, Ticket
+
+
+class Send(NamedTuple):
+    """Send the request, with this body (None: as the caller made it). Answer with :class:`Answered`, or throw."""
+
+    body: bytes | None
+
+
+class Answered(NamedTuple):
+    """The status line is here. ``streamed``: the body is a server-sent event stream."""
+
+    status: int
+    streamed: bool
+
+
+class ReadAll(NamedTuple):
+    """Read the whole body of a plain answer. Answer with its bytes, decoded; or throw :class:`Broken`."""
+
+
+class Finished(NamedTuple):
+    """The call is settled. ``crossed``: a budget with on_exceed="raise" was passed by it."""
+
+    crossed: Decision | None = None
+
+
+class Relay(NamedTuple):
+    """Pass these bytes on to the caller, then answer with the next ones, decoded (None at the end); or throw."""
+
+    data: bytes
+    finished: Finished | None = None
+    """Set once the stream's last event was seen: the call is settled, the rest of the bytes only pass through."""
+
+
+class NotSent(Exception):
+    """The request certainly never left: connecting failed."""
+
+
+class Broken(Exception):
+    """
+    The exchange ended before its end. ``ending`` names how: ``timeout``, ``connection_lost``, ``cancelled``,
+    ``abandoned``, ``client_gone`` …
+    """
+
+    def __init__(self, ending: str, note: str | None = None) -> None:
+        super().__init__(ending)
+        self.ending = ending
+        self.note = note
+
+
+Step = Send | ReadAll | Relay
+STEPS = (Send, ReadAll, Relay)
+
+
+Life = Generator[Step | Ticket[Any], Any, Finished]
+
+
+def advance(life: Life, value: Any = None, *, error: BaseException | None = None) -> Step | Finished:
+    """Go on until the next step for the door, waiting for tickets on the way."""
+    try:
+        step = life.send(value) if error is None else life.throw(error)
+        while not isinstance(step, STEPS):
+            try:
+                answer = step.result()
+            except BaseException as failure:  # noqa: BLE001 - the life decides what a failing store means
+                step = life.throw(failure)
+            else:
+                step = life.send(answer)
+    except StopIteration as stop:
+        return _finished(stop)
+    return step
+
+
+async def advance_async(life: Life, value: Any = None, *, error: BaseException | None = None) -> Step | Finished:
+    """The same for a door that lives in an event loop."""
+    try:
+        step = life.send(value) if error is None else life.throw(error)
+        while not isinstance(step, STEPS):
+            try:
+                answer = step.result() if type(step) is Ready else await step
+            except BaseException as failure:  # noqa: BLE001 - the life decides what a failing store means
+                step = life.throw(failure)
+            else:
+                step = life.send(answer)
+    except StopIteration as stop:
+        return _finished(stop)
+    return step
+
+
+def advance_detached(life: Life, error: BaseException) -> None:
+    """
+    End a life without waiting for anything: its last commands are given, and the stores carry them out in order.
+
+    For a cancelled task, an abandoned stream, an interpreter that shuts down.
+    """
+    if not isinstance(life, GeneratorType) or life.gi_frame is None:
+        return
+    try:
+        step = life.throw(error)
+        while True:
+            step = life.send(step.result() if type(step) is Ready else None)
+    except StopIteration:
+        return
+    except BaseException as failure:
+        if failure is not error:
+            raise
+
+
+def _finished(stop: StopIteration) -> Finished:
+    return stop.value if isinstance(stop.value, Finished) else Finished()

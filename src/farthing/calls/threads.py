@@ -1,0 +1,105 @@
+"""
+Threads follow the scope they are started in; tasks of a pool follow the scope they are submitted in.
+
+asyncio tasks inherit context variables, plain threads do not, and fifty threads that do not inherit the budget spend
+fifty budgets. So starting a thread and submitting to a pool carry our one variable along, and nothing else. Every task
+gets it set, also to empty: a pool's worker that was born inside budget A must not run a later task as A.
+
+Installed on the first use of a budget or of tags; ``follow(False)`` takes it out again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import wraps
+from typing import Any
+
+from .ambient import Ambient, current, enter
+
+_originals: list[tuple[Any, str, Any]] = []
+_lock = threading.Lock()
+
+
+def follow(on: bool = True) -> None:
+    """Carry the ambient scope into threads and thread pools, or stop doing so. Idempotent."""
+    if bool(_originals) == on:
+        return
+    with _lock:
+        if on and not _originals:
+            _install()
+        elif not on:
+            while _originals:
+                owner, name, original = _originals.pop()
+                if original is None:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, original)
+
+
+def _install() -> None:
+    from multiprocessing.pool import ThreadPool
+
+    _replace(threading.Thread, "start", _start)
+    _replace(ThreadPoolExecutor, "submit", _submit)
+    for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
+        # ThreadPool's public methods all end in one of these; a pool of processes inherits the originals untouched.
+        _replace(ThreadPool, name, _pooled)
+
+
+def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    _originals.append((owner, name, owner.__dict__.get(name)))
+    setattr(owner, name, make(getattr(owner, name)))
+
+
+def _start(original: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    @wraps(original)
+    def start(self: threading.Thread) -> None:
+        ambient, run = current(), self.run
+
+        def follow_then_run() -> None:
+            enter(ambient)
+            # The thread owns its method again: no cycle is left, and a subclass may look at self.run.
+            del self.run
+            run()
+
+        if ambient != Ambient():
+            self.run = follow_then_run  # type: ignore[method-assign]
+        original(self)
+
+    return start
+
+
+def _submit(original: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
+    @wraps(original)
+    def submit(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return original(self, _Within(current(), fn), *args, **kwargs)
+
+    return submit
+
+
+def _pooled(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def method(self: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return original(self, _Within(current(), func), *args, **kwargs)
+
+    return method
+
+
+class _Within:
+    """A function that runs under the given scope, and leaves the worker's own as it was."""
+
+    __slots__ = ("_ambient", "_call")
+
+    def __init__(self, ambient: Ambient, call: Callable[..., Any]) -> None:
+        self._ambient = ambient
+        self._call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        before = current()
+        enter(self._ambient)
+        try:
+            return self._call(*args, **kwargs)
+        finally:
+            enter(before)

@@ -1,0 +1,47 @@
+"""
+Errors in an SDK's own family.
+
+An SDK wraps or retries what it does not know: the Anthropic client sends a request three times when a foreign exception
+comes out of its transport. So what refuses a call is raised as a class that is both ours and that SDK's base error, made
+on demand: ``except BudgetExceeded`` works, and so does ``except openai.OpenAIError``.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+
+from ..errors import FarthingError
+
+BASE_ERRORS = {"openai": "OpenAIError", "anthropic": "AnthropicError"}
+"""The package of each SDK, and the name of the error that all of its errors derive from."""
+
+
+def sdk_of(client: object) -> str | None:
+    """The SDK that a client's class (or one that it derives from) belongs to."""
+    for kind in type(client).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package in BASE_ERRORS:
+            return package
+    return None
+
+
+def in_family(error: FarthingError, sdk: str | None) -> FarthingError:
+    """The same error, as one that this SDK lets through untouched. Evidence and cause stay on it."""
+    kind = None if sdk is None else _combined(type(error), sdk)  # type: ignore[arg-type]
+    if kind is None:
+        return error
+    made = kind.__new__(kind, *error.args)
+    made.args = error.args
+    made.__dict__.update(error.__dict__)
+    made.__cause__ = error.__cause__
+    return made
+
+
+@cache
+def _combined(kind: type[FarthingError], sdk: str) -> type[FarthingError] | None:
+    base = getattr(sys.modules.get(sdk), BASE_ERRORS[sdk], None)
+    if not isinstance(base, type) or issubclass(kind, base):
+        return None
+    namespace = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind, base), namespace)

@@ -1,0 +1,333 @@
+"""
+One request and its answer on an HTTP client's transport, driving the life of a call.
+
+Works alike for ``httpx`` and ``httpx2``, whose transports have the same shape; the module is taken from the request's
+own class. A plain answer is read whole and settled before the client sees it. A stream is relayed as it comes and
+settled when its last event passes; closing it early only puts its end in line, for a finaliser may be what closes it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from typing import Any
+
+from ..calls.call import Call
+from ..calls.life import life
+from ..calls.steps import (
+    Answered,
+    Broken,
+    Finished,
+    Life,
+    NotSent,
+    ReadAll,
+    Relay,
+    Send,
+    Step,
+    advance,
+    advance_async,
+    advance_detached,
+)
+from ..errors import BudgetExceeded, FarthingError, InvariantError
+from .errors import in_family
+from .results import typed
+
+NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError"})
+"""Transport errors after which certainly nothing has left: by name, for two modules define them alike."""
+
+
+class Exchange:
+    """The state of one attempt: its life, and what the door has to know about it."""
+
+    def __init__(self, call: Call, *, sdk: str | None) -> None:
+        self.call = call
+        self.sdk = sdk
+        self.life: Life = life(call)
+        self.finished: Finished | None = None
+        self.streaming = False
+        self._process = os.getpid()
+        self._ending = False
+        self._busy = threading.Lock()
+
+    # -- before the answer ---------------------------------------------------------------------------------------
+
+    def outgoing(self, request: Any, step: Step | Finished) -> Any:
+        """The request to send, with the body that the life of the call asks for."""
+        if not isinstance(step, Send):
+            raise InvariantError(f"a call asked for {step!r} before it was sent")
+        if step.body is None:
+            if self.call.request.stream:
+                request.headers["accept-encoding"] = "identity"
+            return request
+        headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _REPLACED]
+        if self.call.request.stream:
+            # A compressed stream would have to be decoded before its usage frame can be taken out again.
+            headers = [(name, value) for name, value in headers if name.lower() != b"accept-encoding"]
+            headers.append((b"accept-encoding", b"identity"))
+        return type(request)(
+            request.method, request.url, headers=headers, content=step.body, extensions=request.extensions
+        )
+
+    def answered(self, response: Any) -> Answered:
+        content_type = response.headers.get("content-type", "")
+        return Answered(response.status_code, content_type.partition(";")[0].strip().lower() == "text/event-stream")
+
+    def failure(self, error: BaseException) -> BaseException:
+        """What an exception out of the transport means for the call."""
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if names & NEVER_SENT:
+            return NotSent("connect_error")
+        if "TimeoutException" in names:
+            return Broken("timeout", str(error) or type(error).__name__)
+        if "CancelledError" in names:
+            return Broken("cancelled")
+        if not isinstance(error, Exception):
+            return Broken("interrupted", type(error).__name__)
+        return Broken("connection_lost", f"{type(error).__name__}: {error}")
+
+    def refused(self, error: FarthingError) -> FarthingError:
+        """The error as this SDK's family lets it through."""
+        return in_family(error, self.sdk)
+
+    def crossed(self, finished: Finished, body: bytes) -> FarthingError | None:
+        """The exception of a budget with on_exceed="raise" that this call crossed, the paid answer attached."""
+        if finished.crossed is None:
+            return None
+        result = typed(self.call.dialect.name, body, sdk=self.sdk)
+        return self.refused(BudgetExceeded(finished.crossed, result=result))
+
+    # -- the life of a stream ------------------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """The stream goes to its caller: whatever becomes of it, its end is in line."""
+        self.streaming = True
+        self.call.runtime.housekeeper.opened(id(self), self._end_abandoned)
+
+    def feed(self, chunk: bytes | None) -> Relay | None:
+        """The bytes to relay for these; None when the life is over."""
+        with self._busy:
+            return self._note(advance(self.life, chunk))
+
+    async def feed_async(self, chunk: bytes | None) -> Relay | None:
+        with self._busy:
+            return self._note(await advance_async(self.life, chunk))
+
+    def broke(self, error: BaseException) -> None:
+        """The stream broke. Does not wait: its caller may be cancelled."""
+        if not self._ending:
+            self._ending = True
+            with self._busy:
+                advance_detached(self.life, self.failure(error))
+            self._over()
+
+    def abandon(self) -> None:
+        """Nobody will read on. Safe in a finaliser: only puts the end in line."""
+        if self._ending or self._process != os.getpid():
+            return
+        self._ending = True
+        self.call.runtime.housekeeper.put(self._end_abandoned)
+
+    def _note(self, step: Step | Finished) -> Relay | None:
+        if isinstance(step, Relay):
+            if step.finished is not None and self.finished is None:
+                self.finished = step.finished
+            return step
+        if isinstance(step, Finished):
+            self.finished = self.finished or step
+        self._ending = True
+        self._over()
+        return None
+
+    def _end_abandoned(self) -> None:
+        if not self._busy.acquire(blocking=False):
+            # Its caller is in the middle of a chunk: later, then.
+            self.call.runtime.housekeeper.put(self._end_abandoned)
+            return
+        try:
+            advance_detached(self.life, Broken("abandoned"))
+        finally:
+            self._busy.release()
+            self._ending = True
+            self._over()
+
+    def _over(self) -> None:
+        self.call.runtime.housekeeper.ended(id(self))
+
+    def take_crossed(self) -> FarthingError | None:
+        """The exception to raise at the end of a crossing stream, once."""
+        finished = self.finished
+        if finished is None or finished.crossed is None:
+            return None
+        self.finished = Finished()
+        return self.crossed(finished, b"")
+
+
+_REPLACED = (b"content-length", b"transfer-encoding")
+
+
+def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
+    """Send one request of a sync client, governed, and return its response."""
+    attempt = Exchange(call, sdk=sdk)
+    try:
+        step = advance(attempt.life)
+    except FarthingError as error:
+        raise attempt.refused(error) from error.__cause__
+    try:
+        outgoing = attempt.outgoing(request, step)
+        response = inner(outgoing)
+        body, step = b"", advance(attempt.life, attempt.answered(response))
+        if isinstance(step, ReadAll):
+            body = b"".join(response.stream)
+            response.close()
+    except BaseException as error:
+        advance_detached(attempt.life, attempt.failure(error))
+        raise
+    if isinstance(step, ReadAll):
+        return _plain(attempt, request, response, body, advance(attempt.life, _decoded(response, body)))
+    attempt.opened()
+    return _relayed(request, response, attempt, base="SyncByteStream")
+
+
+async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
+    """The same for an async client."""
+    attempt = Exchange(call, sdk=sdk)
+    try:
+        step = await advance_async(attempt.life)
+    except FarthingError as error:
+        raise attempt.refused(error) from error.__cause__
+    try:
+        outgoing = attempt.outgoing(request, step)
+        response = await inner(outgoing)
+        body, step = b"", await advance_async(attempt.life, attempt.answered(response))
+        if isinstance(step, ReadAll):
+            body = b"".join([chunk async for chunk in response.stream])
+            await response.aclose()
+    except BaseException as error:
+        advance_detached(attempt.life, attempt.failure(error))
+        raise
+    if isinstance(step, ReadAll):
+        finished = await advance_async(attempt.life, _decoded(response, body))
+        return _plain(attempt, request, response, body, finished)
+    attempt.opened()
+    return _relayed(request, response, attempt, base="AsyncByteStream")
+
+
+def _plain(attempt: Exchange, request: Any, response: Any, body: bytes, finished: Step | Finished) -> Any:
+    """A plain answer as it came, byte for byte; or the exception of the budget it crossed."""
+    if isinstance(finished, Finished) and (error := attempt.crossed(finished, _decoded(response, body))) is not None:
+        raise error
+    return _with_stream(response, _http(type(request)).ByteStream(body))
+
+
+def _decoded(response: Any, body: bytes) -> bytes:
+    """A copy of the body without its content encoding; the body itself if it is damaged."""
+    if "content-encoding" not in response.headers:
+        return body
+    kind = type(response)
+    try:
+        decoded: bytes = kind(200, headers=response.headers, content=body).content
+    except Exception:  # noqa: BLE001 - each codec has errors of its own; the client will meet the same one itself
+        return body
+    return decoded
+
+
+def _with_stream(response: Any, stream: Any, headers: Any = None) -> Any:
+    """A response like this one, with another body stream."""
+    return type(response)(
+        response.status_code, headers=headers or response.headers, stream=stream, extensions=response.extensions
+    )
+
+
+def _relayed(request: Any, response: Any, attempt: Exchange, *, base: str) -> Any:
+    """The response with a relaying stream. A compressed stream is relayed decoded, and says so."""
+    relay = _relay(_http(type(request)), base)
+    if "content-encoding" not in response.headers:
+        return _with_stream(response, relay(attempt, response, response.stream))
+    decoded = response.iter_bytes() if base == "SyncByteStream" else response.aiter_bytes()
+    headers = [
+        (name, value)
+        for name, value in response.headers.raw
+        if name.lower() not in (b"content-encoding", b"content-length")
+    ]
+    return _with_stream(response, relay(attempt, response, decoded), headers)
+
+
+def _http(kind: type) -> Any:
+    """``httpx`` or ``httpx2``: the module that a request's class belongs to."""
+    return sys.modules[kind.__module__.partition(".")[0]]
+
+
+class _SyncRelay:
+    """The body stream of a sync client: bytes pass through the life of the call. Mixed with the module's own base."""
+
+    def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
+        self._attempt, self._response, self._chunks = attempt, response, chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        attempt = self._attempt
+        try:
+            for chunk in self._chunks:
+                relay = attempt.feed(chunk)
+                if relay is not None and relay.data:
+                    yield relay.data
+            while (relay := attempt.feed(None)) is not None:
+                yield relay.data
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            attempt.broke(error)
+            raise
+        if (crossed := attempt.take_crossed()) is not None:
+            raise crossed
+
+    def close(self) -> None:
+        self._response.close()
+        self._attempt.abandon()
+        if (crossed := self._attempt.take_crossed()) is not None:
+            raise crossed
+
+    def __del__(self) -> None:
+        self._attempt.abandon()
+
+
+class _AsyncRelay:
+    """The same for an async client."""
+
+    def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
+        self._attempt, self._response, self._chunks = attempt, response, chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        attempt = self._attempt
+        try:
+            async for chunk in self._chunks:
+                relay = await attempt.feed_async(chunk)
+                if relay is not None and relay.data:
+                    yield relay.data
+            while (relay := await attempt.feed_async(None)) is not None:
+                yield relay.data
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            attempt.broke(error)
+            raise
+        if (crossed := attempt.take_crossed()) is not None:
+            raise crossed
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+        self._attempt.abandon()
+        if (crossed := self._attempt.take_crossed()) is not None:
+            raise crossed
+
+    def __del__(self) -> None:
+        self._attempt.abandon()
+
+
+@cache
+def _relay(http: Any, base: str) -> type:
+    """A relay that its HTTP module takes for one of its own body streams."""
+    own = _SyncRelay if base == "SyncByteStream" else _AsyncRelay
+    return type(own.__name__, (own, getattr(http, base)), {})

@@ -1,0 +1,53 @@
+"""From an HTTP request to a governed call: what every hook of this door does first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..calls.ambient import current
+from ..calls.call import TIMEOUT_SECONDS, Call
+from ..calls.default import runtime
+from ..calls.runtime import UnmeteredCallWarning
+from ..errors import UnmeteredCall
+from ..wire.recognise import Recognised, recognise
+
+
+def recognise_request(request: Any, *, sdk_client: bool) -> Recognised | None:
+    """What a request is; None if farthing has nothing to do with it. Reads the request line and headers only."""
+    url = request.url
+    found = recognise(
+        request.method,
+        url.netloc.decode("ascii"),
+        url.raw_path.decode("ascii"),
+        headers=request.headers,
+        sdk_client=sdk_client,
+    )
+    return None if found.verdict in ("other", "free") else found
+
+
+def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
+    """
+    The governed call of a recognised request; None if it may pass without one.
+
+    Raises UnmeteredCall if nothing here can measure it and a hard budget is in force.
+    """
+    here = runtime()
+    here.housekeeper.catch_up()
+    ambient = current()
+    url = str(request.url)
+    reason = found.reason
+    if found.dialect is not None:
+        try:
+            facts = found.dialect.read_request(body)
+        except ValueError as error:
+            reason = f"its body cannot be read: {error}"
+        else:
+            timeout = (request.extensions.get("timeout") or {}).get("read") or TIMEOUT_SECONDS
+            return Call(here, found.dialect, facts, ambient, url, timeout)
+    tags = {**dict(ambient.tags), "provider": found.provider or ""}
+    hard = here.hard_budget(ambient, tags)
+    if hard is not None:
+        raise UnmeteredCall(request.method, url, budget=hard.title, reason=reason)
+    message = f"{request.method} {url} is not metered ({reason}): its cost is not in any report."
+    here.warn_once(f"unmetered:{request.method} {request.url.path}", UnmeteredCallWarning, message)
+    return None

@@ -1,0 +1,35 @@
+"""
+The paid answer on an exception: ``on_exceed="raise"`` must not throw away what was paid for, so the body becomes the
+SDK's own typed object again (a plain dict where that is not possible).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+from ..wire import json
+
+TYPES = {
+    "openai.chat": ("openai.types.chat", "ChatCompletion"),
+    "openai.responses": ("openai.types.responses", "Response"),
+    "anthropic.messages": ("anthropic.types", "Message"),
+}
+
+
+def typed(dialect: str, body: bytes, *, sdk: str | None) -> Any:
+    """The answer as the SDK's type, else as a dict, else None (a stream has no single body)."""
+    try:
+        parsed = json.decode(body)
+    except ValueError:
+        return None
+    module, name = TYPES.get(dialect, ("", ""))
+    if sdk is None or not module.startswith(sdk) or sdk not in sys.modules:
+        return parsed
+    kind = getattr(importlib.import_module(module), name)
+    try:
+        return kind.model_validate(parsed)
+    except ValueError:
+        # A provider that only speaks the dialect roughly: the SDK itself does not validate either.
+        return kind.construct(**parsed)
