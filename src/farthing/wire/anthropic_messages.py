@@ -199,7 +199,8 @@ class MessagesMeter(EventMeter):
         )
 
     def _see(self, frame: bytes) -> bool:
-        if _MATTERS.search(frame) is None:
+        # Plain searches, a tenth of the pattern's time, rule out nearly all.
+        if (b'"message_' not in frame and b'"error"' not in frame) or _MATTERS.search(frame) is None:
             if b'"content_block_' in frame:
                 self._first_seen = True
                 self._keep(frame)

@@ -45,6 +45,7 @@ _MESSAGE_FIELDS = frozenset(
     }
 )
 _CALL_FIELDS = frozenset({"name", "arguments", "input"})
+_TEXT_FIELDS = ("content", "refusal", "reasoning_content", "reasoning")
 _BODY_FIELDS = frozenset(
     {
         "model", "messages", "tools", "functions", "response_format", "tool_choice", "function_call", "prediction",
@@ -206,13 +207,13 @@ class ChatMeter(EventMeter):
         )
 
     def _see(self, frame: bytes) -> bool:
-        matters = _MATTERS.search(frame)
-        if matters is None and self._first_seen:
+        matters = _matters(frame)
+        if not matters and self._first_seen:
             self._keep(frame)
             return False
         data = event_data(frame)
         if data is None:
-            event = parse_frame(frame) if matters is not None else None
+            event = parse_frame(frame) if matters else None
             self._done = self._done or (event is not None and event.data.startswith(b"[DONE]"))
             return False
         return self._see_chunk(data, frame)
@@ -244,8 +245,20 @@ class ChatMeter(EventMeter):
                 self._delivered((index if isinstance(index, int) else 0, part), text)
 
 
-# What makes a chunk worth reading: in JSON text no string's content can match these, for its quotes are escaped.
+# What makes a chunk worth reading: in JSON text no string's content can match this, for its quotes are escaped.
 _MATTERS = re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|\[DONE\]|"error"\s*:\s*[{"]')
+
+
+def _matters(frame: bytes) -> bool:
+    """Whether a chunk is worth reading. Plain searches, a tenth of the pattern's time, rule out nearly all."""
+    if (
+        frame.count(b'"finish_reason":null') == frame.count(b'"finish_reason"')
+        and frame.count(b'"usage":null') == frame.count(b'"usage"')
+        and b"[DONE]" not in frame
+        and b'"error"' not in frame
+    ):
+        return False
+    return _MATTERS.search(frame) is not None
 
 
 def _finish(reasons: Any) -> str | None:
@@ -256,19 +269,19 @@ def _finish(reasons: Any) -> str | None:
 
 def _message_text(message: Mapping[str, Any]) -> list[tuple[object, str]]:
     """The text of a message or a delta, with the part of the answer that each piece belongs to."""
-    pieces: list[tuple[object, object]] = [
-        (field, message.get(field)) for field in ("content", "refusal", "reasoning_content", "reasoning")
-    ]
+    pieces: list[tuple[object, object]] = [(field, message.get(field)) for field in _TEXT_FIELDS]
     for position, call in enumerate(mappings(message.get("tool_calls"))):
         index = call.get("index")
         number = index if isinstance(index, int) else position
         for kind in ("function", "custom"):
             named = mapping(call.get(kind))
             pieces += [((field, number), named.get(field)) for field in ("name", "arguments", "input")]
-    called = mapping(message.get("function_call"))
-    pieces += [(("function_call", field), called.get(field)) for field in ("name", "arguments")]
-    pieces.append(("transcript", mapping(message.get("audio")).get("transcript")))
-    return [(part, text) for part, text in pieces if isinstance(text, str) and text]
+    if message.get("function_call"):
+        called = mapping(message["function_call"])
+        pieces += [(("function_call", field), called.get(field)) for field in ("name", "arguments")]
+    if message.get("audio"):
+        pieces.append(("transcript", mapping(message["audio"]).get("transcript")))
+    return [(part, text) for part, text in pieces if text and isinstance(text, str)]
 
 
 def _read_message(message: Mapping[str, Any], found: Gathering) -> None:

@@ -174,7 +174,7 @@ class ResponsesMeter(EventMeter):
         )
 
     def _see(self, frame: bytes) -> bool:
-        if _MATTERS.search(frame) is None:
+        if not _matters(frame):
             if b'.delta"' in frame or b'"response.output_item.added"' in frame:
                 self._delivers = True
                 self._keep(frame)
@@ -207,6 +207,18 @@ class ResponsesMeter(EventMeter):
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 _NOT_TEXT = ("response.audio.delta", "response.output_audio.delta")
 _MATTERS = re.compile(rb'"type"\s*:\s*"(?:response\.(?:created|completed|incomplete|failed)|error)"|"error"\s*:\s*[{"]')
+
+
+def _matters(frame: bytes) -> bool:
+    """Whether an event is worth reading now. Plain searches, a tenth of the pattern's time, rule out nearly all."""
+    if (
+        b'"response.c' not in frame
+        and b'"response.incomplete"' not in frame
+        and b'"response.failed"' not in frame
+        and b'"error"' not in frame
+    ):
+        return False
+    return _MATTERS.search(frame) is not None
 
 
 def _read_response(response: Mapping[str, Any]) -> AnswerFacts:

@@ -53,7 +53,10 @@ class FrameSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that *data* completes, and, of an event too large, :class:`Unparsed` pieces."""
-        if not self._held and not self._skipping and data.endswith(b"\n\n") and b"\r" not in data:
+        if not self._held and data.endswith(b"\n\n") and b"\r" not in data and not self._skipping:
+            # The common case: one event, not even copied; or several.
+            if data.find(b"\n\n") == len(data) - 2 and len(data) <= self._limit:
+                return [data]
             return self._whole(data)
         held = self._held
         held += data
@@ -83,22 +86,15 @@ class FrameSplitter:
         return [last]
 
     def _whole(self, data: bytes) -> list[bytes]:
-        """The common case: whole events, LF only, nothing held. Usually one, and then not even copied."""
-        end = data.find(b"\n\n") + 2
-        if end == len(data):
-            return [self._frame(data)]
+        """Whole events, LF only, nothing held before."""
         frames = []
         start = 0
-        while start < len(data):
-            frames.append(self._frame(data[start:end]))
-            start = end
-            # The last search finds nothing only when nothing is left: data ends with a blank line.
-            end = data.find(b"\n\n", start) + 2
-            if end < 2:
-                break
-        if start < len(data):  # an odd number of LFs at the end leaves one over
-            self._held += data[start:]
-            self._searched = len(self._held)
+        while (blank := data.find(b"\n\n", start)) >= 0:
+            frames.append(self._frame(data[start : blank + 2]))
+            start = blank + 2
+        # An odd number of LFs at the end leaves one over.
+        self._held += data[start:]
+        self._searched = len(self._held)
         return frames
 
     def _frame(self, frame: bytes) -> bytes:

@@ -14,6 +14,7 @@ from farthing.wire.facts import Image
 from .recorded_bodies import MESSAGES, body, recorded, recorded_object
 
 DIALECT = AnthropicMessages()
+TEXT = {"type": "text", "text": "found"}
 USER = [{"role": "user", "content": "hi"}]
 
 
@@ -55,9 +56,9 @@ def test_a_plain_request() -> None:
         ({"system": "plain system"}, "plain system"),
         (user({"type": "tool_result", "tool_use_id": "t", "content": "as text"}), "as text"),
         (user({"type": "tool_result", "content": [{"type": "text", "text": "nested"}]}), "nested"),
-        (user({"type": "search_result", "title": "T", "source": "s", "content": [{"type": "text", "text": "found"}]}), "found"),
+        (user({"type": "search_result", "title": "T", "source": "s", "content": [TEXT]}), "found"),
         (user({"type": "redacted_thinking", "data": "Eqq"}), "Eqq"),
-        (user({"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "deep"}]}}), "deep"),
+        (user({"type": "document", "source": {"type": "content", "content": [TEXT]}}), "found"),
         (user({"type": "web_search_tool_result", "content": [{"title": "page"}]}), "page"),
         ({"output_config": {"format": {"type": "json_schema", "schema": {"title": "Shape"}}}}, "Shape"),
         ({"messages": [{"role": "system", "content": "midway"}]}, "midway"),

@@ -29,8 +29,8 @@ WORDS = st.sampled_from(
     response status output summary encrypted_content message_start message_delta message_stop content_block
     content_block_delta content_block_start stop_reason response.completed response.output_text.delta id user
     assistant reasoning item_reference function_call_output input_image input_text budget_tokens iterations
-    prompt_cache_options prompt_cache_breakpoint mode explicit tool_choice modalities instructions item incomplete_details
-    reason max_output_tokens""".split()
+    prompt_cache_options prompt_cache_breakpoint mode explicit tool_choice modalities instructions item
+    incomplete_details reason max_output_tokens""".split()
 )
 SCALARS = (
     WORDS | st.none() | st.booleans() | st.integers(-10, 10_000) | st.floats(allow_nan=False) | st.text(max_size=5)
@@ -54,8 +54,7 @@ def test_a_request_is_read_or_refused(name: str, fields: dict[str, Any]) -> None
     raw = json.dumps({**json.loads(REQUESTS[name]), **fields}).encode()
     try:
         facts = dialect.read_request(raw)
-    except ValueError as error:
-        assert str(error)
+    except ValueError:
         return
     assert facts.body_bytes == len(raw)
     assert facts.choices >= 1
@@ -73,8 +72,8 @@ def test_a_request_is_read_or_refused(name: str, fields: dict[str, Any]) -> None
 def test_any_bytes_are_a_value_error_or_a_request(name: str, raw: bytes) -> None:
     try:
         DIALECTS[name].read_request(raw)
-    except ValueError as error:
-        assert str(error)
+    except ValueError:
+        pass  # refused, as it may be; any other exception fails the test
 
 
 @settings(max_examples=300)

@@ -98,7 +98,8 @@ def test_verdicts(method: str, host: str, path: str, verdict: str) -> None:
     "path",
     [
         "//v1/chat/completions", "/v1//chat/completions", "/v1/chat/completions/", "/v1/chat%2Fcompletions",
-        "/v1/%63hat/completions", "/v1/./chat/completions", "/v1/x/../chat/completions", "/v1/models/../chat/completions",
+        "/v1/%63hat/completions", "/v1/./chat/completions", "/v1/x/../chat/completions",
+        "/v1/models/../chat/completions",
         "/V1/chat/completions", "/v1/Chat/Completions", "/v1/chat/completions;x=1", "/v1\\chat\\completions",
         "v1/chat/completions", "http://api.openai.com/v1/chat/completions", "/v1/chat/completions%20",
         "/" + "v1/" * 5000 + "chat/completions",

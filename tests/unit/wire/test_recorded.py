@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 
 import anthropic.types as claude
-import openai.types.chat as chat
-import openai.types.responses as responses
 import pytest
+from openai.types import chat, responses
 from pydantic import TypeAdapter
 
 from .recorded_bodies import recorded
@@ -58,5 +57,5 @@ def test_streams_are_what_the_sdk_reads(name: str, model: type) -> None:
     ],
 )
 def test_requests_are_what_the_sdk_sends(name: str, params: type) -> None:
-    known = getattr(params, "__required_keys__") | getattr(params, "__optional_keys__")
+    known = params.__required_keys__ | params.__optional_keys__  # type: ignore[attr-defined]
     assert set(json.loads(recorded(name))) <= known

@@ -6,6 +6,8 @@ events are compared with a plain line-by-line reading of the standard.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ STREAMS = st.lists(st.tuples(LINES, ENDS), max_size=40).map(lambda pairs: b"".jo
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
-    return [stream[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [stream[start:end] for start, end in pairwise(edges)]
 
 
 def frames_of(pieces: list[bytes], *, max_event_bytes: int = 1 << 20) -> list[bytes]:
