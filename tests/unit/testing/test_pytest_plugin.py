@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 import farthing
+import farthing.testing
 from farthing.testing import FakeClock, FakeProvider
 from farthing.testing.pytest_plugin import fake_clock, fake_provider, farthing_isolated
 
@@ -33,3 +36,20 @@ def resets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def test_isolation_resets_before_and_after(resets: list[str], farthing_isolated: None) -> None:
     assert resets == ["reset"]
+
+
+def test_pytest_starts_no_slower_for_the_plugin() -> None:
+    """Where farthing is installed pytest loads the plugin in every project: the server must not follow it."""
+    program = (
+        "import sys, farthing.testing.pytest_plugin\n"
+        "print([name for name in sys.modules if name in ('asyncio', 'httptools', 'farthing.testing.provider')])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in farthing.testing.__all__:
+        assert getattr(farthing.testing, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        farthing.testing.nothing  # noqa: B018 - reading it is what fails

@@ -128,19 +128,22 @@ def test_a_forked_child_calls_the_parents_provider_and_cannot_stop_it() -> None:
 def test_a_forked_child_does_not_keep_the_port_open() -> None:
     provider = FakeProvider(count=count_words).start()
     taken = port(provider)
+    ready, ring = os.pipe()
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(tell)
+        os.write(ring, b"1")
         os.read(told, 1)
         os._exit(0)
-    os.close(told)
     try:
+        os.read(ready, 1)
         provider.stop()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", taken), timeout=5)
     finally:
-        os.close(tell)
+        for end in (ready, ring, told, tell):
+            os.close(end)
         os.waitpid(child, 0)
 
 
