@@ -89,7 +89,7 @@ class BudgetHandle:
     @property
     def remaining(self) -> Amounts:
         """limit − spent − held − suspect, never below 0; None for a unit without a limit."""
-        budget, balances, ceilings = self._balances()
+        balances, ceilings = self._balances()
         left = {
             unit: None if ceiling is None else max(0, ceiling - balances.get(unit, Balance()).total)
             for unit, ceiling in ceilings.items()
@@ -113,7 +113,7 @@ class BudgetHandle:
         ledger.refresh(ledger.store.freeze(self._terms.name, frozen=frozen).result())
 
     def _amounts(self, pick: Callable[[Balance], int]) -> Amounts:
-        _, balances, _ = self._balances()
+        balances, _ = self._balances()
         zero = Balance()
         return Amounts(
             pick(balances.get("tokens", zero)),
@@ -121,14 +121,14 @@ class BudgetHandle:
             pick(balances.get("requests", zero)),
         )
 
-    def _balances(self) -> tuple[Budget | None, dict[str, Balance], dict[str, int | None]]:
+    def _balances(self) -> tuple[dict[str, Balance], dict[str, int | None]]:
         """The account's balance and ceiling by unit."""
         here = runtime()
         here.housekeeper.catch_up()
         budget = self._unit() if self._terms.anonymous else self._define()
         if budget is None:
             limits = {unit: self._terms.limit(unit) for unit in ("tokens", "usd", "requests")}
-            return None, {}, limits
+            return {}, limits
         ledger = here.memory if budget.anonymous else here.main
         tags = dict(current().tags)
         account = ledger.accounts([budget], tags, ledger.store.now())[0]
@@ -136,7 +136,7 @@ class BudgetHandle:
         keys = {unit: account.counters(unit) for unit in ceilings}
         found = ledger.store.balances(itertools.chain(*keys.values())).result()
         balances = {unit: _sum(found[key] for key in of_unit) for unit, of_unit in keys.items()}
-        return budget, balances, ceilings
+        return balances, ceilings
 
     def _unit(self) -> Budget | None:
         for binding in reversed(current().bindings):
@@ -166,7 +166,7 @@ class BudgetHandle:
             here.put_units_away()
             if self._last is not None:
                 here.close_unit(self._last)
-            # When this object goes, nobody can ask for the figures of its last unit any more. A finaliser only enqueues.
+            # When this object goes, nobody can ask for its last unit's figures any more. A finaliser only enqueues.
             self._last = unit
             if self._finaliser is not None:
                 self._finaliser.detach()
@@ -182,7 +182,7 @@ class BudgetHandle:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Found by looking, not by a token: one object may be entered by many tasks at once, and left in another context.
+        # Found by looking, not by a token: many tasks may enter one object at once, and leave it in another context.
         ambient = current()
         for binding in reversed(ambient.bindings):
             if self._is_mine(binding.budget):

@@ -14,7 +14,7 @@ _runtime: Runtime | None = None
 
 def runtime() -> Runtime:
     """The default runtime."""
-    global _runtime
+    global _runtime  # noqa: PLW0603 - the one default of this process is what this file is about
     if _runtime is None:
         with _lock:
             if _runtime is None:
@@ -24,7 +24,7 @@ def runtime() -> Runtime:
 
 def use(other: Runtime) -> Runtime:
     """Make another runtime the default one (a fake clock, fixed ids); returns the one before, not closed."""
-    global _runtime
+    global _runtime  # noqa: PLW0603 - the one default of this process is what this file is about
     before = runtime()
     _runtime = other
     return before

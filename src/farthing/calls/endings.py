@@ -3,7 +3,7 @@ Endings: how an attempt ends, and what it costs. Pure; one function per row of t
 
 ============================================  =========================================================================
 usage reported                                that usage, with the rates pinned at the hold
-complete answer without usage                 counted, at most the hold
+complete answer without usage                 counted, at most the hold (hidden reasoning, unreadable: the hold)
 an answer that is an error, nothing delivered void; it was sent, so ``requests`` counts 1
 connecting failed                             void; it was never sent
 504, 524, timeout, connection lost            suspect at the hold
@@ -74,6 +74,9 @@ def of_answer(answer: AnswerFacts, status: int, limits: Limits) -> Ending:
         return refused(f"http_{status}" if status >= 300 else "error")
     if answer.usage is not None:
         return Settle(priced(answer.usage, limits, ending="ok", source="provider", answer=answer))
+    if not answer.complete:
+        # Billed for all we know, and nothing in it can be counted.
+        return Settle(unknown(limits, ending="unreadable", note=None))
     return Settle(_counted(answer, limits))
 
 
@@ -105,7 +108,7 @@ def never_sent(ending: str) -> Void:
 
 
 def unknown(limits: Limits, *, ending: str, note: str | None) -> Outcome:
-    """For a call that nothing was held for: what is assumed where its outcome is unknown."""
+    """All that it may have cost, where nothing better is known."""
     usage = Usage(input=limits.input_tokens, output=limits.output_tokens)
     return priced(usage, limits, ending=ending, source="estimate")._replace(note=note)
 

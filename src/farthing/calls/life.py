@@ -29,7 +29,7 @@ Ended = Generator[Ticket[Any], Any, Finished]
 
 
 def life(call: Call) -> Life:
-    """Drive one call from its request to its entry. Raises what refuses it; after that, only what the door throws in."""
+    """Drive one call from its request to its entry. Raises what refuses it; later, only what the door throws in."""
     admitted = yield from admit(call)
     sent = False
     try:

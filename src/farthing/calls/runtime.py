@@ -21,8 +21,8 @@ from ..kernel.hold import Outcome
 from ..kernel.plan import CallFacts, Plan, open_account
 from ..kernel.scope import matches
 from ..prices import PriceBook, default_book
-from ..stores.contract import Clock, DenialKey, Store
-from ..stores.memory import MemoryStore, wall_clock_ms
+from ..stores.contract import Clock, DenialKey, Store, wall_clock_ms
+from ..stores.memory import MemoryStore
 from . import threads
 from .ambient import Ambient
 from .housekeeping import Housekeeper

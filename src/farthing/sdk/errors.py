@@ -2,8 +2,8 @@
 Errors in an SDK's own family.
 
 An SDK wraps or retries what it does not know: the Anthropic client sends a request three times when a foreign exception
-comes out of its transport. So what refuses a call is raised as a class that is both ours and that SDK's base error, made
-on demand: ``except BudgetExceeded`` works, and so does ``except openai.OpenAIError``.
+comes out of its transport. So what refuses a call is raised as a class that is both ours and that SDK's base error,
+made on demand: ``except BudgetExceeded`` works, and so does ``except openai.OpenAIError``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ log = logging.getLogger("farthing")
 
 
 class UngovernedClientWarning(UserWarning):
-    """farthing found no HTTP transport on this client to govern: its calls pass without a budget and without a meter."""
+    """No HTTP transport was found on this client to govern: its calls pass without a budget and without a meter."""
 
 
 def instrument(client: C) -> C:

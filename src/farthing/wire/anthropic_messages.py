@@ -106,6 +106,7 @@ class AnthropicMessages:
             images=tuple(found.images),
             output_ceiling=ceiling,
             min_output_tokens=0 if ceiling == 0 else _least_output(request),
+            no_reasoning=not _thinks(request),
             writes_cache=found.caches,
             cache_1h=found.cache_long,
             service_tier="fast" if request.get("speed") == "fast" else word_in(request, "service_tier"),
@@ -273,6 +274,11 @@ def _block_text(block: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _least_output(request: Mapping[str, Any]) -> int:
     budget = count_in(object_in(request, "thinking"), "budget_tokens", least=0)
     return 1 if budget is None else budget + 1
+
+
+def _thinks(request: Mapping[str, Any]) -> bool:
+    """Whether thinking is switched on. It is off unless the request asks for it."""
+    return request.get("thinking") is not None and object_in(request, "thinking").get("type") != "disabled"
 
 
 def _cache_mark(holder: Mapping[str, Any], found: Gathering) -> None:
