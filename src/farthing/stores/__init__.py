@@ -1,0 +1,5 @@
+"""The ledger's stores: memory (the reference) and SQLite, behind one contract."""
+
+from .urls import default_path as default_path
+from .urls import default_url as default_url
+from .urls import open_store as open_store

@@ -9,6 +9,7 @@ never guesses.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -25,6 +26,12 @@ SUSPECT_AFTER_MS = 24 * 3_600_000
 
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""
+
+
+def wall_clock_ms() -> int:
+    """The machine's clock, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

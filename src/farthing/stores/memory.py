@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +30,7 @@ from ..kernel.hold import LIVE, Entry, Hold, Outcome
 from ..kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ..kernel.plan import ZERO, Balance, Plan
 from ..kernel.window import steady_now
-from .contract import KEEP_A_DAY, SWEEP_BATCH, Clock, DenialKey, Journal, Ready, SweepPolicy
+from .contract import KEEP_A_DAY, SWEEP_BATCH, Clock, DenialKey, Journal, Ready, SweepPolicy, wall_clock_ms
 
 T = TypeVar("T")
 _log = logging.getLogger("farthing.stores")
@@ -40,11 +39,6 @@ ENTRIES_MAX = 100_000
 ENDED_HOLDS_MAX = 4_096
 COUNTER_GRACE_MS = 3_600_000
 """How long a counter is kept after its window is over, for calls that settle late."""
-
-
-def wall_clock_ms() -> int:
-    """The machine's clock, in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 class MemoryStore:

@@ -1,0 +1,101 @@
+"""
+What cannot be written now, but must be: the ends of calls that were made and paid.
+
+A disk fills, a file is locked for too long: then the end of a call is kept in order, its caller is told no error (the
+call was fine), and new holds are refused until all of it is written, for their admission would rest on balances that
+are not in the file. If the process ends before that, the holds are in the file and become suspect: nothing is lost but
+the exact figure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Any
+
+from ...errors import StoreUnavailable
+from ...kernel.ledger import Settled
+from .books import Books
+from .tickets import END, LOOK, READ, Ticket, publish
+
+_log = logging.getLogger("farthing.stores")
+
+BACKLOG_MAX = 100_000
+
+
+class Backlog:
+    """Ends of calls that wait for the file. Used by the writer's thread only."""
+
+    def __init__(self, name: str, books: Books) -> None:
+        self._name = name
+        self._books = books
+        self._tickets: deque[Ticket[Any]] = deque()
+        self._reason = ""
+
+    @property
+    def waiting(self) -> int:
+        return len(self._tickets)
+
+    def keep(self, tickets: list[Ticket[Any]], *, reason: str) -> None:
+        """A group failed with the file: answer all of it, and keep what must not be lost."""
+        self._reason = reason
+        before = self.waiting
+        for ticket in tickets:
+            if ticket.kind == END:
+                self._keep(ticket)
+            else:
+                ticket.fail(StoreUnavailable(self._name, reason))
+        if self.waiting and not before:
+            _log.critical(
+                "ledger %s cannot be written (%s): the ends of calls are kept in memory, and new holds refused until "
+                "they are written",
+                self._name,
+                reason,
+            )
+
+    def refuse(self, tickets: list[Ticket[Any]]) -> list[Ticket[Any]]:
+        """While ends are waiting: keep further ones, refuse what changes the books, return what only reads."""
+        reading = [ticket for ticket in tickets if ticket.kind in (LOOK, READ)]
+        others = [ticket for ticket in tickets if ticket.kind not in (LOOK, READ)]
+        waiting = self.waiting
+        for ticket in others:
+            if ticket.kind == END:
+                self._keep(ticket)
+            else:
+                why = f"{self._reason}; {waiting} ended calls wait to be written first"
+                ticket.fail(StoreUnavailable(self._name, why))
+        publish(others)
+        return reading
+
+    def batch(self, count: int) -> list[Ticket[Any]]:
+        """The oldest, at most so many. They stay until they are said to be written."""
+        return [self._tickets[at] for at in range(min(count, len(self._tickets)))]
+
+    def written(self, tickets: list[Ticket[Any]]) -> None:
+        for _ in tickets:
+            self._tickets.popleft()
+        if not self._tickets:
+            _log.warning("ledger %s can be written again; what was kept in memory is in it now", self._name)
+
+    def say_lost(self) -> None:
+        if self._tickets:
+            _log.critical(
+                "ledger %s could not be written until the end (%s): %d calls will be shown as suspect at their holds",
+                self._name,
+                self._reason,
+                len(self._tickets),
+            )
+
+    def _keep(self, ticket: Ticket[Any]) -> None:
+        hold = None if ticket.hold_id is None else self._books.known(ticket.hold_id)
+        if hold is None and isinstance(ticket.answer, Settled):
+            hold = ticket.answer.hold
+        if self.waiting >= BACKLOG_MAX:
+            ticket.fail(StoreUnavailable(self._name, f"{self._reason}; {BACKLOG_MAX} ended calls wait already"))
+            return
+        self._tickets.append(ticket)
+        if hold is None:
+            why = f"{self._reason}; what this call said is kept, and written as soon as that is possible"
+            ticket.fail(StoreUnavailable(self._name, why))
+        else:
+            ticket.answer = Settled(hold, None)

@@ -1,0 +1,289 @@
+"""
+The books of one group: what its commands read, and what they have changed so far.
+
+Reads go through: changes of this group, then what is known from earlier groups, then SQL. Knowledge from earlier
+groups holds as long as no other connection has written, which SQLite says: ``PRAGMA data_version``, asked inside the
+transaction, changes if and only if another connection committed since it was asked before, and nobody can commit while
+we hold the write lock. In this process only the writer writes, through one connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...kernel.catalogue import Catalogue
+from ...kernel.hold import HELD, Entry, Hold
+from ...kernel.ledger import Change
+from ...kernel.plan import ZERO, Balance
+from ...kernel.window import steady_now
+from ..contract import Clock, DenialKey
+from . import rows
+
+_log = logging.getLogger("farthing.stores")
+
+COUNTERS_KEPT_MAX = 65_536
+SHAPES_KEPT_MAX = 4_096
+UNSURE_MAX = 65_536
+
+_SELECT_COUNTER = "SELECT settled, held, suspect FROM counters WHERE key = ?"
+_UPSERT_COUNTER = (
+    "INSERT INTO counters (key, settled, held, suspect, ends_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) "
+    "DO UPDATE SET settled = excluded.settled, held = excluded.held, suspect = excluded.suspect"
+)
+_SELECT_HOLD = f"{rows.SELECT_HOLD} WHERE holds.id = ?"
+_SELECT_STATE = f"SELECT {', '.join(rows.MUTABLE)} FROM holds WHERE id = ?"
+_SELECT_LATEST_ENTRY = f"{rows.SELECT_ENTRY} WHERE entries.hold_id = ? ORDER BY entries.seq DESC LIMIT 1"
+_UPSERT_DENIAL = (
+    "INSERT INTO denials (hour_ms, budget, unit, model, provider, tags, shadow, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET count = count + excluded.count"
+)
+
+
+class Books:
+    """See the module. Used by the writer's thread only, but for :meth:`now`, :meth:`known` and ``catalogue``."""
+
+    def __init__(self, file: str, clock: Clock) -> None:
+        self.catalogue = Catalogue()
+        """As it was last read or committed; a new object at each change."""
+        self._file = file
+        self._clock = clock
+        self._last_seen_ms = 0
+        self._clock_was_said = False
+        self._connection: sqlite3.Connection
+        self._data_version: int | None = None
+        self._next_seq = 1
+        self._balances: dict[str, Balance] = {}
+        self._shapes: dict[tuple[tuple[Any, ...], ...], int] = {}
+        self._own: dict[str, Hold] = {}
+        """Held holds that this writer wrote, as they are in the file."""
+        self._unsure: dict[str, Hold] = {}
+        """The same, since when another connection has written: to be compared with the file before they are used."""
+        self._clear_group()
+
+    def _clear_group(self) -> None:
+        self._touched: set[str] = set()
+        self._ends: dict[str, int] = {}
+        self._holds: dict[str, Hold] = {}
+        self._absent: set[str] = set()
+        """Ids that were looked up and are not known: a hold of theirs in a change is new."""
+        self._placed: list[str] = []
+        self._entries: list[Entry] = []
+        self._latest: dict[str, Entry] = {}
+        self._denials: list[tuple[Any, ...]] = []
+        self._catalogue_now = self.catalogue
+
+    # -- what the rules read -----------------------------------------------------------------------------------------
+
+    def balance(self, key: str) -> Balance:
+        balance = self._balances.get(key)
+        if balance is None:
+            row = self._connection.execute(_SELECT_COUNTER, (key,)).fetchone()
+            balance = self._balances[key] = ZERO if row is None else Balance(*row)
+        return balance
+
+    def hold(self, hold_id: str) -> Hold | None:
+        hold = self._holds.get(hold_id) or self._own.get(hold_id)
+        if hold is not None:
+            return hold
+        if hold_id in self._unsure:
+            hold = self._unsure.pop(hold_id)
+            row = self._connection.execute(_SELECT_STATE, (hold_id,)).fetchone()
+            if row == rows.mutable_row(hold):
+                self._own[hold_id] = hold
+                return hold
+        row = self._connection.execute(_SELECT_HOLD, (hold_id,)).fetchone()
+        if row is None:
+            self._absent.add(hold_id)
+            return None
+        return rows.hold_from_row(row)
+
+    def entry(self, hold_id: str) -> Entry | None:
+        entry = self._latest.get(hold_id)
+        if entry is not None:
+            return entry
+        row = self._connection.execute(_SELECT_LATEST_ENTRY, (hold_id,)).fetchone()
+        return None if row is None else rows.entry_from_row(row)
+
+    def select(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Rows of the file, as they were before this group."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def now(self) -> int:
+        """The ledger's time. Any thread may ask."""
+        last_seen_ms = self._last_seen_ms
+        now_ms = steady_now(self._clock(), last_seen_ms)
+        if now_ms < last_seen_ms and not self._clock_was_said:
+            self._clock_was_said = True
+            _log.error(
+                "ledger %s was last written %d s ahead of this machine's clock: one of the clocks is or was wrong; "
+                "this machine's is followed",
+                self._file,
+                (last_seen_ms - now_ms) // 1000,
+            )
+        self._last_seen_ms = now_ms
+        return now_ms
+
+    def known(self, hold_id: str) -> Hold | None:
+        """A held hold of this writer as last known, without reading. Any thread may ask."""
+        return self._own.get(hold_id) or self._unsure.get(hold_id)
+
+    # -- one group ---------------------------------------------------------------------------------------------------
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Inside a transaction: make sure that what is known is still so."""
+        self._connection = connection
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version == self._data_version:
+            return
+        self._doubt()
+        self._data_version = version
+        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        self._next_seq = meta["next_seq"]
+        self._last_seen_ms = max(self._last_seen_ms, meta["last_seen_ms"])
+        if meta["catalogue_version"] != self.catalogue.version:
+            self._read_catalogue(meta["catalogue_version"])
+
+    def apply(self, change: Change) -> tuple[Entry, ...]:
+        """Take a command's change into the group. Returns its entries with the numbers that they get."""
+        self._balances.update(change.balances)
+        self._touched.update(change.balances)
+        self._ends.update(change.ends)
+        for hold_id in change.holds:
+            if hold_id in self._absent:
+                self._absent.discard(hold_id)
+                self._placed.append(hold_id)
+        self._holds.update(change.holds)
+        if not change.entries:
+            return ()
+        numbered = []
+        for entry in change.entries:
+            row = Entry(self._next_seq, *entry[1:])
+            self._next_seq += 1
+            self._latest[row.hold_id] = row
+            numbered.append(row)
+        self._entries += numbered
+        return tuple(numbered)
+
+    def change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Catalogue:
+        self._catalogue_now = change(self._catalogue_now)
+        return self._catalogue_now
+
+    def catalogue_version(self) -> int:
+        """The version that this group goes by: that of the file and of the group's own changes."""
+        return self._catalogue_now.version
+
+    def add_denials(self, counts: Mapping[DenialKey, int]) -> None:
+        self._denials += [rows.denial_row(key, count) for key, count in counts.items()]
+
+    def changed(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(
+            self._touched or self._holds or self._entries or self._denials or self._catalogue_now is not self.catalogue
+        )
+
+    def write(self) -> int:
+        """Write the group's changes, inside its transaction. Returns how many rows that were."""
+        write = self._connection.executemany
+        placed, holds = self._placed, self._holds
+        balances, ends = self._balances, self._ends
+        write(_UPSERT_COUNTER, [(key, *balances[key], ends.get(key)) for key in self._touched])
+        if placed:
+            new = [holds[hold_id] for hold_id in placed]
+            write(rows.INSERT_HOLD, [rows.hold_row(hold, self._shape_id(rows.shape_of(hold))) for hold in new])
+        if len(holds) > len(placed):
+            updated = holds.keys() - set(placed)
+            write(rows.UPDATE_HOLD, [(*rows.mutable_row(holds[hold_id]), hold_id) for hold_id in updated])
+        if self._entries:
+            write(rows.INSERT_ENTRY, [rows.entry_row(entry, self._hold_of(entry)) for entry in self._entries])
+        if self._denials:
+            write(_UPSERT_DENIAL, self._denials)
+        if self._catalogue_now is not self.catalogue:
+            self._write_catalogue(self.catalogue, self._catalogue_now)
+        write(
+            "UPDATE meta SET value = ? WHERE key = ?",
+            [
+                (self._last_seen_ms, "last_seen_ms"),
+                (self._next_seq, "next_seq"),
+                (self._catalogue_now.version, "catalogue_version"),
+            ],
+        )
+        return len(self._touched) + len(holds) + len(self._entries) + len(self._denials) + 3
+
+    def committed(self) -> None:
+        """The group is in the file."""
+        own = self._own
+        for hold_id, hold in self._holds.items():
+            if hold.state == HELD:
+                own[hold_id] = hold
+            else:
+                own.pop(hold_id, None)
+        self.catalogue = self._catalogue_now
+        self._clear_group()
+        if len(self._balances) > COUNTERS_KEPT_MAX:
+            self._balances.clear()
+
+    def forget(self) -> None:
+        """A group failed, or the connection is another one: nothing of what was known is sure any more."""
+        self._data_version = None
+        self._shapes.clear()
+        self._doubt()
+
+    def _doubt(self) -> None:
+        """Another connection has written. (Shapes are never changed or removed.)"""
+        self._balances.clear()
+        self._unsure.update(self._own)
+        self._own.clear()
+        while len(self._unsure) > UNSURE_MAX:
+            del self._unsure[next(iter(self._unsure))]
+        self._clear_group()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _hold_of(self, entry: Entry) -> Hold:
+        hold = self._holds.get(entry.hold_id)
+        if hold is None:
+            raise LookupError(f"entry of hold {entry.hold_id!r} came without its hold")
+        return hold
+
+    def _shape_id(self, shape: tuple[tuple[Any, ...], ...]) -> int:
+        known = self._shapes.get(shape)
+        if known is not None:
+            return known
+        text = rows.shape_text(shape)
+        self._connection.execute("INSERT INTO shapes (body) VALUES (?) ON CONFLICT DO NOTHING", (text,))
+        (number,) = self._connection.execute("SELECT id FROM shapes WHERE body = ?", (text,)).fetchone()
+        if len(self._shapes) >= SHAPES_KEPT_MAX:
+            self._shapes.clear()
+        self._shapes[shape] = number
+        return int(number)
+
+    def _read_catalogue(self, version: int) -> None:
+        budgets = self._connection.execute("SELECT name, terms, frozen FROM budgets ORDER BY no").fetchall()
+        grants = self._connection.execute(
+            "SELECT budget, unit, amount, at_ms, until_ms, scope, reason, who FROM grants ORDER BY no"
+        ).fetchall()
+        self.catalogue = self._catalogue_now = rows.catalogue_from_rows(version, budgets, grants)
+
+    def _write_catalogue(self, before: Catalogue, after: Catalogue) -> None:
+        execute = self._connection.execute
+        for name in before.budgets.keys() - after.budgets.keys():
+            execute("DELETE FROM budgets WHERE name = ?", (name,))
+        self._connection.executemany(
+            "INSERT INTO budgets (name, terms, frozen) VALUES (?, ?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET terms = excluded.terms, frozen = excluded.frozen",
+            [
+                (name, rows.budget_text(budget), int(name in after.frozen))
+                for name, budget in after.budgets.items()
+                if before.budgets.get(name) != budget or (name in before.frozen) != (name in after.frozen)
+            ],
+        )
+        if before.grants != after.grants:
+            execute("DELETE FROM grants")
+            self._connection.executemany(
+                "INSERT INTO grants (budget, unit, amount, at_ms, until_ms, scope, reason, who) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                map(rows.grant_row, after.grants),
+            )

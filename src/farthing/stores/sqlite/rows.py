@@ -1,0 +1,284 @@
+"""
+Holds, entries, budgets and grants as rows, and back: what is read is equal to what was written.
+
+Text that many rows share is encoded once: the counters a hold is posted on are a *shape*, a row of its own, and a hold
+keeps only its formulas; tags and titles come from a small cache. Lists of integers are written with ``repr``, which is
+JSON for them and several times as fast.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quote
+from operator import attrgetter
+from typing import Any
+
+from ...errors import InvariantError
+from ...kernel.budget import Budget
+from ...kernel.catalogue import Catalogue, Grant
+from ...kernel.hold import Entry, Hold, Outcome
+from ...kernel.plan import CallFacts, Formula, Posting
+from ...kernel.usage import KINDS, Usage
+from ..contract import DenialKey
+
+FACTS = (
+    "model, provider, dialect, tags, budgets, input_tokens, choices, price, price_version, bound, asked_model".split(
+        ", "
+    )
+)
+MUTABLE = ("state", "x", "deadline_ms", "changed_ms", "automatic", "outcome")
+"""What becomes of a hold after it was placed; all else in its row stays."""
+_HOLD = ("id", "owner", "placed_ms", "x_want", "x_floor", *MUTABLE, "shape", "formulas", *FACTS)
+_ENTRY = (
+    *("seq", "id", "hold_id", "kind", "at_ms", "started_ms", "cost_nano", "ending", "usage_source", "suspect"),
+    *("resolves_suspect", "model", "note", "overrun", "posted", *KINDS),
+)
+
+INSERT_HOLD = f"INSERT INTO holds ({', '.join(_HOLD)}) VALUES ({', '.join('?' * len(_HOLD))})"
+UPDATE_HOLD = f"UPDATE holds SET {', '.join(f'{name} = ?' for name in MUTABLE)} WHERE id = ?"
+INSERT_ENTRY = f"INSERT INTO entries ({', '.join(_ENTRY)}) VALUES ({', '.join('?' * len(_ENTRY))})"
+SELECT_HOLD = (
+    f"SELECT {', '.join(f'holds.{name}' for name in _HOLD if name != 'shape')}, shapes.body "
+    "FROM holds JOIN shapes ON shapes.id = holds.shape"
+)
+SELECT_ENTRY = (
+    f"SELECT {', '.join(f'entries.{name}' for name in _ENTRY)}, shapes.body, "
+    f"{', '.join(f'holds.{name}' for name in FACTS)} "
+    "FROM entries JOIN holds ON holds.id = entries.hold_id JOIN shapes ON shapes.id = holds.shape"
+)
+
+_usage_kinds = attrgetter(*KINDS)
+
+
+# -- holds ---------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def shape_text(counters: tuple[tuple[Any, ...], ...]) -> str:
+    """The body of a shape: ``[[key, unit, release, ends_ms], …]``."""
+    return _dump(counters)
+
+
+def shape_of(hold: Hold) -> tuple[tuple[Any, ...], ...]:
+    return tuple([(key, unit, release, ends_ms) for key, unit, _, release, ends_ms in hold.postings])
+
+
+def hold_row(hold: Hold, shape: int) -> tuple[Any, ...]:
+    """For ``INSERT_HOLD``."""
+    facts = hold.facts
+    return (
+        hold.id,
+        hold.owner,
+        hold.placed_ms,
+        hold.x_want,
+        hold.x_floor,
+        *mutable_row(hold),
+        shape,
+        repr([number for posting in hold.postings for number in posting[2]]),
+        facts.model,
+        facts.provider,
+        facts.dialect,
+        _text(facts.tags),
+        _text(facts.budgets),
+        facts.input_tokens,
+        facts.choices,
+        None if facts.price is None else repr([*facts.price]),
+        facts.price_version,
+        facts.bound,
+        facts.asked_model,
+    )
+
+
+def mutable_row(hold: Hold) -> tuple[Any, ...]:
+    """The values of ``MUTABLE``; with the id they are for ``UPDATE_HOLD``."""
+    outcome = None if hold.outcome is None else outcome_text(hold.outcome)
+    return (hold.state, hold.x, hold.deadline_ms, hold.changed_ms, int(hold.automatic), outcome)
+
+
+def hold_from_row(row: Sequence[Any]) -> Hold:
+    """Of ``SELECT_HOLD``."""
+    hold_id, owner, placed_ms, x_want, x_floor, state, x, deadline_ms, changed_ms, automatic, outcome, formulas = row[
+        :12
+    ]
+    numbers = json.loads(formulas)
+    triples = zip(numbers[0::3], numbers[1::3], numbers[2::3], strict=True)
+    postings = tuple(
+        Posting(key, unit, Formula(*triple), release, ends_ms)
+        for (key, unit, release, ends_ms), triple in zip(_shape(row[-1]), triples, strict=True)
+    )
+    return Hold(
+        hold_id,
+        owner,
+        state,
+        _facts(row[12:-1]),
+        postings,
+        x,
+        x_want,
+        x_floor,
+        placed_ms,
+        deadline_ms,
+        changed_ms,
+        bool(automatic),
+        None if outcome is None else outcome_from_text(outcome),
+    )
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """``[amounts, usage by kind, cost, ending, source, model, note]``."""
+    amounts = ",".join([f"[{_quote(unit)},{amount}]" for unit, amount in outcome.amounts])
+    cost = "null" if outcome.cost_nano is None else outcome.cost_nano
+    model = "null" if outcome.model is None else _quote(outcome.model)
+    note = "null" if outcome.note is None else _quote(outcome.note)
+    usage = [*_usage_kinds(outcome.usage)]
+    return f"[[{amounts}],{usage!r},{cost},{_quote(outcome.ending)},{_quote(outcome.usage_source)},{model},{note}]"
+
+
+def outcome_from_text(text: str) -> Outcome:
+    amounts, kinds, cost_nano, ending, usage_source, model, note = json.loads(text)
+    pairs = tuple((unit, amount) for unit, amount in amounts)
+    return Outcome(pairs, Usage(*kinds), cost_nano, ending, usage_source, model, note)
+
+
+# -- entries -------------------------------------------------------------------------------------------------------
+
+
+def entry_row(entry: Entry, hold: Hold) -> tuple[Any, ...]:
+    """For ``INSERT_ENTRY``. The hold is the entry's own."""
+    usage = dict(entry.usage)
+    return (
+        entry.seq,
+        None if entry.id == entry.hold_id else entry.id,
+        entry.hold_id,
+        entry.kind,
+        entry.at_ms,
+        entry.started_ms,
+        entry.cost_nano,
+        entry.ending,
+        entry.usage_source,
+        int(entry.suspect),
+        int(entry.resolves_suspect),
+        entry.model,
+        entry.note,
+        _dump(entry.overrun) if entry.overrun else None,
+        repr(_posted(entry, hold)),
+        *[usage.get(kind, 0) for kind in KINDS],
+    )
+
+
+def entry_from_row(row: Sequence[Any]) -> Entry:
+    """Of ``SELECT_ENTRY``."""
+    seq, entry_id, hold_id, kind, at_ms, started_ms, cost_nano, ending, source = row[:9]
+    suspect, resolves_suspect, model, note, overrun, posted = row[9:15]
+    counts = row[15 : 15 + len(KINDS)]
+    counters = _shape(row[15 + len(KINDS)])
+    numbers = json.loads(posted)
+    return Entry(
+        seq,
+        hold_id if entry_id is None else entry_id,
+        hold_id,
+        kind,
+        at_ms,
+        started_ms,
+        _facts(row[16 + len(KINDS) :]),
+        tuple((name, count) for name, count in zip(KINDS, counts, strict=True) if count),
+        cost_nano,
+        ending,
+        source,
+        bool(suspect),
+        () if overrun is None else tuple((unit, amount) for unit, amount in json.loads(overrun)),
+        tuple((counters[at][0], amount) for at, amount in zip(numbers[0::2], numbers[1::2], strict=True)),
+        model,
+        note,
+        bool(resolves_suspect),
+    )
+
+
+def _posted(entry: Entry, hold: Hold) -> list[int]:
+    """``[i, amount, …]``: an entry posts to counters of its hold, in their order."""
+    numbers: list[int] = []
+    waiting = iter(entry.posted)
+    key, amount = next(waiting, (None, 0))
+    for at, posting in enumerate(hold.postings):
+        if posting[0] == key:
+            numbers += (at, amount)
+            key, amount = next(waiting, (None, 0))
+    if key is not None:
+        raise InvariantError(f"the entry of hold {hold.id!r} posts to {key}, on which nothing was held")
+    return numbers
+
+
+# -- budgets and denials -------------------------------------------------------------------------------------------
+
+
+def catalogue_from_rows(version: int, budgets: Sequence[Sequence[Any]], grants: Sequence[Sequence[Any]]) -> Catalogue:
+    """From rows of ``name, terms, frozen`` and of ``budget … who``, in the order they were written."""
+    return Catalogue(
+        version,
+        {name: Budget.from_dict(json.loads(terms)) for name, terms, _ in budgets},
+        tuple(
+            Grant(budget, unit, amount, at_ms, until_ms, _pairs(scope), reason, who)
+            for budget, unit, amount, at_ms, until_ms, scope, reason, who in grants
+        ),
+        frozenset(name for name, _, frozen in budgets if frozen),
+    )
+
+
+def budget_text(budget: Budget) -> str:
+    return _dump(budget.to_dict())
+
+
+def grant_row(grant: Grant) -> tuple[Any, ...]:
+    return (*grant[:5], _dump(grant.scope), grant.reason, grant.who)
+
+
+def denial_row(key: DenialKey, count: int) -> tuple[Any, ...]:
+    return (*key[:5], _text(key.tags), int(key.shadow), count)
+
+
+def denial_from_row(row: Sequence[Any]) -> tuple[DenialKey, int]:
+    hour_ms, budget, unit, model, provider, tags, shadow, count = row
+    return DenialKey(hour_ms, budget, unit, model, provider, _pairs(tags), bool(shadow)), count
+
+
+# -- text ----------------------------------------------------------------------------------------------------------
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+_text = lru_cache(maxsize=4096)(_dump)
+
+
+@lru_cache(maxsize=4096)
+def _shape(text: str) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(counter) for counter in json.loads(text))
+
+
+@lru_cache(maxsize=4096)
+def _pairs(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in json.loads(text))
+
+
+@lru_cache(maxsize=4096)
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
+def _facts(row: Sequence[Any]) -> CallFacts:
+    model, provider, dialect, tags, budgets, input_tokens, choices, price, price_version, bound, asked_model = row
+    return CallFacts(
+        model,
+        provider,
+        dialect,
+        _pairs(tags),
+        _names(budgets),
+        input_tokens,
+        choices,
+        None if price is None else Formula(*json.loads(price)),
+        price_version,
+        bound,
+        asked_model,
+    )

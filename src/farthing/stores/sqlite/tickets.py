@@ -1,0 +1,241 @@
+"""
+Tickets: the answer of a command that the writer has not carried out yet.
+
+A ticket is for one waiter, a thread or a task. A waiter may give up (its patience ends, its task is cancelled, a signal
+interrupts it), or be gone before it began to wait. What then becomes of the command depends on its kind: a hold that
+nobody waits for is voided, the end of a hold is carried out whoever waits.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from ...errors import StoreUnavailable
+from ...kernel.hold import Hold
+from ...kernel.ledger import NOTHING, Change, Placed, Settled
+from .books import Books
+
+if TYPE_CHECKING:
+    import asyncio
+
+    _LoopWaiter = tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]
+    _Waiter = _LoopWaiter | threading.Lock
+
+T = TypeVar("T")
+
+PLACE = 0
+"""Admits a hold: durable before its answer, given back if nobody takes it."""
+END = 1
+"""Says how a call ended: never lost, whoever waits."""
+CHANGE = 2
+"""Any other change of the books."""
+LOOK = 3
+"""Reads within the group, between the commands before and after it."""
+READ = 4
+"""Reads much, after the group, by a thread and connection of its own."""
+
+
+class Desk(Protocol):
+    """Where tickets are handed in: the writer, as they see it."""
+
+    name: str
+    patience_seconds: float
+
+    def give_up(self, ticket: Ticket[Any]) -> None:
+        """Nobody waits for this ticket any more. May be called by a finaliser: it only enqueues."""
+        ...
+
+    def known(self, hold_id: str) -> Hold | None:
+        """The hold as it was last known, without reading anything."""
+        ...
+
+    def why_not_wait(self) -> str | None:
+        """Why waiting here would never end, or None."""
+        ...
+
+
+class Ticket(Generic[T]):
+    """
+    One command and its answer.
+
+    ``result()`` and ``await`` raise what the command raised, or StoreUnavailable. The end of a hold that cannot be
+    written now is kept and written as soon as that is possible: its ticket answers ``Settled(hold, None)`` with the
+    hold as it was, for a call that has been paid must not fail because a disk is full.
+    """
+
+    __slots__ = (
+        "_collected",
+        "_desk",
+        "_waiter",
+        "abandoned",
+        "answer",
+        "change",
+        "done",
+        "error",
+        "hold_id",
+        "kind",
+        "run",
+    )
+
+    def __init__(
+        self,
+        desk: Desk,
+        kind: int,
+        run: Callable[[Books, int], tuple[T, Change]] | Callable[[sqlite3.Connection], T],
+        hold_id: str | None = None,
+    ) -> None:
+        self._collected = False
+        self._desk = desk
+        self.kind = kind
+        self.run = run
+        self.hold_id = hold_id
+        self.answer: T | None = None
+        self.change = NOTHING
+        """What the command did to the books; nothing, if it repeated an earlier one."""
+        self.error: BaseException | None = None
+        self.done = False
+        """Set last, by the writer: the answer or the error is there for good."""
+        self.abandoned = False
+        self._waiter: _Waiter | None = None
+
+    def result(self) -> T:
+        if not self.done:
+            self._wait()
+        return self._take()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self.done:
+            yield from self._wait_in_loop()
+        return self._take()
+
+    def __del__(self) -> None:
+        # A signal may come between the verb and the wait, and a finaliser may only enqueue. The writer looks at it.
+        if not self._collected and (self.error is not None or self.kind == PLACE):
+            self._desk.give_up(self)
+
+    @property
+    def collected(self) -> bool:
+        """Somebody has the answer."""
+        return self._collected
+
+    @property
+    def placed(self) -> bool:
+        """This very command admitted a hold (a repetition of an earlier one did not)."""
+        return self.change is not NOTHING and type(self.answer) is Placed
+
+    def publish(self) -> _LoopWaiter | None:
+        """
+        The writer is done with this ticket: wake its waiting thread, or return what is to be woken in an event loop.
+
+        The waiter looks at ``done`` after it has made itself known, and this looks for waiters after it has set it:
+        one of both sees the other.
+        """
+        self.done = True
+        waiter = self._waiter
+        if waiter is None or isinstance(waiter, tuple):
+            return waiter
+        waiter.release()
+        return None
+
+    def fail(self, error: BaseException) -> None:
+        self.answer = None
+        self.change = NOTHING
+        self.error = error
+
+    def _take(self) -> T:
+        self._collected = True
+        if self.error is not None:
+            raise self.error
+        return self.answer  # type: ignore[return-value]  # set before done
+
+    def _wait(self) -> None:
+        if self._cannot_wait():
+            return
+        lock = threading.Lock()
+        lock.acquire()
+        self._waiter = lock
+        if self.done:
+            return
+        try:
+            lock.acquire(timeout=self._desk.patience_seconds)
+        except BaseException:
+            self._leave()
+            raise
+        if not self.done:
+            self._lose_patience()
+
+    def _wait_in_loop(self) -> Generator[Any, None, None]:
+        import asyncio
+
+        if self._cannot_wait():
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiter = (loop, future)
+        if self.done:
+            return
+        timer = loop.call_later(self._desk.patience_seconds, wake, [future])
+        try:
+            yield from future
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            timer.cancel()
+        if not self.done:
+            self._lose_patience()
+
+    def _cannot_wait(self) -> bool:
+        """Whether waiting is pointless; then the ticket is answered as if patience had ended."""
+        reason = self._desk.why_not_wait()
+        if reason is None or self.done:
+            return False
+        self._lose_patience(reason)
+        return True
+
+    def _leave(self) -> None:
+        """The waiter is called away: its exception goes on, nobody will ask again."""
+        self._collected = True
+        self.abandoned = True
+        self._desk.give_up(self)
+
+    def _lose_patience(self, reason: str | None = None) -> None:
+        if self.kind == END and self.hold_id is not None:
+            hold = self._desk.known(self.hold_id)
+            if hold is not None:
+                # Stays in the queue, and is written whenever the file lets it.
+                self._answer_early(hold)
+                return
+        self._leave()
+        why = reason or f"no answer within {self._desk.patience_seconds:g} s: locked, or its disk does not respond"
+        raise StoreUnavailable(self._desk.name, why)
+
+    def _answer_early(self, hold: Hold) -> None:
+        # The writer may finish this ticket at the same moment: then either answer is true.
+        if not self.done:
+            self.answer = Settled(hold, None)  # type: ignore[assignment]
+
+
+def publish(tickets: Iterable[Ticket[Any]]) -> None:
+    """All answers of a group are there: wake who waits, each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for ticket in tickets:
+        waiter = ticket.publish()
+        if waiter is not None:
+            by_loop.setdefault(waiter[0], []).append(waiter[1])
+    for loop, futures in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(wake, futures)
+        except RuntimeError:
+            # The loop was closed with tasks still waiting. They will never ask; their tickets' finalisers will.
+            pass
+
+
+def wake(futures: list[asyncio.Future[None]]) -> None:
+    """In an event loop's own thread."""
+    for future in futures:
+        if not future.done():
+            future.set_result(None)

@@ -1,0 +1,65 @@
+"""Ledger URLs, as people configure them: ``memory:`` or ``sqlite:///path``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from ..errors import ConfigError
+from .contract import PATIENCE_SECONDS, Clock, Store, wall_clock_ms
+
+_FORMS = "use memory:, sqlite:///relative/path.db or sqlite:////absolute/path.db"
+
+
+def open_store(
+    url: str,
+    *,
+    clock: Clock = wall_clock_ms,
+    patience_seconds: float = PATIENCE_SECONDS,
+    durability: str = "full",
+    key: str = "ledger",
+) -> Store:
+    """
+    The store of a URL. *key* is the setting that messages name.
+
+    Raises ConfigError for a URL that names no store, StoreUnavailable for a file that cannot be used.
+    """
+    if not isinstance(url, str) or not url:
+        raise ConfigError(f"must be a ledger's URL, not {url!r}: {_FORMS}", key=key)
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme == "memory" and rest in ("", "//"):
+        from .memory import MemoryStore
+
+        return MemoryStore(clock=clock)
+    if not colon or scheme != "sqlite":
+        raise ConfigError(f"{url!r} is not a ledger this program knows: {_FORMS}", key=key)
+    if not rest.startswith("///") or len(rest) == 3:
+        raise ConfigError(f"{url!r} names no file: {_FORMS}", key=key)
+    path = rest[3:]
+    if path == ":memory:":
+        raise ConfigError(f"{url!r} would be another ledger for every process; use memory:", key=key)
+    if "?" in path or "#" in path:
+        raise ConfigError(f"{url!r} has options after its path; there are none: {_FORMS}", key=key)
+    from .sqlite import SQLiteStore
+
+    return SQLiteStore(Path(path).expanduser(), clock=clock, patience_seconds=patience_seconds, durability=durability)
+
+
+def default_path() -> Path:
+    """
+    The user's own ledger, the same for every door: ``farthing/ledger.db`` in the place where this system keeps a
+    user's data. (The rule of ``platformdirs``, written out: with and without that package it must be one file.)
+    """
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Application Support"
+    else:
+        base = os.environ.get("XDG_DATA_HOME", "").strip() or "~/.local/share"
+    return Path(base).expanduser() / "farthing" / "ledger.db"
+
+
+def default_url() -> str:
+    """The URL of :func:`default_path`."""
+    return f"sqlite:///{default_path()}"
