@@ -137,10 +137,9 @@ class MemoryStore:
             terms = {"now_ms": now_ms, "dead_owners": frozenset[str](), **policy._asdict()}
             due = (hold for hold in self._holds.values() if ledger.due(hold, **terms))
             results = ledger.sweep(self, list(islice(due, SWEEP_BATCH)), **terms)
-            for _, change in results:
-                self._commit(change)
+            answers = tuple(self._answer(settled, self._commit(change)) for settled, change in results)
             self._put_counters_away(now_ms)
-            return tuple(settled for settled, _ in results)
+            return answers
 
         return Ready(self._locked(run))
 
@@ -235,9 +234,11 @@ class MemoryStore:
 
     def _run(self, command: Callable[[], tuple[T, Change]]) -> T:
         answer, change = command()
-        if change is not NOTHING:
-            self._commit(change)
-        return answer
+        return answer if change is NOTHING else self._answer(answer, self._commit(change))
+
+    def _answer(self, answer: T, entries: tuple[Entry, ...]) -> T:
+        """The answer with its entry as it was numbered, so that a repetition gets the same."""
+        return answer._replace(entry=entries[-1]) if entries and isinstance(answer, Settled) else answer
 
     def _locked(self, run: Callable[[], T]) -> T:
         if _is_mine(self._lock):
@@ -264,8 +265,8 @@ class MemoryStore:
                 _log.exception("a command that a finaliser gave could not be carried out")
             self._put_off.popleft()
 
-    def _commit(self, change: Change) -> None:
-        """Apply a change. Every container is updated in one call into C: no exception can come between them."""
+    def _commit(self, change: Change) -> tuple[Entry, ...]:
+        """Apply a change, and return its entries with their numbers. Every container is updated in one call into C: no exception can come between them."""
         entries: dict[int, Entry] = {}
         latest: dict[str, int] = {}
         seq = self._counts["seq"]
@@ -283,6 +284,7 @@ class MemoryStore:
             (self._ended.extend, [hold.id for hold in change.holds.values() if hold.state not in LIVE]),
         )
         self._bound()
+        return tuple(entries.values())
 
     def _bound(self) -> None:
         while len(self._ended) > ENDED_HOLDS_MAX:
