@@ -187,7 +187,7 @@ def _ask(call: Call, model: str, budgets: list[Budget]) -> Asked | Decision:
         titles=tuple(budget.title for budget in budgets),
         deadline_ms=call.deadline_ms(now_ms),
         unpriced=runtime.settings.unpriced,
-        url=call.url,
+        url=str(call.url) if call.request.open_reasons else "",
     )
 
 

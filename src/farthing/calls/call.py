@@ -26,7 +26,8 @@ class Call:
     dialect: Dialect
     request: RequestFacts
     ambient: Ambient
-    url: str
+    url: object
+    """Where it goes; read as text only when something is said about it."""
     timeout_seconds: float = TIMEOUT_SECONDS
     id: str = ""
     started_ms: int = 0

@@ -47,7 +47,8 @@ class Exchange:
         self.sdk = sdk
         self.life: Life = life(call)
         self.finished: Finished | None = None
-        self.streaming = False
+        self.encoded = False
+        """The body has a content encoding, so what is metered is a decoded copy."""
         self._process = os.getpid()
         self._ending = False
         self._busy = threading.Lock()
@@ -72,8 +73,15 @@ class Exchange:
         )
 
     def answered(self, response: Any) -> Answered:
-        content_type = response.headers.get("content-type", "")
-        return Answered(response.status_code, content_type.partition(";")[0].strip().lower() == "text/event-stream")
+        """What the status line and headers say."""
+        content_type = b""
+        for name, value in response.headers.raw:
+            lowered = name.lower()
+            if lowered == b"content-type":
+                content_type = value.partition(b";")[0].strip().lower()
+            elif lowered == b"content-encoding":
+                self.encoded = True
+        return Answered(response.status_code, content_type == b"text/event-stream")
 
     def failure(self, error: BaseException) -> BaseException:
         """What an exception out of the transport means for the call."""
@@ -103,7 +111,6 @@ class Exchange:
 
     def opened(self) -> None:
         """The stream goes to its caller: whatever becomes of it, its end is in line."""
-        self.streaming = True
         self.call.runtime.housekeeper.opened(id(self), self._end_abandoned)
 
     def feed(self, chunk: bytes | None) -> Relay | None:
@@ -181,14 +188,15 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
         body, step = b"", advance(attempt.life, attempt.answered(response))
         if isinstance(step, ReadAll):
             body = b"".join(response.stream)
-            response.close()
+            response.stream.close()
     except BaseException as error:
         advance_detached(attempt.life, attempt.failure(error))
         raise
     if isinstance(step, ReadAll):
-        return _plain(attempt, request, response, body, advance(attempt.life, _decoded(response, body)))
+        decoded = _decoded(response, body) if attempt.encoded else body
+        return _plain(attempt, response, body, decoded, advance(attempt.life, decoded))
     attempt.opened()
-    return _relayed(request, response, attempt, base="SyncByteStream")
+    return _relayed(response, attempt, base="SyncByteStream")
 
 
 async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
@@ -204,28 +212,28 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         body, step = b"", await advance_async(attempt.life, attempt.answered(response))
         if isinstance(step, ReadAll):
             body = b"".join([chunk async for chunk in response.stream])
-            await response.aclose()
+            await response.stream.aclose()
     except BaseException as error:
         advance_detached(attempt.life, attempt.failure(error))
         raise
     if isinstance(step, ReadAll):
-        finished = await advance_async(attempt.life, _decoded(response, body))
-        return _plain(attempt, request, response, body, finished)
+        decoded = _decoded(response, body) if attempt.encoded else body
+        return _plain(attempt, response, body, decoded, await advance_async(attempt.life, decoded))
     attempt.opened()
-    return _relayed(request, response, attempt, base="AsyncByteStream")
+    return _relayed(response, attempt, base="AsyncByteStream")
 
 
-def _plain(attempt: Exchange, request: Any, response: Any, body: bytes, finished: Step | Finished) -> Any:
+def _plain(attempt: Exchange, response: Any, body: bytes, decoded: bytes, finished: Step | Finished) -> Any:
     """A plain answer as it came, byte for byte; or the exception of the budget it crossed."""
-    if isinstance(finished, Finished) and (error := attempt.crossed(finished, _decoded(response, body))) is not None:
+    if isinstance(finished, Finished) and (error := attempt.crossed(finished, decoded)) is not None:
         raise error
-    return _with_stream(response, _http(type(request)).ByteStream(body))
+    # The transport made this response for us alone, and its client reads whatever stream it finds on it.
+    response.stream = _http(type(response)).ByteStream(body)
+    return response
 
 
 def _decoded(response: Any, body: bytes) -> bytes:
     """A copy of the body without its content encoding; the body itself if it is damaged."""
-    if "content-encoding" not in response.headers:
-        return body
     kind = type(response)
     try:
         decoded: bytes = kind(200, headers=response.headers, content=body).content
@@ -234,25 +242,21 @@ def _decoded(response: Any, body: bytes) -> bytes:
     return decoded
 
 
-def _with_stream(response: Any, stream: Any, headers: Any = None) -> Any:
-    """A response like this one, with another body stream."""
-    return type(response)(
-        response.status_code, headers=headers or response.headers, stream=stream, extensions=response.extensions
-    )
-
-
-def _relayed(request: Any, response: Any, attempt: Exchange, *, base: str) -> Any:
+def _relayed(response: Any, attempt: Exchange, *, base: str) -> Any:
     """The response with a relaying stream. A compressed stream is relayed decoded, and says so."""
-    relay = _relay(_http(type(request)), base)
-    if "content-encoding" not in response.headers:
-        return _with_stream(response, relay(attempt, response, response.stream))
+    kind = type(response)
+    relay = _relay(_http(kind), base)
+    if not attempt.encoded and not hasattr(response, "_content"):
+        response.stream = relay(attempt, response.stream, response.stream)
+        return response
     decoded = response.iter_bytes() if base == "SyncByteStream" else response.aiter_bytes()
     headers = [
         (name, value)
         for name, value in response.headers.raw
         if name.lower() not in (b"content-encoding", b"content-length")
     ]
-    return _with_stream(response, relay(attempt, response, decoded), headers)
+    stream = relay(attempt, response.stream, decoded)
+    return kind(response.status_code, headers=headers, stream=stream, extensions=response.extensions)
 
 
 def _http(kind: type) -> Any:
@@ -263,8 +267,8 @@ def _http(kind: type) -> Any:
 class _SyncRelay:
     """The body stream of a sync client: bytes pass through the life of the call. Mixed with the module's own base."""
 
-    def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
-        self._attempt, self._response, self._chunks = attempt, response, chunks
+    def __init__(self, attempt: Exchange, stream: Any, chunks: Any) -> None:
+        self._attempt, self._stream, self._chunks = attempt, stream, chunks
 
     def __iter__(self) -> Iterator[bytes]:
         attempt = self._attempt
@@ -284,7 +288,7 @@ class _SyncRelay:
             raise crossed
 
     def close(self) -> None:
-        self._response.close()
+        self._stream.close()
         self._attempt.abandon()
         if (crossed := self._attempt.take_crossed()) is not None:
             raise crossed
@@ -296,8 +300,8 @@ class _SyncRelay:
 class _AsyncRelay:
     """The same for an async client."""
 
-    def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
-        self._attempt, self._response, self._chunks = attempt, response, chunks
+    def __init__(self, attempt: Exchange, stream: Any, chunks: Any) -> None:
+        self._attempt, self._stream, self._chunks = attempt, stream, chunks
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         attempt = self._attempt
@@ -317,7 +321,7 @@ class _AsyncRelay:
             raise crossed
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        await self._stream.aclose()
         self._attempt.abandon()
         if (crossed := self._attempt.take_crossed()) is not None:
             raise crossed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from ..calls.ambient import current
@@ -9,19 +10,26 @@ from ..calls.call import TIMEOUT_SECONDS, Call
 from ..calls.default import runtime
 from ..calls.runtime import UnmeteredCallWarning
 from ..errors import UnmeteredCall
-from ..wire.recognise import Recognised, recognise
+from ..wire.recognise import TELLING_HEADERS, Recognised, recognise
 
 
 def recognise_request(request: Any, *, sdk_client: bool) -> Recognised | None:
     """What a request is; None if farthing has nothing to do with it. Reads the request line and headers only."""
     url = request.url
-    found = recognise(
-        request.method,
-        url.netloc.decode("ascii"),
-        url.raw_path.decode("ascii"),
-        headers=request.headers,
-        sdk_client=sdk_client,
-    )
+    names = frozenset([name.lower() for name, _ in request.headers.raw]) & _TELLING
+    return _recognise(request.method, url.netloc, url.raw_path, names, sdk_client)
+
+
+_TELLING = frozenset(name.encode("ascii") for name in TELLING_HEADERS)
+
+
+@lru_cache(maxsize=1024)
+def _recognise(
+    method: str, netloc: bytes, raw_path: bytes, names: frozenset[bytes], sdk_client: bool
+) -> Recognised | None:
+    headers = {name.decode("ascii"): "" for name in names}
+    host, path = netloc.decode("ascii"), raw_path.decode("ascii")
+    found = recognise(method, host, path, headers=headers, sdk_client=sdk_client)
     return None if found.verdict in ("other", "free") else found
 
 
@@ -34,7 +42,6 @@ def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
     here = runtime()
     here.housekeeper.catch_up()
     ambient = current()
-    url = str(request.url)
     reason = found.reason
     if found.dialect is not None:
         try:
@@ -43,9 +50,10 @@ def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
             reason = f"its body cannot be read: {error}"
         else:
             timeout = (request.extensions.get("timeout") or {}).get("read") or TIMEOUT_SECONDS
-            return Call(here, found.dialect, facts, ambient, url, timeout)
+            return Call(here, found.dialect, facts, ambient, request.url, timeout)
     tags = {**dict(ambient.tags), "provider": found.provider or ""}
     hard = here.hard_budget(ambient, tags)
+    url = str(request.url)
     if hard is not None:
         raise UnmeteredCall(request.method, url, budget=hard.title, reason=reason)
     message = f"{request.method} {url} is not metered ({reason}): its cost is not in any report."
