@@ -14,6 +14,7 @@ stream cut, without final usage               input as reported or held; output 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import tokens
@@ -48,17 +49,24 @@ class Lost(NamedTuple):
 Ending = Settle | Void | Lost
 
 
-class Limits(NamedTuple):
-    """What a call may cost at most, for endings without a provider's figure."""
+class Bounds(NamedTuple):
+    """The most that a call can be billed for, for endings without a provider's figure."""
 
-    model: str
     input_tokens: int
     output_tokens: int
     """All choices together."""
     hidden_reasoning: bool
     known_model: bool
+
+
+class Limits(NamedTuple):
+    """What an ending needs to know beside the answer."""
+
+    model: str
     rates: Rates | None
     margin_tokens: int
+    bounds: Callable[[], Bounds]
+    """Asked only where no usage was reported: a call that nothing was held for has not counted its input yet."""
 
 
 def unpaid(status: int) -> bool:
@@ -86,12 +94,13 @@ def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None
         return refused(ending)
     if answer.usage is not None:
         return Settle(priced(answer.usage, limits, ending=ending, source="provider", answer=answer))
-    base = answer.partial_input or Usage(input=limits.input_tokens)
-    if limits.hidden_reasoning:
-        output, source = limits.output_tokens, "estimate"
+    bounds = limits.bounds()
+    base = answer.partial_input or Usage(input=bounds.input_tokens)
+    if bounds.hidden_reasoning:
+        output, source = bounds.output_tokens, "estimate"
     else:
         delivered = _count(answer, limits.model) + limits.margin_tokens
-        output, source = min(delivered, limits.output_tokens), "counted"
+        output, source = min(delivered, bounds.output_tokens), "counted"
     usage = _with_output(base, output)
     outcome = priced(usage, limits, ending=ending, source=source, answer=answer)
     return Settle(outcome._replace(note=note))
@@ -109,7 +118,8 @@ def never_sent(ending: str) -> Void:
 
 def unknown(limits: Limits, *, ending: str, note: str | None) -> Outcome:
     """All that it may have cost, where nothing better is known."""
-    usage = Usage(input=limits.input_tokens, output=limits.output_tokens)
+    bounds = limits.bounds()
+    usage = Usage(input=bounds.input_tokens, output=bounds.output_tokens)
     return priced(usage, limits, ending=ending, source="estimate")._replace(note=note)
 
 
@@ -133,11 +143,12 @@ def priced(usage: Usage, limits: Limits, *, ending: str, source: str, answer: An
 
 def _counted(answer: AnswerFacts, limits: Limits) -> Outcome:
     # A model known to reason in secret delivered more than can be counted here: then what was held is assumed.
-    if limits.hidden_reasoning and limits.known_model:
-        output, source = limits.output_tokens, "estimate"
+    bounds = limits.bounds()
+    if bounds.hidden_reasoning and bounds.known_model:
+        output, source = bounds.output_tokens, "estimate"
     else:
-        output, source = min(_count(answer, limits.model), limits.output_tokens), "counted"
-    usage = _with_output(answer.partial_input or Usage(input=limits.input_tokens), output)
+        output, source = min(_count(answer, limits.model), bounds.output_tokens), "counted"
+    usage = _with_output(answer.partial_input or Usage(input=bounds.input_tokens), output)
     return priced(usage, limits, ending="ok", source=source, answer=answer)
 
 

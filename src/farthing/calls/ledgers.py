@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue
 from ..kernel.plan import Account
-from ..kernel.scope import Tags
+from ..kernel.scope import Tags, matches
 from ..stores.contract import Store
 
 ACCOUNTS_MAX = 10_000
@@ -25,12 +25,18 @@ class Ledger:
         self.store = store
         self.catalogue = Catalogue(version=-1)
         self._accounts: dict[tuple[str, tuple[str | None, ...]], Account] = {}
+        self._standing: tuple[Budget, ...] = ()
 
     def refresh(self, catalogue: Catalogue) -> None:
         """Take a newer catalogue over; prepared accounts are made again."""
         if catalogue.version != self.catalogue.version:
             self.catalogue = catalogue
             self._accounts = {}
+            self._standing = tuple(budget for budget in catalogue.budgets.values() if budget.standing)
+
+    def standing(self, tags: Tags) -> list[Budget]:
+        """The budgets that bind every call which their scope matches."""
+        return [budget for budget in self._standing if matches(dict(budget.scope), tags)]
 
     def accounts(self, budgets: Iterable[Budget], tags: Tags, now_ms: int) -> tuple[Account, ...]:
         """The account of each budget that a call with these tags falls into now."""

@@ -16,12 +16,12 @@ from ..kernel.decision import Decision, denial
 from ..kernel.hold import Outcome
 from ..kernel.plan import Account, Balance, CallFacts, Formula, Line, LineResult, Plan
 from ..stores.contract import Ticket
-from ..wire.facts import AnswerFacts, StreamMeter
+from ..wire.facts import AnswerFacts, RequestFacts, StreamMeter
 from . import endings
 from .admission import Admitted, admit, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, find_rates, input_bound
 from .call import Call
-from .endings import Ending, Limits, Lost, Settle, Void
+from .endings import Bounds, Ending, Limits, Lost, Settle, Void
 from .runtime import log
 from .steps import Answered, Broken, Finished, Life, NotSent, ReadAll, Relay, Send
 
@@ -141,18 +141,16 @@ def _body(call: Call, admitted: Admitted) -> bytes | None:
 
 
 def _limits(call: Call, admitted: Admitted) -> Limits:
-    """What the call may cost at most. Without a hold it is computed now: nobody needed it before."""
+    """What an ending of this call needs to know: the rates pinned at its hold, and its bounds."""
     runtime = call.runtime
-    request = call.request
     margin = runtime.settings.abort_margin_tokens
-    if admitted.asked is not None and admitted.granted is not None:
-        facts, known = admitted.asked.ask.facts, admitted.asked.model
-        hidden = known.hidden_reasoning and not request.no_reasoning
-        output = facts.choices * admitted.granted.x
-        rates = admitted.asked.rates
-        return Limits(admitted.model, facts.input_tokens, output, hidden, known.known, rates, margin)
-    known = tokens.facts_of(request.model, request.provider)
-    ceiling = request.output_ceiling or known.default_output or DEFAULT_OUTPUT_TOKENS
+    asked, granted = admitted.asked, admitted.granted
+    if asked is not None and granted is not None:
+        facts, known = asked.ask.facts, asked.model
+        hidden = known.hidden_reasoning and not call.request.no_reasoning
+        bounds = Bounds(facts.input_tokens, facts.choices * granted.x, hidden, known.known)
+        return Limits(admitted.model, asked.rates, margin, lambda: bounds)
+    request = call.request
     rates = find_rates(
         runtime.prices,
         model=request.model,
@@ -162,14 +160,18 @@ def _limits(call: Call, admitted: Admitted) -> Limits:
     )
     if rates is None:
         warn_unpriced(runtime, request.model)
-    return Limits(
-        request.model,
+    return Limits(request.model, rates, margin, lambda: _bounds(request))
+
+
+def _bounds(request: RequestFacts) -> Bounds:
+    """The bounds of a call that nothing was held for."""
+    known = tokens.facts_of(request.model, request.provider)
+    ceiling = request.output_ceiling or known.default_output or DEFAULT_OUTPUT_TOKENS
+    return Bounds(
         input_bound(request, request.model),
         ceiling * request.choices,
         known.hidden_reasoning and not request.no_reasoning,
         known.known,
-        rates,
-        margin,
     )
 
 

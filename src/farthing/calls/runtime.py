@@ -114,7 +114,7 @@ class Runtime:
             known = ledger.catalogue.budgets.get(budget.name, budget)
             if matches(dict(known.scope), tags):
                 side[known.name] = known
-        for budget in self.main.catalogue.standing(tags):
+        for budget in self.main.standing(tags):
             (here if durable is None else there).setdefault(budget.name, budget)
         return list(here.values()), list(there.values())
 
@@ -137,6 +137,7 @@ class Runtime:
         if ledger.catalogue.budgets.get(budget.name) == budget:
             return ledger.catalogue.budgets[budget.name]
         ledger.refresh(ledger.store.put_budget(budget, update=update).result())
+        self.housekeeper.start()
         return ledger.catalogue.budgets[budget.name]
 
     def close_unit(self, unit: Budget) -> None:

@@ -6,12 +6,13 @@ a plan carries the version it was made from, and is made again when that is not 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import ConfigError
 from .budget import Budget
 from .plan import Account, open_account
-from .scope import Tags, matches
+from .scope import Tags
 
 
 class Grant(NamedTuple):
@@ -68,10 +69,6 @@ class Catalogue(NamedTuple):
         until = [*ends, account.valid_until_ms] if account.valid_until_ms is not None else ends
         return account.raised(tuple(granted), min(until) if until else None)
 
-    def standing(self, tags: Tags) -> list[Budget]:
-        """The budgets that bind every call which their scope matches."""
-        return [budget for budget in self.budgets.values() if budget.standing and matches(dict(budget.scope), tags)]
-
     def with_budget(self, budget: Budget, *, update: bool) -> Catalogue:
         """
         The catalogue with this budget named in it; the same catalogue if it is there already with these terms.
@@ -79,7 +76,7 @@ class Catalogue(NamedTuple):
         Raises ConfigError if the name is taken with other terms and *update* is not set.
         """
         known = self.budgets.get(budget.name)
-        if known == budget:
+        if known is not None and known == replace(budget, standing=known.standing):
             return self
         if known is not None and not update:
             raise ConfigError(
