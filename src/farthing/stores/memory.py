@@ -266,7 +266,10 @@ class MemoryStore:
             self._put_off.popleft()
 
     def _commit(self, change: Change) -> tuple[Entry, ...]:
-        """Apply a change, and return its entries with their numbers. Every container is updated in one call into C: no exception can come between them."""
+        """
+        Apply a change, and return its entries with their numbers. Every container is updated in one call into C: no
+        exception can come between them.
+        """
         entries: dict[int, Entry] = {}
         latest: dict[str, int] = {}
         seq = self._counts["seq"]

@@ -9,6 +9,7 @@ we hold the write lock. In this process only the writer writes, through one conn
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -34,12 +35,24 @@ _UPSERT_COUNTER = (
     "DO UPDATE SET settled = excluded.settled, held = excluded.held, suspect = excluded.suspect"
 )
 _SELECT_HOLD = f"{rows.SELECT_HOLD} WHERE holds.id = ?"
+_SELECT_KNOWN = "SELECT id FROM holds WHERE id IN (SELECT value FROM json_each(?))"
 _SELECT_STATE = f"SELECT {', '.join(rows.MUTABLE)} FROM holds WHERE id = ?"
-_SELECT_LATEST_ENTRY = f"{rows.SELECT_ENTRY} WHERE entries.hold_id = ? ORDER BY entries.seq DESC LIMIT 1"
+_SELECT_LATEST_ENTRY = f"{rows.SELECT_ENTRY} WHERE entries.seq = (SELECT entry FROM holds WHERE id = ?)"
 _UPSERT_DENIAL = (
     "INSERT INTO denials (hour_ms, budget, unit, model, provider, tags, shadow, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET count = count + excluded.count"
 )
+
+
+class _Counters(dict[str, Balance]):
+    """Balances as they are known; one that is not is read when it is asked for."""
+
+    connection: sqlite3.Connection
+
+    def __missing__(self, key: str) -> Balance:
+        row = self.connection.execute(_SELECT_COUNTER, (key,)).fetchone()
+        balance = self[key] = ZERO if row is None else Balance(*row)
+        return balance
 
 
 class Books:
@@ -55,7 +68,9 @@ class Books:
         self._connection: sqlite3.Connection
         self._data_version: int | None = None
         self._next_seq = 1
-        self._balances: dict[str, Balance] = {}
+        self._balances = _Counters()
+        self.balance = self._balances.__getitem__
+        """``balance(key)``: the rules ask for it some thirty times a call."""
         self._shapes: dict[tuple[tuple[Any, ...], ...], int] = {}
         self._own: dict[str, Hold] = {}
         """Held holds that this writer wrote, as they are in the file."""
@@ -77,16 +92,9 @@ class Books:
 
     # -- what the rules read -----------------------------------------------------------------------------------------
 
-    def balance(self, key: str) -> Balance:
-        balance = self._balances.get(key)
-        if balance is None:
-            row = self._connection.execute(_SELECT_COUNTER, (key,)).fetchone()
-            balance = self._balances[key] = ZERO if row is None else Balance(*row)
-        return balance
-
     def hold(self, hold_id: str) -> Hold | None:
         hold = self._holds.get(hold_id) or self._own.get(hold_id)
-        if hold is not None:
+        if hold is not None or hold_id in self._absent:
             return hold
         if hold_id in self._unsure:
             hold = self._unsure.pop(hold_id)
@@ -99,6 +107,12 @@ class Books:
             self._absent.add(hold_id)
             return None
         return rows.hold_from_row(row)
+
+    def expect(self, hold_ids: list[str]) -> None:
+        """These ids will be asked for, and most are new: look for all of them at once."""
+        known = self._connection.execute(_SELECT_KNOWN, (json.dumps(hold_ids),)).fetchall()
+        self._absent.update(hold_ids)
+        self._absent.difference_update([hold_id for (hold_id,) in known])
 
     def entry(self, hold_id: str) -> Entry | None:
         entry = self._latest.get(hold_id)
@@ -134,7 +148,7 @@ class Books:
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """Inside a transaction: make sure that what is known is still so."""
-        self._connection = connection
+        self._connection = self._balances.connection = connection
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version == self._data_version:
             return
@@ -191,11 +205,15 @@ class Books:
         balances, ends = self._balances, self._ends
         write(_UPSERT_COUNTER, [(key, *balances[key], ends.get(key)) for key in self._touched])
         if placed:
-            new = [holds[hold_id] for hold_id in placed]
-            write(rows.INSERT_HOLD, [rows.hold_row(hold, self._shape_id(rows.shape_of(hold))) for hold in new])
+            new = [(holds[hold_id], self._latest_seq(hold_id)) for hold_id in placed]
+            shaped = [(hold, entry_seq, self._shape_id(rows.shape_of(hold))) for hold, entry_seq in new]
+            write(rows.INSERT_HOLD, [rows.hold_row(*row) for row in shaped])
         if len(holds) > len(placed):
             updated = holds.keys() - set(placed)
-            write(rows.UPDATE_HOLD, [(*rows.mutable_row(holds[hold_id]), hold_id) for hold_id in updated])
+            write(
+                rows.UPDATE_HOLD,
+                [(*rows.mutable_row(holds[hold_id]), self._latest_seq(hold_id), hold_id) for hold_id in updated],
+            )
         if self._entries:
             write(rows.INSERT_ENTRY, [rows.entry_row(entry, self._hold_of(entry)) for entry in self._entries])
         if self._denials:
@@ -247,6 +265,10 @@ class Books:
         if hold is None:
             raise LookupError(f"entry of hold {entry.hold_id!r} came without its hold")
         return hold
+
+    def _latest_seq(self, hold_id: str) -> int | None:
+        entry = self._latest.get(hold_id)
+        return None if entry is None else entry.seq
 
     def _shape_id(self, shape: tuple[tuple[Any, ...], ...]) -> int:
         known = self._shapes.get(shape)

@@ -30,17 +30,19 @@ FACTS = (
 )
 MUTABLE = ("state", "x", "deadline_ms", "changed_ms", "automatic", "outcome")
 """What becomes of a hold after it was placed; all else in its row stays."""
-_HOLD = ("id", "owner", "placed_ms", "x_want", "x_floor", *MUTABLE, "shape", "formulas", *FACTS)
+_HOLD = ("id", "owner", "placed_ms", "x_want", "x_floor", *MUTABLE, "entry", "shape", "formulas", *FACTS)
 _ENTRY = (
     *("seq", "id", "hold_id", "kind", "at_ms", "started_ms", "cost_nano", "ending", "usage_source", "suspect"),
     *("resolves_suspect", "model", "note", "overrun", "posted", *KINDS),
 )
 
 INSERT_HOLD = f"INSERT INTO holds ({', '.join(_HOLD)}) VALUES ({', '.join('?' * len(_HOLD))})"
-UPDATE_HOLD = f"UPDATE holds SET {', '.join(f'{name} = ?' for name in MUTABLE)} WHERE id = ?"
+UPDATE_HOLD = (
+    f"UPDATE holds SET {', '.join(f'{name} = ?' for name in MUTABLE)}, entry = coalesce(?, entry) WHERE id = ?"
+)
 INSERT_ENTRY = f"INSERT INTO entries ({', '.join(_ENTRY)}) VALUES ({', '.join('?' * len(_ENTRY))})"
 SELECT_HOLD = (
-    f"SELECT {', '.join(f'holds.{name}' for name in _HOLD if name != 'shape')}, shapes.body "
+    f"SELECT {', '.join(f'holds.{name}' for name in _HOLD if name not in ('entry', 'shape'))}, shapes.body "
     "FROM holds JOIN shapes ON shapes.id = holds.shape"
 )
 SELECT_ENTRY = (
@@ -65,7 +67,7 @@ def shape_of(hold: Hold) -> tuple[tuple[Any, ...], ...]:
     return tuple([(key, unit, release, ends_ms) for key, unit, _, release, ends_ms in hold.postings])
 
 
-def hold_row(hold: Hold, shape: int) -> tuple[Any, ...]:
+def hold_row(hold: Hold, entry_seq: int | None, shape: int) -> tuple[Any, ...]:
     """For ``INSERT_HOLD``."""
     facts = hold.facts
     return (
@@ -75,6 +77,7 @@ def hold_row(hold: Hold, shape: int) -> tuple[Any, ...]:
         hold.x_want,
         hold.x_floor,
         *mutable_row(hold),
+        entry_seq,
         shape,
         repr([number for posting in hold.postings for number in posting[2]]),
         facts.model,
@@ -92,7 +95,7 @@ def hold_row(hold: Hold, shape: int) -> tuple[Any, ...]:
 
 
 def mutable_row(hold: Hold) -> tuple[Any, ...]:
-    """The values of ``MUTABLE``; with the id they are for ``UPDATE_HOLD``."""
+    """The values of ``MUTABLE``; with the number of a new entry (or None) and the id they are for ``UPDATE_HOLD``."""
     outcome = None if hold.outcome is None else outcome_text(hold.outcome)
     return (hold.state, hold.x, hold.deadline_ms, hold.changed_ms, int(hold.automatic), outcome)
 
@@ -162,7 +165,7 @@ def entry_row(entry: Entry, hold: Hold) -> tuple[Any, ...]:
         entry.model,
         entry.note,
         _dump(entry.overrun) if entry.overrun else None,
-        repr(_posted(entry, hold)),
+        _posted_text(entry, hold),
         *[usage.get(kind, 0) for kind in KINDS],
     )
 
@@ -173,7 +176,7 @@ def entry_from_row(row: Sequence[Any]) -> Entry:
     suspect, resolves_suspect, model, note, overrun, posted = row[9:15]
     counts = row[15 : 15 + len(KINDS)]
     counters = _shape(row[15 + len(KINDS)])
-    numbers = json.loads(posted)
+    amounts = zip(counters, json.loads(posted), strict=True)
     return Entry(
         seq,
         hold_id if entry_id is None else entry_id,
@@ -188,25 +191,23 @@ def entry_from_row(row: Sequence[Any]) -> Entry:
         source,
         bool(suspect),
         () if overrun is None else tuple((unit, amount) for unit, amount in json.loads(overrun)),
-        tuple((counters[at][0], amount) for at, amount in zip(numbers[0::2], numbers[1::2], strict=True)),
+        tuple((counter[0], amount) for counter, amount in amounts if amount is not None),
         model,
         note,
         bool(resolves_suspect),
     )
 
 
-def _posted(entry: Entry, hold: Hold) -> list[int]:
-    """``[i, amount, …]``: an entry posts to counters of its hold, in their order."""
-    numbers: list[int] = []
-    waiting = iter(entry.posted)
-    key, amount = next(waiting, (None, 0))
-    for at, posting in enumerate(hold.postings):
-        if posting[0] == key:
-            numbers += (at, amount)
-            key, amount = next(waiting, (None, 0))
-    if key is not None:
-        raise InvariantError(f"the entry of hold {hold.id!r} posts to {key}, on which nothing was held")
-    return numbers
+def _posted_text(entry: Entry, hold: Hold) -> str:
+    """``[amount or null, …]``, one per counter of the hold: an entry posts to these, in their order."""
+    keys = [posting[0] for posting in hold.postings]
+    if [key for key, _ in entry.posted] == keys:
+        return repr([amount for _, amount in entry.posted])
+    waiting = dict(entry.posted)
+    amounts = [waiting.pop(key, None) for key in keys]
+    if waiting:
+        raise InvariantError(f"the entry of hold {hold.id!r} posts to {[*waiting]}, on which nothing was held")
+    return _dump(amounts)
 
 
 # -- budgets and denials -------------------------------------------------------------------------------------------

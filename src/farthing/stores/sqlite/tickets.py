@@ -17,6 +17,7 @@ from ...errors import StoreUnavailable
 from ...kernel.hold import Hold
 from ...kernel.ledger import NOTHING, Change, Placed, Settled
 from .books import Books
+from .patience import wake_at_last
 
 if TYPE_CHECKING:
     import asyncio
@@ -177,14 +178,12 @@ class Ticket(Generic[T]):
         self._waiter = (loop, future)
         if self.done:
             return
-        timer = loop.call_later(self._desk.patience_seconds, wake, [future])
+        wake_at_last(loop, future, self._desk.patience_seconds)
         try:
             yield from future
         except BaseException:
             self._leave()
             raise
-        finally:
-            timer.cancel()
         if not self.done:
             self._lose_patience()
 
@@ -234,7 +233,7 @@ def publish(tickets: Iterable[Ticket[Any]]) -> None:
             pass
 
 
-def wake(futures: list[asyncio.Future[None]]) -> None:
+def wake(futures: Iterable[asyncio.Future[None]]) -> None:
     """In an event loop's own thread."""
     for future in futures:
         if not future.done():

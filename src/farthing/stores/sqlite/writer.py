@@ -272,6 +272,8 @@ class Writer:
                 connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
                 books = self.books
                 books.begin(connection)
+                if PLACE in kinds:
+                    books.expect([ticket.hold_id for ticket in tickets if ticket.kind == PLACE and ticket.hold_id])
                 now_ms = books.now()
                 for ticket in tickets:
                     self._evaluate(ticket, now_ms)

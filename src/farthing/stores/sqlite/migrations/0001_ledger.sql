@@ -36,6 +36,7 @@ CREATE TABLE holds (
     changed_ms   INTEGER NOT NULL,
     automatic    INTEGER NOT NULL,
     outcome      TEXT,              -- what the call itself said: [amounts, usage, cost, ending, source, model, note]
+    entry        INTEGER,           -- its latest entry (an index on entries would cost every settle)
     shape        INTEGER NOT NULL REFERENCES shapes,
     formulas     TEXT NOT NULL,     -- [base, slope, den, …], one triple per counter of the shape
     model        TEXT,
@@ -70,7 +71,7 @@ CREATE TABLE entries (
     model        TEXT,              -- the model that answered, where it is not the one that was asked
     note         TEXT,
     overrun      TEXT,              -- [[unit, amount], …]
-    posted       TEXT NOT NULL,     -- [i, amount, …]: added to the settled amount of the i-th counter of the shape
+    posted       TEXT NOT NULL,     -- [amount or null, …]: added to the settled amount, by counter of the shape
     input        INTEGER NOT NULL,
     cached       INTEGER NOT NULL,
     cache_write  INTEGER NOT NULL,
@@ -85,7 +86,6 @@ CREATE TABLE entries (
 ) STRICT;
 
 CREATE INDEX entries_at ON entries (at_ms);
-CREATE INDEX entries_hold ON entries (hold_id);
 
 CREATE TABLE budgets (
     no     INTEGER PRIMARY KEY,
