@@ -176,6 +176,17 @@ def test_a_cut_anthropic_stream_gives_its_input_and_what_was_delivered() -> None
     assert facts.text == ("Let me think.", "I will look — 見.", "get_weather", '{"city": "Oslo"}')
 
 
+def test_a_cut_anthropic_stream_may_have_told_sums_that_are_not_final() -> None:
+    sums = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"input_tokens": 30, "output_tokens": 5}}
+    stream = recorded("anthropic_stream.sse")
+    start = stream[: stream.index(b"event: content_block_stop")]
+    meter = meter_for("anthropic_stream.sse")
+    drain(meter, [start, b"event: message_delta\ndata: " + json.dumps(sums).encode() + b"\n\n"])
+    facts = meter.facts()
+    assert (facts.usage, facts.complete, facts.text) == (None, False, ("Let me think.",))
+    assert facts.partial_input == Usage(input=30, cached=1000, cache_write=100, cache_write_1h=200)
+
+
 def test_a_figure_that_was_asked_for_and_did_not_come_is_no_end() -> None:
     ended = chunk({"content": "Hi"}) + chunk(finish="stop")
     asked, not_asked = chat_meter(strip=True), chat_meter()
@@ -275,7 +286,7 @@ def test_an_error_after_output_is_a_cut() -> None:
 
 def test_a_response_that_fails_before_its_first_item_is_an_error() -> None:
     created = recorded("openai_responses_stream.sse").split(b"\n\n")[0] + b"\n\n"
-    failed = {"id": "resp_1", "status": "failed", "usage": None, "error": {"code": "server_error"}}
+    failed = {"id": "resp_1", "status": "failed", "usage": None}
     end = (
         b"event: response.failed\ndata: "
         + json.dumps({"type": "response.failed", "response": failed}).encode()

@@ -78,6 +78,7 @@ def test_a_declared_base_url_may_have_any_usual_prefix(prefix: str) -> None:
         ("POST", ANTHROPIC, "/v1/complete", "unmetered"),
         ("POST", OPENAI, "/v1/something/new", "unmetered"),
         ("GET", OPENAI, "/v1/something/new", "unmetered"),
+        ("GET", OPENAI, "/v1/models/../realtime", "unmetered"),
         ("PATCH", OPENAI, "/v1/chat/completions", "unmetered"),
         ("POST", OPENAI, "/", "unmetered"),
         ("POST", "generativelanguage.googleapis.com", "/v1beta/models/gemini-3:generateContent", "unmetered"),
