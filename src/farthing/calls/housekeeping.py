@@ -11,11 +11,13 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import FarthingError
@@ -40,8 +42,23 @@ class Housekeeper:
         self._starting = threading.Lock()
         self._stopping = threading.Event()
         self._open_calls: dict[int, Callable[[], None]] = {}
+        self._at_exit = partial(_at_exit, weakref.ref(self))
+        self._watched: int | None = None
         _housekeepers.add(self)
-        atexit.register(_at_exit, weakref.ref(self))
+        self.watch_exit()
+
+    def watch_exit(self) -> None:
+        """
+        Be there when this process stops, before the stores that are open now: the last registered runs first. A child
+        of ``multiprocessing`` leaves without the interpreter's own exit, so there it is asked for too.
+        """
+        self._watched = os.getpid()
+        atexit.unregister(self._at_exit)
+        atexit.register(self._at_exit)
+        util = sys.modules.get("multiprocessing.util")
+        process = sys.modules.get("multiprocessing.process")
+        if util is not None and process is not None and process.parent_process() is not None:
+            util.Finalize(None, self._at_exit, exitpriority=0)
 
     def in_child(self) -> None:
         """After a fork: the parent ends its own calls, and its thread stayed with it."""
@@ -58,6 +75,8 @@ class Housekeeper:
 
     def opened(self, call_id: int, end: Callable[[], None]) -> None:
         """A stream is open: if the interpreter stops before it ends, *end* settles it."""
+        if self._watched != os.getpid():
+            self.watch_exit()
         self._open_calls[call_id] = end
 
     def ended(self, call_id: int) -> None:

@@ -95,6 +95,7 @@ class Runtime:
             return None
         ledger = Ledger(store)
         ledger.refresh(store.catalogue().result())
+        self.housekeeper.watch_exit()
         self.housekeeper.start()
         return ledger
 
