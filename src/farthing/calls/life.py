@@ -100,7 +100,13 @@ def _end_of_body(call: Call, admitted: Admitted, answered: Answered, meter: Stre
     facts = meter.facts()
     if meter.complete or facts.error:
         return (yield from _end_stream(call, admitted, answered, facts))
-    yield from _end_cut(call, admitted, facts, Broken("ended_early", "the stream ended without its last event"))
+    if facts == AnswerFacts():
+        # It came to its end in good order, and was no stream of this dialect: billed for all we know.
+        yield from _end(
+            call, admitted, Settle(endings.unknown(_limits(call, admitted), ending="unreadable", note=None))
+        )
+    else:
+        yield from _end_cut(call, admitted, facts, Broken("ended_early", "the stream ended without its last event"))
     return Finished()
 
 

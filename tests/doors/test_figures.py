@@ -1,0 +1,200 @@
+"""
+The door table, third part: requests whose figures are not obvious. Choices, hidden reasoning, thinking, tools, images,
+cache writes: what was held covers what was billed, whether the answer says so or is cut.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from typing import Any
+
+import pytest
+
+import farthing
+from farthing.testing import FakeProvider, Reply, ToolCall
+from tests.doors.clients import HI, anthropic_client, entries, openai_client
+
+pytestmark = pytest.mark.usefixtures("farthing_isolated")
+
+TOOLS: Any = [
+    {
+        "type": "function",
+        "function": {
+            "name": f"tool_{number}",
+            "description": "Looks up one fact of many kinds in a large table of facts. " * 5,
+            "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "Its name."}}},
+        },
+    }
+    for number in range(20)
+]
+
+
+def _png(width: int, height: int) -> str:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(b"\0" * (width * 3 + 1) * height)
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return base64.b64encode(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    ).decode()
+
+
+def _settles_to_the_bill(provider: FakeProvider, held: int) -> None:
+    (row,) = entries()
+    (line,) = provider.bill
+    assert dict(row.usage) == line.usage.to_dict()
+    assert row.overrun == ()
+    assert line.usage.total_tokens <= held
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_five_choices_are_held_and_paid_five_times(fake_provider: FakeProvider, stream: bool) -> None:
+    fake_provider.reply = Reply(output_tokens=10_000)
+    with openai_client(fake_provider) as client:
+        keywords: Any = {"model": "gpt-4o", "messages": HI, "n": 5, "max_tokens": 20, "stream": stream}
+        with farthing.budget(tokens=8 + 5 * 20 - 1), pytest.raises(farthing.BudgetExceeded) as denied:
+            client.chat.completions.create(**keywords)
+        assert denied.value.asked == 108
+        with farthing.budget(tokens=8 + 5 * 20) as budget:
+            answer = client.chat.completions.create(**keywords)
+            if stream:
+                list(answer)
+        assert budget.spent.tokens == fake_provider.billed_tokens == 108
+    _settles_to_the_bill(fake_provider, 108)
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_reasoning_is_part_of_the_output(fake_provider: FakeProvider, endpoint: str, stream: bool) -> None:
+    fake_provider.reply = Reply(output_tokens=90, reasoning_tokens=70)
+    with openai_client(fake_provider) as client, farthing.budget(tokens=1_000):
+        made: Any
+        if endpoint == "chat":
+            made = client.chat.completions.create(model="gpt-5", messages=HI, max_completion_tokens=100, stream=stream)
+        else:
+            made = client.responses.create(model="gpt-5", input="hi", max_output_tokens=100, stream=stream)
+        if stream:
+            list(made)
+    _settles_to_the_bill(fake_provider, 1_000)
+    (row,) = entries()
+    assert (row.tokens("output"), row.tokens("reasoning")) == (90, 70)
+    assert farthing.report().totals()["reasoning_tokens"] == 70
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+def test_a_cut_stream_of_a_model_that_reasons_is_counted_at_its_hold(
+    fake_provider: FakeProvider, endpoint: str
+) -> None:
+    fake_provider.reply = Reply(output_tokens=900, reasoning_tokens=700, cut_after_chunks=3)
+    with openai_client(fake_provider) as client, farthing.budget(tokens=2_000) as budget:
+        made: Any
+        if endpoint == "chat":
+            made = client.chat.completions.create(model="gpt-5", messages=HI, max_completion_tokens=1_000, stream=True)
+        else:
+            made = client.responses.create(model="gpt-5", input="hi", max_output_tokens=1_000, stream=True)
+        with pytest.raises(Exception, match=r"(?i)connection|peer"):
+            list(made)
+    (row,) = entries()
+    assert (row.usage_source, row.tokens("output")) == ("estimate", 1_000)
+    assert fake_provider.billed_tokens <= (budget.spent.tokens or 0)
+    assert fake_provider.billed().output == 700 + 3 + 64
+
+
+def test_thinking_is_held_and_paid(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(output_tokens=1_500, reasoning_tokens=1_200)
+    thinking: Any = {"type": "enabled", "budget_tokens": 1_024}
+    with anthropic_client(fake_provider) as client, farthing.budget(tokens=3_000) as budget:
+        answer = client.messages.create(model="claude-haiku-4-5", max_tokens=2_000, messages=HI, thinking=thinking)
+        assert [block.type for block in answer.content] == ["thinking", "text"]
+    assert budget.spent.tokens == fake_provider.billed_tokens
+    _settles_to_the_bill(fake_provider, 3_000)
+
+
+def test_the_ceiling_never_falls_under_a_thinking_budget(fake_provider: FakeProvider) -> None:
+    """Anthropic refuses max_tokens at or below budget_tokens: a clamp must stay above it, or deny."""
+    thinking: Any = {"type": "enabled", "budget_tokens": 1_024}
+    with anthropic_client(fake_provider) as client:
+        keywords: Any = {"model": "claude-haiku-4-5", "max_tokens": 4_000, "messages": HI, "thinking": thinking}
+        with farthing.budget(tokens=1_000, on_exceed="clamp"), pytest.raises(farthing.BudgetExceeded):
+            client.messages.create(**keywords)
+        assert fake_provider.posts == 0
+        with farthing.budget(tokens=2_000, on_exceed="clamp") as budget:
+            client.messages.create(**keywords)
+        assert 1_024 < fake_provider.requests[0].json["max_tokens"] < 2_000
+        assert budget.spent.tokens == fake_provider.billed_tokens
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tool_schemas_and_tool_calls_are_counted(fake_provider: FakeProvider, stream: bool) -> None:
+    fake_provider.reply = Reply(tool_calls=[ToolCall("tool_1", {"city": "x" * 400})])
+    with openai_client(fake_provider) as client:
+        with farthing.budget(tokens=1_000), pytest.raises(farthing.BudgetExceeded) as denied:
+            client.chat.completions.create(model="gpt-4o", messages=HI, tools=TOOLS, max_tokens=10)
+        assert denied.value.asked > 1_000
+        with farthing.budget(tokens=10_000) as budget:
+            made: Any = client.chat.completions.create(
+                model="gpt-4o", messages=HI, tools=TOOLS, max_tokens=300, stream=stream
+            )
+            if stream:
+                list(made)
+        assert budget.spent.tokens == fake_provider.billed_tokens
+    (row,) = entries()
+    assert row.facts.input_tokens >= fake_provider.billed().input_tokens
+    _settles_to_the_bill(fake_provider, 10_000)
+
+
+def test_a_cut_stream_of_tool_arguments_is_counted(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(tool_calls=[ToolCall("tool_1", {"city": "word " * 400})], cut_after_chunks=100)
+    with openai_client(fake_provider) as client, farthing.budget(tokens=10_000) as budget:
+        made = client.chat.completions.create(
+            model="gpt-4o", messages=HI, tools=TOOLS[:1], max_tokens=2_000, stream=True
+        )
+        with pytest.raises(Exception, match=r"(?i)connection|peer"):
+            list(made)
+    (row,) = entries()
+    assert fake_provider.billed().output > 64
+    assert row.tokens("output") >= fake_provider.billed().output
+    assert (budget.spent.tokens or 0) >= fake_provider.billed_tokens
+
+
+def test_images_are_held_by_the_providers_formula(fake_provider: FakeProvider) -> None:
+    url = f"data:image/png;base64,{_png(1024, 1024)}"
+    content: Any = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": url, "detail": "high"}}]
+    messages: Any = [{"role": "user", "content": content}]
+    with openai_client(fake_provider) as client:
+        with farthing.budget(tokens=700), pytest.raises(farthing.BudgetExceeded):
+            client.chat.completions.create(model="gpt-4o", messages=messages, max_tokens=10)
+        with farthing.budget(tokens=1_000):
+            client.chat.completions.create(model="gpt-4o", messages=messages, max_tokens=10)
+    _settles_to_the_bill(fake_provider, 1_000)
+
+
+def test_cache_writes_are_held_and_priced_at_their_own_rate(fake_provider: FakeProvider) -> None:
+    text = "A long preamble that is worth caching. " * 50
+    system: Any = [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
+    written = Reply(input_tokens=500, cache_write_tokens=450)
+    read = Reply(input_tokens=500, cached_tokens=450)
+    fake_provider.script([written, read])
+    with anthropic_client(fake_provider) as client, farthing.budget(usd=1) as budget:
+        for _ in range(2):
+            client.messages.create(model="claude-haiku-4-5", max_tokens=20, messages=HI, system=system)
+    first, second = entries()
+    assert first.cost_nano == 50 * 1_000 + 450 * 1_250 + 10 * 5_000
+    assert second.cost_nano == 50 * 1_000 + 450 * 100 + 10 * 5_000
+    assert (first.overrun, second.overrun) == ((), ())
+    assert budget.spent.tokens == fake_provider.billed_tokens
+
+
+@pytest.mark.parametrize("output_tokens", [1, 150])
+def test_a_stream_that_is_not_one_is_counted_at_its_hold(fake_provider: FakeProvider, output_tokens: int) -> None:
+    """A 200 whose body is no event stream: billed for all we know, and nothing in it can be read."""
+    fake_provider.reply = Reply(fault="garbage", output_tokens=output_tokens)
+    with openai_client(fake_provider) as client, farthing.budget(tokens=10_000) as budget:
+        list(client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=200, stream=True))
+    (row,) = entries()
+    assert (row.ending, row.usage_source) == ("unreadable", "estimate")
+    assert (budget.held.tokens, budget.spent.tokens) == (0, 208)
+    assert (budget.spent.tokens or 0) >= fake_provider.billed_tokens
