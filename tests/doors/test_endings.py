@@ -7,8 +7,8 @@ the same objects and the same exception. Each HTTP attempt leaves exactly one ro
 Pruned, because the cells are equal to one that is present:
 
 * entry points: at the transport, where farthing stands, a call is plain or a stream. ``with_options``, beta, ``parse``
-  and raw envelopes send what ``create`` sends (:mod:`.test_entry_points` shows it), so endings are crossed with ``create``
-  plain and streamed, and with the stream helpers, which read and close a stream in their own way.
+  and raw envelopes send what ``create`` sends (:mod:`.test_entry_points` shows it), so endings are crossed with
+  ``create`` plain and streamed, and with the stream helpers, which read and close a stream in their own way.
 * statuses: 400, 429, 500 and 529 stand for all errors that bill nothing, 504 and 524 for gateways that gave up.
 * helpers: only with endings that happen inside a stream.
 * a plain answer has no first event and no middle; a stream is not "cut in its body" twice.
