@@ -6,6 +6,11 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from ..calls.runtime import Runtime
 
 _MS = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -19,16 +24,33 @@ class FakeClock:
     Thread-safe. *start* is a datetime with a time zone, or milliseconds since the epoch; by default
     2026-01-01 00:00 UTC.
 
-    ::
+    Inside a ``with`` all of farthing in this process goes by it (windows, deadlines, reports), from a fresh start:
+    no budget, setting or record from before is seen. At its end everything is as it was before::
 
-        clock = FakeClock()
-        clock.advance(hours=25)
-        clock()             # 1767315600000
+        with FakeClock() as clock:
+            run_my_agent()              # uses up the budget of this day
+            clock.advance(hours=24)
+            run_my_agent()              # has a new one
     """
 
     def __init__(self, start: datetime | int = _START) -> None:
         self._lock = threading.Lock()
         self._ms = _to_ms(start)
+        self._before: list[Runtime] = []
+
+    def __enter__(self) -> Self:
+        from ..calls.default import use
+        from ..calls.runtime import Runtime
+
+        self._before.append(use(Runtime(clock=self)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        from ..calls.default import use
+
+        use(self._before.pop()).close()
 
     def __call__(self) -> int:
         with self._lock:

@@ -4,7 +4,7 @@ Fixtures for pytest, found by pytest itself once farthing is installed.
 ``fake_provider``
     A running :class:`~farthing.testing.FakeProvider`, fresh for each test.
 ``fake_clock``
-    A :class:`~farthing.testing.FakeClock`.
+    A :class:`~farthing.testing.FakeClock` that farthing goes by during the test; it isolates as well.
 ``farthing_isolated``
     No budget, configuration or record of another test is seen, and none is left behind.
 
@@ -40,18 +40,24 @@ def fake_provider() -> Iterator[FakeProvider]:
 
 
 @pytest.fixture
-def fake_clock() -> FakeClock:
-    """A clock that stands at 2026-01-01 00:00 UTC until it is moved."""
+def fake_clock() -> Iterator[FakeClock]:
+    """A clock that stands at 2026-01-01 00:00 UTC until it is moved; farthing goes by it, from a fresh start."""
     from . import FakeClock
 
-    return FakeClock()
+    with FakeClock() as clock:
+        yield clock
 
 
 @pytest.fixture
-def farthing_isolated() -> Iterator[None]:
+def farthing_isolated(request: pytest.FixtureRequest) -> Iterator[None]:
     """farthing's own state in this process is new before the test, and new again after it."""
     import farthing
 
+    if "fake_clock" in request.fixturenames:
+        # It isolates by itself; starting over within would put the machine's clock back.
+        request.getfixturevalue("fake_clock")
+        yield
+        return
     farthing.reset()
     yield
     farthing.reset()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from farthing import budget, hold, report
 from farthing.testing import FakeClock
 
 START_MS = 1_767_225_600_000
@@ -53,3 +54,18 @@ def test_loses_no_step_between_threads() -> None:
     for thread in threads:
         thread.join()
     assert clock() == 4000
+
+
+def test_farthing_goes_by_it_and_starts_afresh_inside() -> None:
+    daily = budget("daily", requests=1, per="day")
+    with FakeClock() as clock:
+        for _ in range(2):
+            with daily, hold():
+                pass
+            assert daily.remaining.requests == 0
+            clock.advance(hours=24)
+        assert [row["tags"]["day"] for row in report(group_by="day")] == ["2026-01-01", "2026-01-02"]
+        with FakeClock(0):
+            assert report().totals()["calls"] == 0
+        assert report().totals()["calls"] == 2
+    assert daily.remaining.requests == 1

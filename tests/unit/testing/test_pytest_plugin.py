@@ -25,6 +25,12 @@ def test_fake_clock_stands_at_new_year(fake_clock: FakeClock) -> None:
     assert fake_clock.now.isoformat() == "2026-01-01T00:00:00+00:00"
 
 
+def test_farthing_goes_by_the_fake_clock_whatever_else_isolates(fake_clock: FakeClock, farthing_isolated: None) -> None:
+    farthing.record(farthing.Usage(input=1))
+    (row,) = farthing.report(group_by="day")
+    assert row["tags"] == {"day": "2026-01-01"}
+
+
 @pytest.fixture
 def resets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Records farthing.reset(); checked after farthing_isolated, which a test names after it, has ended."""
