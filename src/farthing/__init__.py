@@ -12,19 +12,14 @@ program's code, a proxy and a whole fleet share::
     with budget(usd=0.50):
         client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello"}])
 
-Importing this loads the kernel and the ledger in memory; SDKs, price table, tokenisers and servers load on use.
+Importing this is cheap: each name below loads its part on first use; SDKs, price table and tokenisers even later.
 """
 
 from __future__ import annotations
 
-from . import prices, tokens
-from .calls.budgets import Amounts, BudgetHandle, budget
-from .calls.default import configure, reset
-from .calls.estimates import estimate
-from .calls.manual import ManualHold, hold, record
-from .calls.reports import Report, report
-from .calls.runtime import UnmeteredCallWarning, UnpricedModelWarning
-from .calls.tracking import track
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     BudgetExceeded,
     ConfigError,
@@ -37,9 +32,19 @@ from .errors import (
     UnmeteredCall,
     UnpricedModel,
 )
-from .kernel.decision import Decision
-from .kernel.usage import Usage
-from .sdk import UngovernedClientWarning, instrument
+
+if TYPE_CHECKING:
+    from . import prices, tokens
+    from .calls.budgets import Amounts, BudgetHandle, budget
+    from .calls.default import configure, reset
+    from .calls.estimates import estimate
+    from .calls.manual import ManualHold, hold, record
+    from .calls.reports import Report, report
+    from .calls.runtime import UnmeteredCallWarning, UnpricedModelWarning
+    from .calls.tracking import track
+    from .kernel.decision import Decision
+    from .kernel.usage import Usage
+    from .sdk.instrument import UngovernedClientWarning, instrument
 
 __version__ = "0.1.0"
 
@@ -75,3 +80,40 @@ __all__ = [
     "tokens",
     "track",
 ]
+
+_HOMES = {
+    "Amounts": "calls.budgets",
+    "BudgetHandle": "calls.budgets",
+    "Decision": "kernel.decision",
+    "ManualHold": "calls.manual",
+    "Report": "calls.reports",
+    "UngovernedClientWarning": "sdk.instrument",
+    "UnmeteredCallWarning": "calls.runtime",
+    "UnpricedModelWarning": "calls.runtime",
+    "Usage": "kernel.usage",
+    "budget": "calls.budgets",
+    "configure": "calls.default",
+    "estimate": "calls.estimates",
+    "hold": "calls.manual",
+    "instrument": "sdk.instrument",
+    "record": "calls.manual",
+    "report": "calls.reports",
+    "reset": "calls.default",
+    "track": "calls.tracking",
+}
+"""Where each public name that is not loaded at once lives."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("prices", "tokens"):
+        return import_module(f".{name}", __name__)
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .ambient import Ambient, current, enter
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _originals: list[tuple[Any, str, Any]] = []
 _lock = threading.Lock()
@@ -39,6 +41,7 @@ def follow(on: bool = True) -> None:
 
 
 def _install() -> None:
+    from concurrent.futures import ThreadPoolExecutor
     from multiprocessing.pool import ThreadPool
 
     _replace(threading.Thread, "start", _start)
