@@ -33,7 +33,7 @@ def fresh(clock: Clock) -> SQLiteStore:
 
 TestSQLiteLedger = ledger_machine(fresh).TestCase
 TestSQLiteLedger.settings = settings(
-    max_examples=400, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
