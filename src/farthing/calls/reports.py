@@ -7,24 +7,22 @@ difference as their figures, so sums are always the truth of the moment.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from ..kernel.hold import Entry
 from ..kernel.money import format_usd, nano_from_usd, usd_from_nano
 from ..kernel.scope import check_tags
-from ..kernel.window import datetime_from_ms, ms_from_datetime
+from ..kernel.window import datetime_from_ms
 from ..stores.contract import DenialKey, Store
 from .default import runtime
+from .instants import instant_ms
 
 OWN_KEYS = ("model", "provider", "budget", "day", "hour")
 """Group keys that every call has by itself; any other key is a tag."""
-_AGO = re.compile(r"(\d+)\s*([mhdw])")
-_AGO_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 _INPUT = ("input", "cached", "cache_write", "cache_write_1h", "input_audio", "cached_audio", "input_image")
 _CACHED = ("cached", "cached_audio")
 _OUTPUT = ("output", "output_audio", "output_image")
@@ -165,8 +163,8 @@ def report(
     if since is not None and here.durable is not None:
         store = here.durable.store
         here.housekeeper.flush_denials(store)
-    since_ms = None if since is None or since == "all" else _instant(since, now_ms, argument="since")
-    until_ms = None if until is None else _instant(until, now_ms, argument="until")
+    since_ms = None if since is None or since == "all" else instant_ms(since, now_ms, argument="since")
+    until_ms = None if until is None else instant_ms(until, now_ms, argument="until")
     return read_report(store, group_by=group_by, since_ms=since_ms, until_ms=until_ms, where=where)
 
 
@@ -277,21 +275,3 @@ def _cells(figures: Figures) -> list[str]:
 
 def _shown(part: str | None) -> str:
     return "—" if part is None else part
-
-
-def _instant(value: object, now_ms: int, *, argument: str) -> int:
-    if isinstance(value, datetime):
-        return ms_from_datetime(value if value.tzinfo else value.astimezone(UTC))
-    if isinstance(value, date):
-        return ms_from_datetime(datetime.combine(value, time(), UTC))
-    if isinstance(value, str):
-        if ago := _AGO.fullmatch(value.strip()):
-            return now_ms - int(ago[1]) * _AGO_MS[ago[2]]
-        try:
-            parsed = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise ValueError(
-                f"{argument}={value!r} is no instant: use a date, an ISO time or a span such as '7d'"
-            ) from error
-        return ms_from_datetime(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
-    raise ValueError(f"{argument} must be a date, a datetime or text, not {value!r}")

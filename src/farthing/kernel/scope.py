@@ -56,3 +56,9 @@ def account_key(name: str, scope: Mapping[str, str | None], window_start_ms: int
     """The identity of an account: budget name, concrete scope and window start, unambiguous for any text in them."""
     start = "" if window_start_ms is None else str(window_start_ms)
     return json.dumps([name, sorted(scope.items()), start], ensure_ascii=False, separators=(",", ":"))
+
+
+def read_account_key(key: str) -> tuple[str, dict[str, str | None], int | None]:
+    """The inverse of :func:`account_key`: budget name, concrete scope and window start."""
+    name, scope, start = json.loads(key)
+    return name, dict(scope), int(start) if start else None

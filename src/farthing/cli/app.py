@@ -1,0 +1,44 @@
+"""The commands, assembled. Nothing is loaded here but the parser: each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import budgets, demo, estimate, holds, prices, report
+from .running import EXIT_CODES
+
+app = typer.Typer(
+    name="farthing",
+    help="Hard budgets for LLM calls: held before a call leaves, settled to what it really cost.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"farthing {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def farthing(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo", epilog=EXIT_CODES)(demo.demo)
+app.command("report", epilog=EXIT_CODES)(report.report)
+app.add_typer(budgets.app, name="budgets")
+app.add_typer(holds.app, name="holds")
+app.command("estimate", epilog=EXIT_CODES)(estimate.estimate)
+app.add_typer(prices.app, name="prices")

@@ -1,0 +1,194 @@
+"""``farthing budgets``: what a ledger limits, and changing it."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated, Any
+
+import typer
+
+from ..calls.accounts import list_accounts
+from ..calls.standing import grant_more, set_budget
+from ..kernel.money import usd_from_nano
+from .amounts import names_from_texts, pairs_from_texts, usd_from_text
+from .budgets_shown import binding_text, print_budget, print_budgets
+from .ledger import JsonOption, LedgerOption, open_ledger
+from .running import EXIT_CODES, as_typed
+from .screen import console, print_json
+
+app = typer.Typer(help="What a ledger limits: list, set, raise, freeze.", no_args_is_help=True, epilog=EXIT_CODES)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The budget's name.", show_default=False)]
+
+
+@app.command("list", epilog=EXIT_CODES)
+def list_(json: JsonOption = False, ledger: LedgerOption = None) -> None:
+    """Every budget: its limit, what is spent, held and left, and when it resets."""
+    with open_ledger(ledger, as_json=json) as store:
+        found = list_accounts(store)
+    if json:
+        print_json({"budgets": [row for budget in found for row in budget.to_dicts()]})
+    elif not found:
+        console().print(
+            "No budget is in this ledger yet. Set one that binds every call:\n\n"
+            "    farthing budgets set everything --usd 5.00 --per day"
+        )
+    else:
+        print_budgets(console(), found)
+
+
+@app.command(epilog=EXIT_CODES)
+def show(name: Name, json: JsonOption = False, ledger: LedgerOption = None) -> None:
+    """One budget in full: its terms, its accounts in every unit, its grants."""
+    with open_ledger(ledger, as_json=json) as store:
+        (found,) = list_accounts(store, name)
+    if json:
+        grants = [
+            {
+                **grant._asdict(),
+                "amount": format(usd_from_nano(grant.amount), "f") if grant.unit == "usd" else grant.amount,
+                "scope": dict(grant.scope),
+            }
+            for grant in found.grants
+        ]
+        terms = {**found.budget.to_dict(), "frozen": found.frozen}
+        print_json({"terms": terms, "accounts": found.to_dicts(), "grants": grants})
+    else:
+        print_budget(console(), found)
+
+
+@app.command("set", epilog=EXIT_CODES)
+def set_(
+    name: Name,
+    usd: Annotated[str | None, typer.Option(metavar="USD", help="The limit in US dollars, such as 5.00.")] = None,
+    tokens: Annotated[int | None, typer.Option(metavar="N", help="The limit in tokens, input and output.")] = None,
+    requests: Annotated[int | None, typer.Option(metavar="N", help="The limit in calls.")] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", help="The limit of calls at once.")] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WINDOW", help='"day", "month Europe/Berlin", "rolling 60s", "request"; lifetime if none.'
+        ),
+    ] = None,
+    on_exceed: Annotated[
+        str | None, typer.Option(metavar="MODE", help="block (default), clamp, downgrade, raise or warn.")
+    ] = None,
+    downgrade: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL=CHEAPER", help="The model to take instead; may be repeated."),
+    ] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(metavar="TAG=VALUE", help="Binds only calls with this tag; may be repeated.")
+    ] = None,
+    each: Annotated[
+        list[str] | None, typer.Option(metavar="TAG", help="An account of its own for each value of this tag.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Change a budget that exists; what is not named stays as it is.")
+    ] = False,
+    json: JsonOption = False,
+    ledger: LedgerOption = None,
+) -> None:
+    """Set a standing budget: it binds every call that its scope matches, in every program on this ledger."""
+    terms: dict[str, Any] = {
+        "usd": usd_from_text(usd, option="--usd"),
+        "tokens": tokens,
+        "requests": requests,
+        "concurrency": concurrency,
+        "per": per,
+        "on_exceed": on_exceed,
+        "downgrade": pairs_from_texts(downgrade, option="--downgrade"),
+        "scope": pairs_from_texts(scope, option="--scope"),
+        "each": names_from_texts(each) or None,
+        "description": description,
+    }
+    with open_ledger(ledger, as_json=json, make=True) as store, as_typed():
+        before, now = set_budget(store, name, update=update, **terms)
+    if json:
+        print_json({"before": None if before is None else before.to_dict(), "now": now.to_dict()})
+        return
+    out = console()
+    if before is not None and before != now:
+        out.print(f"{name}: {before.terms_text()} → {now.terms_text()}", markup=False)
+    else:
+        out.print(f"{name}: {now.terms_text()}" + ("" if before is None else " (as it was)"), markup=False)
+    out.print(binding_text(now), style="dim", markup=False)
+
+
+@app.command(epilog=EXIT_CODES)
+def grant(
+    name: Name,
+    usd: Annotated[str | None, typer.Option(metavar="USD", help="How much more, in US dollars.")] = None,
+    tokens: Annotated[int | None, typer.Option(metavar="N", help="How many more tokens.")] = None,
+    requests: Annotated[int | None, typer.Option(metavar="N", help="How many more calls.")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="A date, an ISO time (UTC) or a span such as 7d; else the window."),
+    ] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(metavar="TAG=VALUE", help="Only for this account of an --each budget.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept with the grant.")] = None,
+    json: JsonOption = False,
+    ledger: LedgerOption = None,
+) -> None:
+    """Raise a budget for now: in its current window, at most until a date, signed with your user name."""
+    amount = usd_from_text(usd, option="--usd")
+    tags = pairs_from_texts(scope, option="--scope")
+    with open_ledger(ledger, as_json=json) as store, as_typed():
+        grant_more(
+            store,
+            name,
+            usd=amount,
+            tokens=tokens,
+            requests=requests,
+            until=until,
+            scope=tags,
+            reason=reason,
+            who=user_name(),
+        )
+        (found,) = list_accounts(store, name)
+    if json:
+        print_json({"budgets": found.to_dicts()})
+    else:
+        print_budgets(console(), [found])
+
+
+@app.command(epilog=EXIT_CODES)
+def freeze(name: Name, ledger: LedgerOption = None) -> None:
+    """Deny every call that this budget binds, at once and everywhere, until it is unfrozen."""
+    with open_ledger(ledger, as_json=False) as store:
+        store.freeze(name, frozen=True).result()
+    print(f"{name}: frozen; every call that it binds is denied")
+
+
+@app.command(epilog=EXIT_CODES)
+def unfreeze(name: Name, ledger: LedgerOption = None) -> None:
+    """Let calls pass a frozen budget again."""
+    with open_ledger(ledger, as_json=False) as store:
+        store.freeze(name, frozen=False).result()
+    print(f"{name}: in force again")
+
+
+@app.command(epilog=EXIT_CODES)
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    ledger: LedgerOption = None,
+) -> None:
+    """Take a budget and its grants away. What was spent stays in the ledger."""
+    with open_ledger(ledger, as_json=False) as store:
+        if not yes:
+            typer.confirm(f"Remove budget {name!r}? Calls will pass without it.", abort=True, err=True)
+        store.remove_budget(name).result()
+    print(f"{name}: removed")
+
+
+def user_name() -> str | None:
+    """Who is at the keyboard, as far as the system knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # No entry for this user id, as in many containers: a grant without a name is better than none.
+        return None

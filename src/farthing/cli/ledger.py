@@ -1,0 +1,73 @@
+"""Which ledger a command works on, and opening it for as long as the command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ConfigError
+from .running import Failure
+
+if TYPE_CHECKING:
+    from ..stores.contract import Store
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="URL|PATH",
+        envvar="FARTHING_LEDGER",
+        help="The ledger: a file, or a URL such as sqlite:////var/lib/farthing/ledger.db. Your own by default.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: integers, and USD as decimal text.")]
+
+
+def ledger_url(given: str | None) -> str:
+    """The URL of the ledger that is meant: a path means SQLite, and without either it is the user's own."""
+    from ..stores import default_url
+
+    if not given:
+        return default_url()
+    scheme, colon, _ = given.partition(":")
+    if colon and scheme.isalpha() and len(scheme) > 1 and not Path(given).exists():
+        if scheme == "memory":
+            raise ConfigError("a ledger in memory belongs to one process; name a file", key="--ledger")
+        return given
+    return f"sqlite:///{Path(given).expanduser().absolute()}"
+
+
+@contextmanager
+def open_ledger(given: str | None, *, as_json: bool, make: bool = False) -> Iterator[Store]:
+    """
+    The ledger's store; its name goes to stderr, unless the answer is JSON.
+
+    Only with *make* is a file made that is not there: a question about a ledger does not leave an empty one behind.
+    """
+    from ..stores import open_store
+
+    url = ledger_url(given)
+    path = Path(url.removeprefix("sqlite:///")).expanduser()
+    if url.startswith("sqlite:///") and not make and not path.exists():
+        raise Failure(
+            f"there is no ledger at {path} yet: it is made by the first program that runs with FARTHING_LEDGER naming "
+            "it, or by `farthing budgets set`. --ledger names another."
+        )
+    store = open_store(url, key="--ledger")
+    try:
+        if not as_json:
+            print(f"ledger {_from_home(store.name)}", file=sys.stderr)
+        yield store
+    finally:
+        store.close()
+
+
+def _from_home(path: str) -> str:
+    home = os.path.expanduser("~")
+    return f"~{path[len(home) :]}" if home != "/" and path.startswith(f"{home}{os.sep}") else path

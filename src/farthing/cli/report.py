@@ -1,0 +1,176 @@
+"""``farthing report``: where the money went."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..calls.instants import instant_ms
+from ..calls.reports import Report, read_report
+from ..kernel.money import div_half_up, nano_of_usd
+from ..kernel.window import datetime_from_ms
+from .amounts import NOTHING, names_from_texts, number_of, pairs_from_texts, usd_column
+from .ledger import JsonOption, LedgerOption, open_ledger
+from .running import as_typed
+from .screen import bar, console, print_json
+
+_EMPTY = """\
+No call is in this ledger yet. Every call that a program makes is written here once it says
+
+    from farthing import configure, instrument
+    configure(ledger={url!r})
+    client = instrument(OpenAI())
+
+[dim]or runs with[/dim] FARTHING_LEDGER={url}"""
+
+
+def report(
+    group_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY,…", help="Tags, or model, provider, budget, day, hour: a row for each. By model if not given."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="From then on: a date, an ISO time (UTC), or a span such as 7d.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Up to, but not including, then.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only calls with this; may be repeated.")
+    ] = None,
+    json: JsonOption = False,
+    ledger: LedgerOption = None,
+) -> None:
+    """Where the money went: cost, tokens, calls and denials by model, feature, day …"""
+    keys = tuple(names_from_texts(group_by)) or ("model",)
+    wanted = pairs_from_texts(where, option="--where")
+    with open_ledger(ledger, as_json=json) as store:
+        now_ms = store.now()
+        with as_typed():
+            since_ms = None if since in (None, "all") else instant_ms(since, now_ms, argument="--since")
+            until_ms = None if until is None else instant_ms(until, now_ms, argument="--until")
+            found = read_report(store, group_by=keys, since_ms=since_ms, until_ms=until_ms, where=wanted)
+        name = store.name
+    if json:
+        _print_json(found, since_ms, until_ms)
+    else:
+        _print_table(found, name, filtered=bool(wanted) or since_ms is not None or until_ms is not None)
+
+
+def _print_json(found: Report, since_ms: int | None, until_ms: int | None) -> None:
+    def instant(at_ms: int | None) -> str | None:
+        return None if at_ms is None else datetime_from_ms(at_ms).isoformat()
+
+    print_json(
+        {
+            "group_by": list(found.group_by),
+            "since": instant(since_ms),
+            "until": instant(until_ms),
+            "rows": [_plain(row) for row in found.to_dicts()],
+            "total": _plain(found.totals()),
+        }
+    )
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "usd": format(row["usd"], "f")}
+
+
+def _print_table(found: Report, ledger_name: str, *, filtered: bool) -> None:
+    out = console()
+    whole = found.totals()
+    if not len(found):
+        if filtered:
+            out.print("No call in this ledger matches. `farthing report` without --since and --where shows all of it.")
+        else:
+            out.print(_EMPTY.format(url=f"sqlite:///{ledger_name}"))
+        return
+    out.print(_table(found, out))
+    for note in _notes(whole):
+        out.print(note, style="yellow", markup=False)
+
+
+def _table(found: Report, out: Console) -> Table:
+
+    rows = found.to_dicts()
+    cells = _cells(found, rows)
+    heads = [*found.group_by, "cost", "share", "tokens", "calls"]
+    extras = [name for name in ("denied", "suspect") if found.totals()[name]]
+    # The bars take what room the figures leave; without enough of it there are none, rather than folded names.
+    natural = sum(max(len(line[index]) for line in (heads, *cells)) for index in range(len(heads)))
+    room = out.width - natural - sum(len(name) for name in extras) - 2 * (len(heads) + len(extras))
+    table = Table(box=None, pad_edge=False, padding=(0, 1), show_footer=len(rows) > 1, header_style="bold")
+    for index, head in enumerate(heads):
+        words = index < len(found.group_by)
+        table.add_column(
+            head, cells[-1][index], justify="left" if words else "right", overflow="fold", no_wrap=not words
+        )
+    for name in extras:
+        table.add_column(name, f"{found.totals()[name]:,}", justify="right", no_wrap=True, style="yellow")
+    with_bars = len(rows) > 1 and room >= 6
+    if with_bars:
+        table.add_column("", no_wrap=True)
+    most = max(1, *(nano_of_usd(row["usd"]) for row in rows))
+    for row, line in zip(rows, cells, strict=False):
+        end = [bar(out, (max(0, nano_of_usd(row["usd"])),), most, width=min(room, 24))] if with_bars else []
+        counts = [f"{row[name]:,}" if row[name] else "" for name in extras]
+        table.add_row(*map(escape, line), *counts, *end)
+    return table
+
+
+def _cells(found: Report, rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The texts of all rows, and of the total as the last."""
+    whole = found.totals()
+    total_nano = nano_of_usd(whole["usd"])
+    texts = usd_column([nano_of_usd(row["usd"]) for row in (*rows, whole)])
+    lines = []
+    for row, exact in zip((*rows, whole), texts, strict=True):
+        cost = exact
+        share = _share(nano_of_usd(row["usd"]), total_nano)
+        if row["calls"] and row["unpriced_calls"] == row["calls"]:
+            # An unknown price is never zero, not even on the screen.
+            cost, share = "unknown", NOTHING
+        elif row["unpriced_calls"]:
+            cost = f"{exact}*"
+        elif not row["calls"]:
+            cost = share = NOTHING
+        lines.append([cost, share, f"{row['tokens']:,}", f"{row['calls']:,}"])
+    names = [[_shown(part, key) for key, part in row["tags"].items()] for row in rows]
+    names.append(["total", *[""] * (len(found.group_by) - 1)])
+    lines[-1][1] = ""
+    return [[*name, *line] for name, line in zip(names, lines, strict=True)]
+
+
+def _share(part_nano: int, whole_nano: int) -> str:
+    if part_nano <= 0 or whole_nano <= 0:
+        return NOTHING
+    percent = div_half_up(100 * part_nano, whole_nano)
+    return f"{percent}%" if percent else "<1%"
+
+
+def _shown(part: str | None, key: str) -> str:
+    return f"(no {key})" if part is None else part
+
+
+def _notes(whole: dict[str, Any]) -> list[str]:
+    """What the figures leave out or assume."""
+    notes = []
+    if whole["unpriced_calls"]:
+        notes.append(
+            f"* {number_of(whole['unpriced_calls'], 'call')} without a known price, not in the cost: name the price "
+            "with farthing.prices.register(…)."
+        )
+    if whole["suspect"]:
+        notes.append(
+            f"{number_of(whole['suspect'], 'call')} counted at all that was held, for the outcome is unknown: see "
+            "`farthing holds list`."
+        )
+    if whole["shadow_denied"]:
+        notes.append(
+            f"{number_of(whole['shadow_denied'], 'call')} went out that a budget in warn mode would have denied."
+        )
+    return notes

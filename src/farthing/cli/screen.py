@@ -1,0 +1,59 @@
+"""What the terminal can show: consoles, JSON, and bars that read well without colour too."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+SPENT, HELD, SUSPECT, FREE = "█▓▒░"
+_PLAIN = {SPENT: "#", HELD: "+", SUSPECT: "?", FREE: "."}
+_STYLES = {SPENT: "green", HELD: "cyan", SUSPECT: "yellow", FREE: "bright_black"}
+_OVER = "red"
+
+
+def console() -> Console:
+    """For what people read. Made for each command: tests and pipes change what stdout is."""
+    return Console(file=sys.stdout, highlight=False)
+
+
+def print_json(answer: Any) -> None:
+    """For programs."""
+    utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    print(json.dumps(answer, indent=2, ensure_ascii=not utf8))
+
+
+def bar(console: Console, parts: tuple[int, ...], whole: int, *, width: int, style: str | None = None) -> Text:
+    """
+    How full a budget is: its spent, held and suspect parts, then what is free; all red where it is over.
+
+    *parts* are amounts of one unit, in the order of ``SPENT HELD SUSPECT``.
+    """
+    plain = not console.encoding.lower().startswith("utf")
+    colour = style or (_OVER if sum(parts) > whole else None)
+    text = Text()
+    for sign, cells in _cells(parts, whole, width):
+        text.append(
+            (_PLAIN[sign] if plain else sign) * cells, _STYLES[sign] if sign == FREE else colour or _STYLES[sign]
+        )
+    return text
+
+
+def _cells(parts: tuple[int, ...], whole: int, width: int) -> Iterator[tuple[str, int]]:
+    """How many cells each part fills. The ends of the parts are rounded, so that they never add up to more."""
+    whole = max(whole, sum(parts), 1)
+    done = before = 0
+    for sign, amount in zip((SPENT, HELD, SUSPECT), parts, strict=False):
+        done += amount
+        end = done * width // whole
+        if amount and end == before and end < width:
+            end += 1  # a little is not nothing
+        if end > before:
+            yield sign, end - before
+        before = max(before, end)
+    if before < width:
+        yield FREE, width - before
