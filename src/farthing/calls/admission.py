@@ -172,7 +172,7 @@ def _failing(
 
 def _ask(call: Call, model: str, budgets: list[Budget]) -> Asked | Decision:
     runtime = call.runtime
-    now_ms = runtime.memory_store.now()
+    now_ms = call.started_ms
     provider = call.request.provider
     rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=runtime.settings.price_as)
     if rates is None:

@@ -34,16 +34,24 @@ class Terms:
 
     @classmethod
     def of(cls, budgets: list[Budget]) -> Terms:
-        hard = tuple(budget for budget in budgets if budget.hard)
-        defaults = [budget.default_output_tokens for budget in hard if budget.default_output_tokens is not None]
-        return cls(
-            hard=hard,
-            counts_usd=next((budget for budget in budgets if budget.usd_nano is not None), None),
-            uncapped=min((budget.uncapped for budget in hard), key=UNCAPPED.index, default="inject"),
-            open_bound=min((budget.open_bound for budget in hard), key=OPEN_BOUND.index, default="overrun"),
-            min_output_tokens=max((budget.min_output_tokens for budget in hard), default=1),
-            default_output_tokens=min(defaults, default=None),
-        )
+        hard = []
+        counts_usd = default = None
+        uncapped, open_bound, least = "inject", "overrun", 1
+        for budget in budgets:
+            if budget.usd_nano is not None:
+                counts_usd = budget
+            if not budget.hard:
+                continue
+            hard.append(budget)
+            least = max(least, budget.min_output_tokens)
+            if UNCAPPED.index(budget.uncapped) < UNCAPPED.index(uncapped):
+                uncapped = budget.uncapped
+            if OPEN_BOUND.index(budget.open_bound) < OPEN_BOUND.index(open_bound):
+                open_bound = budget.open_bound
+            own = budget.default_output_tokens
+            if own is not None and (default is None or own < default):
+                default = own
+        return cls(tuple(hard), counts_usd, uncapped, open_bound, least, default)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,24 +10,22 @@ from ..calls.call import TIMEOUT_SECONDS, Call
 from ..calls.default import runtime
 from ..calls.runtime import UnmeteredCallWarning
 from ..errors import UnmeteredCall
-from ..wire.recognise import TELLING_HEADERS, Recognised, recognise
+from ..wire.recognise import Recognised, recognise
 
 
 def recognise_request(request: Any, *, sdk_client: bool) -> Recognised | None:
     """What a request is; None if farthing has nothing to do with it. Reads the request line and headers only."""
     url = request.url
-    names = frozenset([name.lower() for name, _ in request.headers.raw]) & _TELLING
+    names = tuple([name for name, _ in request.headers.raw])
     return _recognise(request.method, url.netloc, url.raw_path, names, sdk_client)
-
-
-_TELLING = frozenset(name.encode("ascii") for name in TELLING_HEADERS)
 
 
 @lru_cache(maxsize=1024)
 def _recognise(
-    method: str, netloc: bytes, raw_path: bytes, names: frozenset[bytes], sdk_client: bool
+    method: str, netloc: bytes, raw_path: bytes, names: tuple[bytes, ...], sdk_client: bool
 ) -> Recognised | None:
-    headers = {name.decode("ascii"): "" for name in names}
+    # An SDK sends the same headers in the same order, so what they tell is found once.
+    headers = {name.decode("latin-1").lower(): "" for name in names}
     host, path = netloc.decode("ascii"), raw_path.decode("ascii")
     found = recognise(method, host, path, headers=headers, sdk_client=sdk_client)
     return None if found.verdict in ("other", "free") else found

@@ -238,7 +238,9 @@ class MemoryStore:
 
     def _answer(self, answer: T, entries: tuple[Entry, ...]) -> T:
         """The answer with its entry as it was numbered, so that a repetition gets the same."""
-        return answer._replace(entry=entries[-1]) if entries and isinstance(answer, Settled) else answer
+        if entries and isinstance(answer, Settled):
+            return Settled(answer.hold, entries[-1])  # type: ignore[return-value]
+        return answer
 
     def _locked(self, run: Callable[[], T]) -> T:
         if _is_mine(self._lock):

@@ -138,8 +138,7 @@ _PATTERNS_OF_HOSTS = (
     (re.compile(r"bedrock-runtime[^.]*\.[^.]+\.amazonaws\.com"), "aws"),
     (re.compile(r"[a-z0-9-]+-aiplatform\.googleapis\.com"), "google"),
 )
-TELLING_HEADERS = ("x-stainless-lang", "anthropic-version")
-"""Headers that only the SDKs of the providers here send; their names alone tell."""
+_SDK_HEADERS = ("x-stainless-lang", "anthropic-version")
 _HOMES = frozenset({"openai", "anthropic"})
 """Providers with a dialect of their own; at any other, a dialect is spoken at that provider's prices."""
 # What may stand right before a route: a version, a gateway's name for the provider, or an Azure deployment.
@@ -171,7 +170,7 @@ def recognise(
     names = {name.lower() for name in headers} if headers else set()
     provider = _provider_of(host.lower(), known_hosts or {})
     in_care = sdk_client or provider is not None or "anthropic-version" in names
-    if not in_care and not any(name in names for name in TELLING_HEADERS):
+    if not in_care and not any(name in names for name in _SDK_HEADERS):
         return _OTHER
     if provider is None:
         provider = "anthropic" if "anthropic-version" in names else None
