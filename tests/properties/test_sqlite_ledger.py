@@ -57,7 +57,7 @@ class TakingTurns:
         return getattr((self._first, self._second)[self._turn % 2], verb)
 
 
-TestTwoStoresOnOneFile = ledger_machine(TakingTurns).TestCase  # type: ignore[arg-type]  # a store by __getattr__
+TestTwoStoresOnOneFile = ledger_machine(TakingTurns).TestCase
 TestTwoStoresOnOneFile.settings = TestSQLiteLedger.settings
 
 
