@@ -231,6 +231,7 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     }
     lines: list[Line] = []
     postings: list[Posting] = []
+    posted: set[str] = set()
     valid_until_ms: int | None = None
     for account in accounts:
         for unit, ceiling, keys in account.limits:
@@ -238,14 +239,18 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
             if formula is None:
                 raise ValueError(f"budget {account.budget.title!r} limits USD, but the call has no price")
             lines.append(_line(account, unit, keys, formula, ceiling, ask.ours))
+        until = account.valid_until_ms
+        if until is not None and (valid_until_ms is None or until < valid_until_ms):
+            valid_until_ms = until
+        if account.key in posted:
+            # Two terms for one account (a budget inside itself): both are checked, but it is held on once.
+            continue
+        posted.add(account.key)
         ends_ms = account.ends_ms
         for unit, key in account.posts:
             formula = formulas[unit]
             if formula is not None:
                 postings.append(Posting(key, unit, formula, unit == "concurrency", ends_ms))
-        until = account.valid_until_ms
-        if until is not None and (valid_until_ms is None or until < valid_until_ms):
-            valid_until_ms = until
     if len(lines) > LINES_MAX:
         raise ValueError(f"{len(lines)} budget lines match one call; at most {LINES_MAX} are supported")
     return Plan(
