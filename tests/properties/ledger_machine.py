@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -35,14 +36,16 @@ USERS = st.sampled_from([{}, {"user": "u"}, {"user": "v"}])
 UNITS = ("tokens", "usd", "requests", "concurrency")
 PRICES = st.none() | st.tuples(st.integers(0, 40), st.integers(0, 9), st.integers(1, 7))
 SMALL = st.integers(0, 30)
-MOST = {"tokens": 120, "usd": 150, "requests": 5, "concurrency": 3}
+MOST = {"tokens": 400, "usd": 300, "requests": 9, "concurrency": 4}
 
 Answer = tuple[str, Any]
 
 
 @st.composite
-def terms(draw: st.DrawFn) -> dict[str, Any]:
-    per = draw(st.sampled_from(["lifetime", "lifetime", "minute", "day", "rolling 60s", "request"]))
+def terms(
+    draw: st.DrawFn, pers: tuple[str, ...] = ("lifetime", "minute", "day", "rolling 60s", "request")
+) -> dict[str, Any]:
+    per = draw(st.sampled_from(pers))
     units = draw(st.sets(st.sampled_from(UNITS if per == "lifetime" else UNITS[:3]), min_size=1))
     mode = draw(st.sampled_from(["block", "block", "clamp", "warn", "raise"]))
     if mode == "raise" and per == "request":
@@ -53,7 +56,7 @@ def terms(draw: st.DrawFn) -> dict[str, Any]:
         "per": per,
         "each": draw(st.sampled_from([(), ("user",)])),
         "mode": mode,
-        "limits": {unit: draw(st.integers(0, MOST[unit])) for unit in UNITS if unit in units},
+        "limits": {unit: draw(st.integers(0, MOST[unit]) | st.just(MOST[unit])) for unit in UNITS if unit in units},
     }
 
 
@@ -68,7 +71,7 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
         "want": want,
         "floor": draw(st.integers(0, want)),
         "ours": draw(st.booleans()),
-        "among": draw(st.sets(st.sampled_from(NAMES))),
+        "among": draw(st.just(set(NAMES)) | st.sets(st.sampled_from(NAMES))),
         "timeout_ms": draw(st.sampled_from([1, 60_000, 2 * HOUR_MS])),
     }
 
@@ -153,7 +156,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- budgets -------------------------------------------------------------------------------------------------
 
-    @initialize(first=terms(), second=terms())
+    @initialize(first=terms(), second=terms(pers=("minute", "rolling 60s")))
     def some_budgets(self, first: dict[str, Any], second: dict[str, Any]) -> None:
         self.put_budget("a", first)
         self.put_budget("b", second)
@@ -209,6 +212,18 @@ class LedgerMachine(RuleBasedStateMachine):
     def time_passes(self, by_ms: int) -> None:
         self.clock.advance(seconds=by_ms / 1000)
 
+    @rule(short_ms=st.sampled_from([0, 1]))
+    def time_passes_until_something_ends(self, short_ms: int) -> None:
+        """To the very millisecond, or one before it."""
+        now = self.now()
+        ends = [grant.until for known in self.model.budgets.values() for grant in known.grants if grant.until]
+        ends += [end for known in self.model.budgets.values() if (end := known.end(known.start(now)))]
+        ends += [end for known in self.model.budgets.values() if (end := known.changes_at(now))]
+        ends += [row.deadline for row in self.model.rows.values() if row.state == "held"]
+        ahead = min((end for end in ends if end - short_ms > now), default=now) - short_ms - self.clock()
+        if ahead > 0:
+            self.clock.advance(seconds=ahead / 1000)
+
     @rule(by_ms=st.sampled_from([1, 5_000, 60_000, HOUR_MS - 1]))
     def the_clock_jumps_back(self, by_ms: int) -> None:
         """By less than an hour in all: the ledger's time stands still until the clock has caught up."""
@@ -218,11 +233,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # -- placing -------------------------------------------------------------------------------------------------
 
-    @rule(given=calls())
-    def place(self, given: dict[str, Any]) -> None:
-        now = self.now()
-        call = self.call(given)
-        self.place_call(call, now, now + given["timeout_ms"])
+    @rule(several=st.lists(calls(), min_size=1, max_size=4))
+    def place(self, several: list[dict[str, Any]]) -> None:
+        for given in several:
+            now = self.now()
+            self.place_call(self.call(given), now, now + given["timeout_ms"])
 
     def place_call(self, call: Call, now: int, deadline: int, *, replaces: Row | None = None) -> None:
         plan = self.plan(call, deadline, now)
@@ -262,20 +277,11 @@ class LedgerMachine(RuleBasedStateMachine):
                     assert self.model.placed_within(name, unit, call.tags, now) <= ceiling
 
     @rule(given=calls(), pick=st.integers(0, 99))
-    def replace(self, given: dict[str, Any], pick: int) -> None:
+    def replace_a_hold(self, given: dict[str, Any], pick: int) -> None:
         row = self.row(pick, "held")
         if row is not None:
             now = self.now()
             self.place_call(self.call(given), now, now + given["timeout_ms"], replaces=row)
-
-    @rule(given=calls(), pick=st.integers(0, 99))
-    def replace_what_has_ended(self, given: dict[str, Any], pick: int) -> None:
-        row = self.row(pick, "settled", "voided", "suspect")
-        if row is not None:
-            now = self.now()
-            plan = self.plan(self.call(given), now + 1_000, now)
-            with pytest.raises(HoldConflict):
-                self.store.place(plan, replaces=row.call.id).result()
 
     @rule(pick=st.integers(0, 99))
     def place_again(self, pick: int) -> None:
@@ -285,16 +291,6 @@ class LedgerMachine(RuleBasedStateMachine):
             answer = self.store.place(self.plans[row.call.id]).result()
             assert isinstance(answer, Placed)
             assert (answer.hold.id, answer.hold.x, answer.hold.state) == (row.call.id, row.x, row.state)
-
-    @rule(pick=st.integers(0, 99))
-    def place_the_same_id_with_another_body(self, pick: int) -> None:
-        row = self.row(pick)
-        if row is not None and row.call.id in self.plans:
-            plan = self.plans[row.call.id]
-            for other in (plan._replace(x_want=plan.x_want + 1), plan._replace(facts=plan.facts._replace(model="n"))):
-                with pytest.raises(HoldConflict) as caught:
-                    self.store.place(other).result()
-                assert caught.value.hold_id == row.call.id
 
     @rule(given=calls())
     def keep_a_plan_for_later(self, given: dict[str, Any]) -> None:
@@ -401,6 +397,16 @@ class LedgerMachine(RuleBasedStateMachine):
         if row is not None:
             self.say(row, "settle", *self.outcome(row, size, by))
 
+    @rule(pick=st.integers(0, 99), size=st.sampled_from(["below", "at", "above"]), by=st.integers(1, 20))
+    def settle_late(self, pick: int, size: str, by: int) -> None:
+        """After a suspicion, or after a policy has ended one: accepted, once."""
+        rows = [row for row in self.model.rows.values() if row.automatic or row.state == "suspect"]
+        if rows:
+            row = rows[pick % len(rows)]
+            outcome, said = self.outcome(row, size, by)
+            self.say(row, "settle", outcome, said)
+            self.say(row, "settle", outcome, said)
+
     @rule(pick=st.integers(0, 99))
     def void_untried(self, pick: int) -> None:
         row = self.row(pick)
@@ -414,22 +420,9 @@ class LedgerMachine(RuleBasedStateMachine):
             cost = None if row.call.price is None else 0
             self.say(row, "void", Outcome((("requests", 1),), Usage(), cost, ending="refused"), {"requests": 1})
 
-    @rule(pick=st.integers(0, 99))
-    def say_it_again(self, pick: int) -> None:
-        """I3: a repetition changes nothing and gets the same answer."""
-        row = self.row(pick, "settled", "voided")
-        if row is not None and row.verb is not None:
-            outcome = self.outcomes[row.call.id]
-            if row.verb == "settle":
-                assert outcome is not None
-                answer = self.store.settle(row.call.id, outcome).result()
-            else:
-                answer = self.store.void(row.call.id, outcome).result()
-            assert answer.hold.state == row.state
-
-    @rule(pick=st.integers(0, 99))
-    def suspect(self, pick: int) -> None:
-        row = self.row(pick)
+    @rule(pick=st.integers(0, 99), any_state=st.booleans())
+    def suspect(self, pick: int, any_state: bool) -> None:
+        row = self.row(pick, *(() if any_state else ("held",)))
         if row is not None:
             was_held = row.state == "held"
             answer = self.store.suspect(row.call.id, ending="timeout").result()
@@ -439,9 +432,13 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.model.lose(row, self.now())
             assert answer.hold.state == row.state
 
-    @rule(pick=st.integers(0, 99), policy=st.sampled_from(["settle_at_hold", "release", "keep", "relase"]))
-    def resolve(self, pick: int, policy: str) -> None:
-        row = self.row(pick)
+    @rule(
+        pick=st.integers(0, 99),
+        policy=st.sampled_from(["settle_at_hold", "settle_at_hold", "release", "release", "keep"]),
+        any_state=st.booleans(),
+    )
+    def resolve(self, pick: int, policy: str, any_state: bool) -> None:
+        row = self.row(pick, *(() if any_state else ("suspect",)))
         if row is None:
             return
         if policy not in ("settle_at_hold", "release"):
@@ -474,19 +471,29 @@ class LedgerMachine(RuleBasedStateMachine):
         results = self.store.sweep(SweepPolicy(after_ms, policy)).result()
         assert {(settled.hold.id, settled.hold.state) for settled in results} == expected
 
-    @rule()
-    def what_nobody_placed_is_not_found(self) -> None:
-        with pytest.raises(HoldNotFound) as caught:
-            self.store.settle("nobody", Outcome()).result()
-        assert caught.value.hold_id == "nobody"
+    # -- what is refused -------------------------------------------------------------------------------------------
 
-    @rule(pick=st.integers(0, 99), unit=st.sampled_from(["tokens", "usd", "requests"]))
-    def say_nonsense(self, pick: int, unit: str) -> None:
-        row = self.row(pick, "held")
+    @rule(pick=st.integers(0, 99))
+    def nonsense_changes_nothing(self, pick: int) -> None:
+        row = self.row(pick)
+        if row is not None and row.call.id in self.plans:
+            plan = self.plans[row.call.id]
+            for other in (plan._replace(x_want=plan.x_want + 1), plan._replace(facts=plan.facts._replace(model="n"))):
+                with pytest.raises(HoldConflict) as conflict:
+                    self.store.place(other).result()
+                assert conflict.value.hold_id == row.call.id
+            if row.state != "held":
+                fresh = self.plan(replace(row.call, id="new"), plan.deadline_ms, self.now())
+                with pytest.raises(HoldConflict):
+                    self.store.place(fresh, replaces=row.call.id).result()
         if row is not None:
-            for wrong in (-1, 1.0, True, None, "5"):
-                with pytest.raises(ValueError, match=unit):
+            for unit, wrong in (("tokens", -1), ("usd", 1.0), ("requests", True), ("tokens", None)):
+                with pytest.raises((ValueError, HoldConflict)) as refused:
                     self.store.settle(row.call.id, Outcome(((unit, wrong),))).result()  # type: ignore[arg-type]
+                assert unit in str(refused.value) or not (row.live or row.automatic)
+        with pytest.raises(HoldNotFound) as missing:
+            self.store.settle("nobody", Outcome()).result()
+        assert missing.value.hold_id == "nobody"
 
     # -- what always holds ---------------------------------------------------------------------------------------
 
