@@ -9,8 +9,7 @@ refuses, the durable lines are still read, so that the denial names every budget
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import BudgetExceeded, StoreUnavailable
 from ..kernel.budget import Budget
@@ -27,8 +26,7 @@ REPLANS_MAX = 100
 """How often a plan may be found stale. Each time the catalogue or a window really changed, so this is never reached."""
 
 
-@dataclass(slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The holds of one call: ``x`` output tokens per choice, on these ledgers, under this id."""
 
     id: str
@@ -37,8 +35,7 @@ class Granted:
     advisory: tuple[LineResult, ...]
 
 
-@dataclass(slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """A call that may be sent. Without budgets ``granted`` is None, and nothing was held."""
 
     model: str
@@ -111,7 +108,7 @@ def _hold_once(
     advisory: tuple[LineResult, ...] = ()
     x = ask.x_want
     if here:
-        accounts = memory.accounts(here, tags, memory.store.now())
+        accounts = _accounts(memory, ask, here, tags)
         plan = make_plan(ask, accounts, catalogue_version=memory.catalogue.version)
         placed = yield from _place(memory, plan)
         if isinstance(placed, Stale):
@@ -123,7 +120,7 @@ def _hold_once(
         advisory, x = placed.advisory, placed.hold.x
     if there and durable is not None:
         try:
-            accounts = durable.accounts(there, tags, durable.store.now())
+            accounts = _accounts(durable, ask, there, tags)
             plan = make_plan(ask, accounts, catalogue_version=durable.catalogue.version)._replace(x_most=x)
             placed = yield from _place(durable, plan)
         except BaseException as error:
@@ -148,6 +145,16 @@ def _hold_once(
     return Granted(ask.id, x, tuple(held), advisory)
 
 
+def _accounts(ledger: Ledger, ask: Ask, budgets: list[Budget], tags: dict[str, str]) -> tuple[Account, ...]:
+    """The accounts to hold on. A call that was let through without a price (``tokens_only``) is not held in USD."""
+    accounts = ledger.accounts(budgets, tags, ledger.store.now())
+    if ask.facts.price is not None:
+        return accounts
+    return tuple(
+        account._replace(limits=tuple(limit for limit in account.limits if limit[0] != "usd")) for account in accounts
+    )
+
+
 def _place(ledger: Ledger, plan: Plan) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
     placed: Placed | Denied | Stale = yield ledger.store.place(plan)
     if isinstance(placed, Stale) and placed.catalogue_version != ledger.catalogue.version:
@@ -161,7 +168,7 @@ def _failing(
     """The lines of the durable ledger that would fail too; nothing is placed."""
     if ledger is None or not budgets:
         return ()
-    plan = make_plan(ask, ledger.accounts(budgets, tags, ledger.store.now()))
+    plan = make_plan(ask, _accounts(ledger, ask, budgets, tags))
     try:
         balances = yield ledger.store.balances({key for line in plan.lines for key in line.keys})
     except StoreUnavailable as error:
