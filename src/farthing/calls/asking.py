@@ -6,7 +6,7 @@ The size of a hold comes from :func:`ask_for`, and from nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .. import tokens
 from ..errors import UnmeteredCall, UnpricedModel
@@ -20,8 +20,7 @@ from ..wire.facts import RequestFacts
 DEFAULT_OUTPUT_TOKENS = 4_096
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What the matching budgets say together: of several, the strictest."""
 
     hard: tuple[Budget, ...]
@@ -54,8 +53,7 @@ class Terms:
         return cls(tuple(hard), counts_usd, uncapped, open_bound, least, default)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """An ask, and what the rest of the call's life needs to know about how it was made."""
 
     ask: Ask

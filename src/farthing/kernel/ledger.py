@@ -21,7 +21,6 @@ from ..errors import HoldConflict, HoldNotFound, InvariantError
 from .hold import HELD, SETTLED, SUSPECT, VOIDED, Entry, Hold, Outcome, usage_difference
 from .money import COUNTER_MAX
 from .plan import Balance, LineResult, Plan, evaluate
-from .usage import KINDS
 
 SUSPECT_POLICIES = ("keep", "settle_at_hold", "release")
 
@@ -353,7 +352,6 @@ def _move(
 
 
 def _entry(hold: Hold, outcome: Outcome, *, now_ms: int, posted: dict[str, int], suspect: bool = False) -> Entry:
-    usage = outcome.usage
     return Entry(
         0,
         hold.id,
@@ -362,7 +360,7 @@ def _entry(hold: Hold, outcome: Outcome, *, now_ms: int, posted: dict[str, int],
         now_ms,
         hold.placed_ms,
         hold.facts,
-        tuple([(kind, count) for kind in KINDS if (count := getattr(usage, kind))]),
+        outcome.usage.present(),
         outcome.cost_nano,
         outcome.ending,
         outcome.usage_source,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,18 @@ class Usage:
     output_image: int = 0
 
     def __post_init__(self) -> None:
-        for kind in KINDS:
-            count = getattr(self, kind)
+        counts = _counts(self)
+        if {*map(type, counts)} != {int} or min(counts) < 0:
+            self._complain(counts)
+        if self.reasoning > self.output:
+            raise ValueError(f"usage.reasoning ({self.reasoning}) is part of usage.output ({self.output})")
+
+    def _complain(self, counts: tuple[object, ...]) -> None:
+        for kind, count in zip(KINDS, counts, strict=True):
             if type(count) is not int:
                 raise ValueError(f"usage.{kind} must be an integer, not {count!r}")
             if count < 0:
                 raise ValueError(f"usage.{kind} must not be negative, got {count}")
-        if self.reasoning > self.output:
-            raise ValueError(f"usage.reasoning ({self.reasoning}) is part of usage.output ({self.output})")
 
     @property
     def input_tokens(self) -> int:
@@ -92,7 +97,11 @@ class Usage:
 
     def to_dict(self) -> dict[str, int]:
         """The kinds that are not zero."""
-        return {kind: count for kind in KINDS if (count := getattr(self, kind))}
+        return dict(self.present())
+
+    def present(self) -> tuple[tuple[str, int], ...]:
+        """The kinds that are not zero, in order."""
+        return tuple([pair for pair in zip(KINDS, _counts(self), strict=True) if pair[1]])
 
     @classmethod
     def from_dict(cls, kinds: Mapping[str, int]) -> Usage:
@@ -102,3 +111,4 @@ class Usage:
 
 KINDS: tuple[str, ...] = tuple(field.name for field in fields(Usage))
 """The names of all kinds, in order: the fields of :class:`Usage`."""
+_counts = attrgetter(*KINDS)

@@ -35,7 +35,7 @@ def govern_transport(transport: Any, *, sdk: str | None) -> None:
 
 def _sync(inner: Callable[[Any], Any], sdk: str | None) -> Callable[[Any], Any]:
     def handle_request(request: Any) -> Any:
-        found = recognise_request(request, sdk_client=True)
+        found = recognise_request(request, sdk=sdk)
         if found is None:
             return inner(request)
         try:
@@ -50,7 +50,7 @@ def _sync(inner: Callable[[Any], Any], sdk: str | None) -> Callable[[Any], Any]:
 
 def _async(inner: Callable[[Any], Any], sdk: str | None) -> Callable[[Any], Any]:
     async def handle_async_request(request: Any) -> Any:
-        found = recognise_request(request, sdk_client=True)
+        found = recognise_request(request, sdk=sdk)
         if found is None:
             return await inner(request)
         try:

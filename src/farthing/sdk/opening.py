@@ -13,21 +13,26 @@ from ..errors import UnmeteredCall
 from ..wire.recognise import Recognised, recognise
 
 
-def recognise_request(request: Any, *, sdk_client: bool) -> Recognised | None:
-    """What a request is; None if farthing has nothing to do with it. Reads the request line and headers only."""
+def recognise_request(request: Any, *, sdk: str | None) -> Recognised | None:
+    """
+    What a request of a client in our care is; None if farthing has nothing to do with it.
+
+    *sdk* is the client's own package, which says whose dialect it speaks; where it is not known, the headers do.
+    """
     url = request.url
-    names = tuple([name for name, _ in request.headers.raw])
-    return _recognise(request.method, url.netloc, url.raw_path, names, sdk_client)
+    names = _TELLING[sdk] if sdk in _TELLING else tuple([name for name, _ in request.headers.raw])
+    return _recognise(request.method, url.netloc, url.raw_path, names)
+
+
+_TELLING = {"openai": (b"x-stainless-lang",), "anthropic": (b"x-stainless-lang", b"anthropic-version")}
+"""The headers by which each SDK's requests are known."""
 
 
 @lru_cache(maxsize=1024)
-def _recognise(
-    method: str, netloc: bytes, raw_path: bytes, names: tuple[bytes, ...], sdk_client: bool
-) -> Recognised | None:
-    # An SDK sends the same headers in the same order, so what they tell is found once.
+def _recognise(method: str, netloc: bytes, raw_path: bytes, names: tuple[bytes, ...]) -> Recognised | None:
     headers = {name.decode("latin-1").lower(): "" for name in names}
     host, path = netloc.decode("ascii"), raw_path.decode("ascii")
-    found = recognise(method, host, path, headers=headers, sdk_client=sdk_client)
+    found = recognise(method, host, path, headers=headers, sdk_client=True)
     return None if found.verdict in ("other", "free") else found
 
 

@@ -6,7 +6,6 @@ A dialect reads bytes and returns these facts; nothing here does I/O, counts tok
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ..kernel.usage import Usage
@@ -21,8 +20,7 @@ class Image(NamedTuple):
     """``low``, ``high`` or ``auto``, as the request says it (``auto`` where it says nothing)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     """
     One request, read.
 
@@ -63,8 +61,7 @@ class RequestFacts:
     """A stream that will carry a usage figure without our asking for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerFacts:
+class AnswerFacts(NamedTuple):
     """
     One answer (plain, or a stream so far), read.
 
