@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from itertools import cycle
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
@@ -197,10 +198,13 @@ def test_dollars(provider: FakeProvider, client: OpenAI, number: int) -> None:
 
 def test_plain_and_streamed_together(provider: FakeProvider, client: OpenAI) -> None:
     plain, stream = job(client), job(client, stream=True)
-    turn = iter(range(1_000))
+    turns = cycle([plain, stream])
+
+    def either() -> bool:
+        return next(turns)()
 
     with farthing.budget(tokens=25 * SIZE + SIZE - 1) as budget:
-        admitted = plain_threads(lambda: (stream if next(turn) % 2 else plain)(), 60)
+        admitted = plain_threads(either, 60)
     _exactly(provider, budget, admitted=admitted, fit=25)
 
 
@@ -217,9 +221,13 @@ def test_two_sdks_on_one_budget(provider: FakeProvider, client: OpenAI) -> None:
                 return False
             return True
 
-        turn = iter(range(1_000))
+        turns = cycle([openai_call, claude_call])
+
+        def either() -> bool:
+            return next(turns)()
+
         with farthing.budget(tokens=cap) as budget:
-            admitted = plain_threads(lambda: (openai_call if next(turn) % 2 else claude_call)(), 80)
+            admitted = plain_threads(either, 80)
     assert provider.calls == admitted
     assert budget.spent.tokens == provider.billed_tokens <= cap
     assert budget.held == NOTHING
