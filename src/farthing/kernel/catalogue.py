@@ -94,12 +94,15 @@ class Catalogue(NamedTuple):
         return Catalogue(self.version + 1, budgets, grants, self.frozen - {name})
 
     def with_grant(self, grant: Grant) -> Catalogue:
-        """Raises ConfigError for an unknown budget, or one without a limit in that unit."""
+        """Raises ConfigError for an unknown budget, or one without a limit in that unit or accounts of that scope."""
         budget = self._known(grant.budget)
         if budget.limit(grant.unit) is None:
             raise ConfigError(f"budget {grant.budget!r} has no limit in {grant.unit}", key="grant")
-        if grant.amount <= 0:
-            raise ConfigError(f"a grant raises a limit, so its amount is above 0, not {grant.amount}", key="grant")
+        if type(grant.amount) is not int or grant.amount <= 0:  # NaN would be above every limit
+            raise ConfigError(f"a grant's amount is an integer above 0, not {grant.amount!r}", key="grant")
+        for tag, value in grant.scope:
+            if tag not in budget.each and (tag, value) not in budget.scope:
+                raise ConfigError(f"budget {grant.budget!r} has no account for {tag}={value}", key="grant")
         return self._replace(version=self.version + 1, grants=(*self.grants, grant))
 
     def with_frozen(self, name: str, frozen: bool) -> Catalogue:
