@@ -128,7 +128,9 @@ def _room_for_output(result: LineResult) -> tuple[int, int]:
 def _failed_line(result: LineResult, now_ms: int) -> FailedLine:
     line, balance = result.line, result.balance
     resets_ms = _resets_ms(result, now_ms)
-    passes_then = resets_ms is not None and not line.frozen and result.asked <= line.ceiling
+    # Grants end with their window, so what fits then is what fits under the limit itself.
+    limit_then = line.budget.limit(line.unit)
+    passes_then = resets_ms is not None and not line.frozen and limit_then is not None and result.asked <= limit_then
     retry_after = (resets_ms - now_ms) / 1000 if resets_ms is not None and passes_then else None
     remaining = line.ceiling - balance.total
     return FailedLine(
@@ -172,6 +174,8 @@ def _remedy(line: Line, settled: int, suspect: int, asked: int, resets_ms: int |
     name = line.budget.title
     if line.frozen:
         return f"It is frozen: unfreeze budget {name!r} to allow calls again."
+    if not line.ceiling:
+        return f"Its limit is 0, which denies every call: raise the limit of budget {name!r} to allow some."
     if line.unit in ("tokens", "usd") and asked > line.ceiling:
         return "This call alone asks for more than the whole limit: shorten the prompt or lower its output ceiling."
     if line.unit == "concurrency":
