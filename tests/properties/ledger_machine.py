@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from farthing.errors import HoldConflict, HoldNotFound
 from farthing.kernel import ledger
@@ -94,7 +94,6 @@ class LedgerMachine(RuleBasedStateMachine):
         self.count = 0
         self.jumped_far = False
         self.last_now = 0
-        self.old_plans: list[tuple[Plan, int | None]] = []
 
     def teardown(self) -> None:
         self.store.close()
@@ -212,17 +211,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def time_passes(self, by_ms: int) -> None:
         self.clock.advance(seconds=by_ms / 1000)
 
-    @rule(short_ms=st.sampled_from([0, 1]))
-    def time_passes_until_something_ends(self, short_ms: int) -> None:
+    @rule(short_ms=st.sampled_from([0, 1]), pick=st.integers(0, 99))
+    def time_passes_until_something_ends(self, short_ms: int, pick: int) -> None:
         """To the very millisecond, or one before it."""
         now = self.now()
         ends = [grant.until for known in self.model.budgets.values() for grant in known.grants if grant.until]
         ends += [end for known in self.model.budgets.values() if (end := known.end(known.start(now)))]
         ends += [end for known in self.model.budgets.values() if (end := known.changes_at(now))]
         ends += [row.deadline for row in self.model.rows.values() if row.state == "held"]
-        ahead = min((end for end in ends if end - short_ms > now), default=now) - short_ms - self.clock()
-        if ahead > 0:
-            self.clock.advance(seconds=ahead / 1000)
+        ahead = sorted({end - short_ms for end in ends if end - short_ms > now})
+        if ahead:
+            self.clock.advance(seconds=(ahead[pick % len(ahead)] - self.clock()) / 1000)
 
     @rule(by_ms=st.sampled_from([1, 5_000, 60_000, HOUR_MS - 1]))
     def the_clock_jumps_back(self, by_ms: int) -> None:
@@ -292,21 +291,26 @@ class LedgerMachine(RuleBasedStateMachine):
             assert isinstance(answer, Placed)
             assert (answer.hold.id, answer.hold.x, answer.hold.state) == (row.call.id, row.x, row.state)
 
-    @rule(given=calls())
-    def keep_a_plan_for_later(self, given: dict[str, Any]) -> None:
+    @rule(given=calls(), short_ms=st.sampled_from([0, 1]), change=st.booleans())
+    def a_plan_grows_old(self, given: dict[str, Any], short_ms: int, change: bool) -> None:
+        """It is good until its earliest window or grant ends, and while the catalogue is the one it was made from."""
         now = self.now()
         call = self.call(given)
         ends = [end for name in call.budgets if (end := self.model.budgets[name].changes_at(now)) is not None]
-        self.old_plans.append((self.plan(call, now + HOUR_MS, now), min(ends, default=None)))
-
-    @precondition(lambda self: self.old_plans)
-    @rule()
-    def place_a_plan_that_may_be_stale(self) -> None:
-        plan, good_until = self.old_plans.pop(0)
-        now = self.now()
+        if not ends:
+            return
+        plan = self.plan(call, now + HOUR_MS, now)
+        self.clock.advance(seconds=(min(ends) - short_ms - self.clock()) / 1000)
+        if change:
+            self.freeze("a", not self.model.budgets["a"].frozen)
         version = self.store.catalogue().result().version
-        if plan.catalogue_version != version or (good_until is not None and now >= good_until):
-            assert self.store.place(plan).result() == Stale(version)
+        answer = self.store.place(plan).result()
+        if short_ms == 0 or change:
+            assert answer == Stale(version)
+        else:
+            assert not isinstance(answer, Stale)
+            if isinstance(answer, Placed):
+                assert self.store.void(call.id).result().entry is None
 
     @rule(given=calls(), size=st.sampled_from(["below", "at", "above"]), by=st.integers(1, 20))
     def record(self, given: dict[str, Any], size: str, by: int) -> None:
@@ -451,6 +455,15 @@ class LedgerMachine(RuleBasedStateMachine):
             self.store.resolve(row.call.id, policy).result()
             self.resolved(row, policy, self.now())
 
+    @rule(pick=st.integers(0, 99), policy=st.sampled_from(["settle_at_hold", "release"]))
+    def give_one_up(self, pick: int, policy: str) -> None:
+        row = self.row(pick, "held")
+        if row is not None:
+            self.store.suspect(row.call.id, ending="timeout").result()
+            self.model.lose(row, self.now())
+            self.store.resolve(row.call.id, policy).result()
+            self.resolved(row, policy, self.now())
+
     def resolved(self, row: Row, policy: str, now: int) -> None:
         if policy == "release":
             self.model.end(row, state="voided", verb=None, said={}, now=now)
@@ -507,6 +520,16 @@ class LedgerMachine(RuleBasedStateMachine):
                 continue
             assert found.get(key, ZERO) == expected.get(key, ZERO), f"counter {key}"
         assert all(amount >= 0 for balance in found.values() for amount in balance)
+
+    @invariant()
+    def ceilings_are_right(self) -> None:
+        catalogue, now = self.store.catalogue().result(), self.now()
+        for name, known in self.model.budgets.items():
+            for tags in ({}, {"user": "u"}):
+                account = catalogue.account(catalogue.budgets[name], tags, now)
+                ceilings = {unit: known.ceiling(unit, tags, now) for unit in known.limits}
+                assert {unit: account.ceiling(unit) for unit in known.limits} == ceilings
+                assert account.frozen == known.frozen
 
     @invariant()
     def the_journal_says_the_same(self) -> None:

@@ -1,0 +1,57 @@
+"""Holds and entries: the figures that they carry."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farthing.kernel.hold import HELD, Entry, Hold, usage_difference
+from farthing.kernel.plan import CallFacts, Formula, Posting
+from farthing.kernel.usage import KINDS, Usage
+
+FACTS = CallFacts(input_tokens=100, choices=3, price=Formula(10, 7, 4))
+POSTINGS = (Posting("t", "tokens", Formula(100, 3)), Posting("u", "usd", Formula(10, 7, 4)))
+HOLD = Hold("h", "o", HELD, FACTS, POSTINGS, 5, 9, 1, 0, 60_000, 0)
+
+
+def test_a_hold_amounts_to_what_its_x_costs() -> None:
+    assert HOLD.amounts == (115, 12)  # 45/4 nano-dollars round up
+    assert HOLD._replace(x=0).amounts == (100, 3)
+
+
+def test_the_estimate_is_all_that_was_held() -> None:
+    estimate = HOLD.estimate()
+    assert dict(estimate.amounts) == {"tokens": 115, "usd": 12, "requests": 1}
+    assert estimate.usage == Usage(input=100, output=15)
+    assert (estimate.cost_nano, estimate.usage_source) == (12, "estimate")
+    assert HOLD.estimate(0).usage == Usage(input=100)
+
+
+def test_the_estimate_of_an_unknown_price_is_unknown_and_not_zero() -> None:
+    estimate = HOLD._replace(facts=FACTS._replace(price=None)).estimate()
+    assert estimate.cost_nano is None
+    assert "usd" not in dict(estimate.amounts)
+
+
+@given(*[st.builds(Usage, input=st.integers(0, 9), cached=st.integers(0, 9), output=st.integers(0, 9))] * 2)
+def test_before_and_the_difference_are_now(before: Usage, now: Usage) -> None:
+    difference = dict(usage_difference(now, before.to_dict()))
+    assert 0 not in difference.values()
+    for kind in KINDS:
+        assert getattr(before, kind) + difference.get(kind, 0) == getattr(now, kind)
+
+
+def test_an_entry_sums_the_kinds_it_is_asked_for() -> None:
+    usage = (("input", 5), ("cached", 3), ("output", -2))
+    entry = Entry(1, "h", "h", "call", 0, 0, FACTS, usage, None, "ok", "provider", False, (), ())
+    assert (entry.tokens("input", "cached"), entry.tokens("output"), entry.tokens("reasoning"), entry.tokens()) == (
+        8,
+        -2,
+        0,
+        0,
+    )
+
+
+def test_ending_a_hold_by_its_own_word_keeps_all_but_its_state() -> None:
+    ended = HOLD._replace(automatic=True).ended("settled", None, 7)
+    assert ended == HOLD._replace(state="settled", changed_ms=7)
