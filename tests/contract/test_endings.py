@@ -285,7 +285,7 @@ def test_entries_are_found_by_time(store: Store, ask: Ask, clock: FakeClock) -> 
 def test_every_kind_of_usage_is_kept(store: Store, ask: Ask) -> None:
     from farthing.kernel.usage import KINDS, Usage
 
-    usage = Usage(*range(1, 8), 30, 9, 10, 11)
+    usage = Usage(**{kind: 100 + at for at, kind in enumerate(KINDS) if kind != "reasoning"}, reasoning=50)
     settled = ask(store.record(plan(store, "call", budgets=[]), outcome()._replace(usage=usage)))
     assert settled.entry is not None
     assert settled.entry.usage == tuple((kind, getattr(usage, kind)) for kind in KINDS)

@@ -58,6 +58,7 @@ class Reader:
                 with self._gate:
                     self._read(ticket)
             publish([ticket])
+            del ticket
         with self._gate:
             self._disconnect()
 

@@ -103,14 +103,21 @@ class Ticket(Generic[T]):
         self._waiter: _Waiter | None = None
 
     def result(self) -> T:
-        if not self.done:
-            self._wait()
-        return self._take()
+        try:
+            if not self.done:
+                self._wait()
+            return self._take()
+        finally:
+            # The traceback of an error keeps its frames: with the ticket in them, that would be a cycle.
+            del self
 
     def __await__(self) -> Generator[Any, None, T]:
-        if not self.done:
-            yield from self._wait_in_loop()
-        return self._take()
+        try:
+            if not self.done:
+                yield from self._wait_in_loop()
+            return self._take()
+        finally:
+            del self
 
     def __del__(self) -> None:
         # A signal may come between the verb and the wait, and a finaliser may only enqueue. The writer looks at it.
@@ -144,13 +151,17 @@ class Ticket(Generic[T]):
     def fail(self, error: BaseException) -> None:
         self.answer = None
         self.change = NOTHING
-        self.error = error
+        # The writer's frames say nothing to who asked, and would keep the whole group alive.
+        self.error = error.with_traceback(None)
 
     def _take(self) -> T:
         self._collected = True
-        if self.error is not None:
-            raise self.error
-        return self.answer  # type: ignore[return-value]  # set before done
+        try:
+            if self.error is not None:
+                raise self.error
+            return self.answer  # type: ignore[return-value]  # set before done
+        finally:
+            del self
 
     def _wait(self) -> None:
         if self._cannot_wait():

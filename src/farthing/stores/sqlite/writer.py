@@ -171,6 +171,8 @@ class Writer:
                 # Whatever happens, the thread lives: without it every budget of this process would be closed.
                 _log.exception("the writer of ledger %s went on after an error of its own", self.name)
             self._busy_since = None
+            # Tickets that nobody else holds go now, not at the next group: their finalisers may have something to say.
+            del items
         self._finish()
 
     def _take_group(self) -> list[Any]:
