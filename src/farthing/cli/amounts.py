@@ -39,15 +39,15 @@ def names_from_texts(texts: Iterable[str] | None) -> list[str]:
     return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
 
 
-def usd_column(amounts_nano: Sequence[int | None]) -> list[str]:
+def usd_column(amounts_nano: Sequence[int | None], *, most_digits: int = 6) -> list[str]:
     """
-    Amounts of one column with equally many decimals, so that they can be compared at a glance; at most six, and fewer
-    where dollars matter more. What would be rounded to nothing says so.
+    Amounts of one column with equally many decimals, so that they can be compared at a glance; at most *most_digits*,
+    and fewer where dollars matter more. What would be rounded to nothing says so.
     """
     known = [amount for amount in amounts_nano if amount is not None]
     digits = max((len(format_usd(amount).partition(".")[2]) for amount in known), default=2)
     largest = max((abs(amount) for amount in known), default=0)
-    digits = min(digits, 2 if largest >= 100 * NANO_PER_USD else 4 if largest >= NANO_PER_USD else 6)
+    digits = min(digits, most_digits, 2 if largest >= 100 * NANO_PER_USD else 4 if largest >= NANO_PER_USD else 6)
     return [NOTHING if amount is None else _rounded(amount, digits) for amount in amounts_nano]
 
 

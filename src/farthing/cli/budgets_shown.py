@@ -12,7 +12,7 @@ from ..calls.accounts import AccountFigures, BudgetFigures, UnitFigures
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Grant
 from ..kernel.window import datetime_from_ms
-from .amounts import NOTHING, usd_text, when_text
+from .amounts import NOTHING, usd_column, usd_text, when_text
 from .screen import HELD, SPENT, SUSPECT, bar
 
 _UNIT_WIDTH = 13

@@ -1,2 +1,90 @@
-def demo() -> None:
-    """Show."""
+"""``farthing demo``: what a newcomer sees first. Offline, a few seconds, nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Annotated
+
+import typer
+
+from ..ledger import JsonOption
+from ..running import Failure
+from ..screen import console, print_json
+
+LATENCY_SECONDS, QUICK_LATENCY_SECONDS = 1.0, 0.3
+QUICK_CALLS = 50
+
+
+def demo(
+    calls: Annotated[
+        int, typer.Option(metavar="N", min=10, max=1000, help="How many calls the burst has, all at once.")
+    ] = 200,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer calls, faster answers.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """See budgets hold, beside the usual check-then-record: a burst, streams, a kill -9. Offline, in seconds."""
+    # Here, not above: the fake provider and its HTTP parser are nothing that `farthing --help` should wait for.
+    from . import picture
+    from .killing import kill_and_go_on
+    from .scenes import NANO_A_CALL, burst, stage, streams, with_sdk
+
+    calls = min(calls, QUICK_CALLS) if quick else calls
+    few = max(10, calls // 5)
+    latency_seconds = QUICK_LATENCY_SECONDS if quick else LATENCY_SECONDS
+    out = console()
+    out.quiet = json
+    with _own_runtime(), ExitStack() as stack:
+        with out.status("Starting a pretend provider …"):
+            on = stack.enter_context(stage())
+        picture.print_opening(out, on)
+        picture.print_scene(out, 1, f"{calls} calls at the same moment", picture.WHY_BURST)
+        with picture.Bars(out, limit_nano=calls * NANO_A_CALL, most_nano=calls * on.call_nano) as bars:
+            rows = burst(on, calls, latency_seconds, bars.naive, bars.ours)
+        if with_sdk():
+            picture.print_scene(out, 2, f"{few} streams, all opened before any is read", picture.WHY_STREAMS)
+            with out.status("Streaming …"):
+                streamed = streams(on, few)
+            picture.print_bars(out, streamed)
+            rows += streamed
+        in_flight = max(4, few // 5)
+        picture.print_scene(
+            out, 3 if with_sdk() else 2, f"kill -9 with {in_flight} calls in flight, then a restart", picture.WHY_KILL
+        )
+        with out.status("Starting a process, and killing it …"):
+            killed = kill_and_go_on(on, in_flight, few)
+        picture.print_killed(out, killed)
+        rows += killed.rows
+    picture.print_table(out, rows)
+    if json:
+        print_json(
+            {
+                "sdk": picture.sdk_text(),
+                "rows": [row.to_dict() for row in rows],
+                "killed": {
+                    "in_flight": killed.in_flight,
+                    "billed_nano": killed.billed_nano,
+                    "suspect_nano": killed.suspect_nano,
+                },
+            }
+        )
+    broken = [row for row in rows if row.way == "farthing" and (row.over_nano or row.denied_with_room)]
+    if broken or killed.suspect_nano != killed.billed_nano:
+        raise Failure("a budget was not kept: this is a bug of ours; please report it with the table above")
+    picture.print_next(out)
+
+
+@contextmanager
+def _own_runtime() -> Iterator[None]:
+    """Settings and ledgers of the demo's own: it neither reads nor writes what this user has configured."""
+    from ...calls.default import use
+    from ...calls.runtime import Runtime
+    from ...calls.settings import Settings
+
+    mine = Runtime(Settings())
+    before = use(mine)
+    try:
+        yield
+    finally:
+        use(before)
+        mine.close()
