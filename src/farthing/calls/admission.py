@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-from ..errors import BudgetExceeded, StoreUnavailable
+from ..errors import BudgetExceeded, HoldConflict, HoldNotFound, StoreUnavailable
 from ..kernel.budget import Budget
 from ..kernel.decision import Decision, denial, refusal
 from ..kernel.ledger import Denied, Placed, Stale
 from ..kernel.plan import Account, Ask, LineResult, Plan, evaluate, make_plan
 from ..stores.contract import Ticket
+from .ambient import Ambient
 from .asking import Asked, Terms, ask_for, find_rates
 from .call import Call
 from .ledgers import Ledger
@@ -64,16 +65,18 @@ def admit(call: Call) -> Generator[Ticket[Any], Any, Admitted]:
     if inherited is not None:
         raise BudgetExceeded(_inherited(inherited))
     model = call.request.model
-    tries = 0
-    while True:
+    for tries in range(REPLANS_MAX):
         tags = call.scope_tags(model)
+        versions = _versions(runtime)
         here, there = runtime.budgets(call.ambient, tags)
         if not here and not there:
             return Admitted(model, None, None)
         asked = _ask(call, model, [*here, *there])
         if isinstance(asked, Decision):
             raise _denied(call, model, asked)
-        answer = yield from hold(runtime, asked.ask, here, there, tags, tries=tries)
+        answer = yield from _hold_once(runtime, _numbered(asked.ask, tries), here, there, tags, versions)
+        if isinstance(answer, Stale):
+            continue
         if isinstance(answer, Granted):
             _say_advisory(call, model, answer.advisory)
             return Admitted(model, asked, answer)
@@ -82,67 +85,122 @@ def admit(call: Call) -> Generator[Ticket[Any], Any, Admitted]:
             raise _denied(call, model, denial(answer, now_ms=runtime.memory_store.now()))
         log.info("downgrade: %s → %s for call %s (%s)", model, cheaper, call.id, answer[0].line.budget.title)
         model = cheaper
-        tries += REPLANS_MAX
+    raise _restless(runtime)
 
 
 def hold(
-    runtime: Runtime, ask: Ask, here: list[Budget], there: list[Budget], tags: dict[str, str], *, tries: int = 0
+    runtime: Runtime, ask: Ask, ambient: Ambient, tags: dict[str, str]
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...]]:
-    """Hold on both ledgers or on neither: what was granted, or all lines that failed."""
-    for again in range(REPLANS_MAX):
-        # An id names one plan for ever, and memory may have placed (and voided) an earlier one.
-        ask = ask._replace(id=_numbered(ask.id, tries + again))
-        answer = yield from _hold_once(runtime, ask, here, there, tags)
+    """Hold an ask that depends on no budget's terms, on both ledgers or on neither: the grant, or all that failed."""
+    for tries in range(REPLANS_MAX):
+        # Looked up each time: a plan is stale because a budget was changed, and the old terms must not be held on.
+        versions = _versions(runtime)
+        here, there = runtime.budgets(ambient, tags)
+        answer = yield from _hold_once(runtime, _numbered(ask, tries), here, there, tags, versions)
         if not isinstance(answer, Stale):
             return answer
-    raise StoreUnavailable(
+    raise _restless(runtime)
+
+
+def _versions(runtime: Runtime) -> tuple[int, int]:
+    """
+    Of the two catalogues. Asked before their budgets are: if another call learns of a change while this one is planned,
+    its plan is stale, and never a new version with old terms.
+    """
+    durable = runtime.durable
+    return runtime.memory.catalogue.version, -1 if durable is None else durable.catalogue.version
+
+
+def _restless(runtime: Runtime) -> StoreUnavailable:
+    return StoreUnavailable(
         runtime.main.store.name, f"its budgets changed {REPLANS_MAX} times while one call was planned"
     )
 
 
 def _hold_once(
-    runtime: Runtime, ask: Ask, here: list[Budget], there: list[Budget], tags: dict[str, str]
+    runtime: Runtime,
+    ask: Ask,
+    here: list[Budget],
+    there: list[Budget],
+    tags: dict[str, str],
+    versions: tuple[int, int],
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
-    memory, durable = runtime.memory, runtime.durable
+    """Whatever is raised in it, the exception of a signal too: then nothing stays held."""
     held: list[tuple[Ledger, tuple[Account, ...]]] = []
+    try:
+        answer = yield from _hold_each(runtime, ask, here, there, tags, versions, held)
+    except BaseException as error:
+        _give_back(held, ask.id)
+        if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow" or not there:
+            raise
+        log.error("%s; the call goes out without a durable hold (on_store_failure='allow')", error)
+        # A new id: nobody knows what became of the durable hold, and its id is not to be used again.
+        other = ask._replace(id=f"{ask.id}m")
+        return (
+            (yield from _hold_once(runtime, other, here, [], tags, versions))
+            if here
+            else Granted(other.id, ask.x_want, (), ())
+        )
+    if not isinstance(answer, Granted):
+        _give_back(held, ask.id)
+    return answer
+
+
+def _hold_each(
+    runtime: Runtime,
+    ask: Ask,
+    here: list[Budget],
+    there: list[Budget],
+    tags: dict[str, str],
+    versions: tuple[int, int],
+    held: list[tuple[Ledger, tuple[Account, ...]]],
+) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
+    """Hold on memory, then on the durable ledger. *held* says at any time what would have to be given back."""
+    memory, durable = runtime.memory, runtime.durable
     advisory: tuple[LineResult, ...] = ()
     x = ask.x_want
     if here:
         accounts = _accounts(memory, ask, here, tags)
-        plan = make_plan(ask, accounts, catalogue_version=memory.catalogue.version)
-        placed = yield from _place(memory, plan)
-        if isinstance(placed, Stale):
-            return placed
-        if isinstance(placed, Denied):
-            others = yield from _failing(durable, ask, there, tags)
-            return placed.failed + others
+        plan = make_plan(ask, accounts, catalogue_version=versions[0])
+        # Before it is placed: memory holds at once, and an exception may come between the hold and its answer.
         held.append((memory, accounts))
+        placed = yield from _place(memory, plan)
+        if not isinstance(placed, Placed):
+            held.clear()
+            if isinstance(placed, Stale):
+                return placed
+            return placed.failed + (yield from _failing(durable, ask, there, tags))
         advisory, x = placed.advisory, placed.hold.x
     if there and durable is not None:
-        try:
-            accounts = _accounts(durable, ask, there, tags)
-            plan = make_plan(ask, accounts, catalogue_version=durable.catalogue.version)._replace(x_most=x)
-            placed = yield from _place(durable, plan)
-        except BaseException as error:
-            if here:
-                yield memory.store.void(ask.id)
-            if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow":
-                raise
-            log.error("%s; the call goes out without a durable hold (on_store_failure='allow')", error)
-            return (
-                (yield from _hold_once(runtime, ask._replace(id=f"{ask.id}m"), here, [], tags))
-                if here
-                else Granted(ask.id, x, (), ())
-            )
+        accounts = _accounts(durable, ask, there, tags)
+        plan = make_plan(ask, accounts, catalogue_version=versions[1])._replace(x_most=x)
+        # A durable store takes a hold back by itself if its answer was not waited for.
+        placed = yield from _place(durable, plan)
         if not isinstance(placed, Placed):
-            if here:
-                yield memory.store.void(ask.id)
             return placed if isinstance(placed, Stale) else placed.failed
-        if here and placed.hold.x < x:
-            yield memory.store.resize(ask.id, x=placed.hold.x)
         held.append((durable, accounts))
+        if here and placed.hold.x < x:
+            yield from _shrink(memory, ask.id, placed.hold.x)
         advisory, x = advisory + placed.advisory, placed.hold.x
     return Granted(ask.id, x, tuple(held), advisory)
+
+
+def _give_back(held: list[tuple[Ledger, tuple[Account, ...]]], hold_id: str) -> None:
+    """Void what no call will use. Not waited for: its caller may be on the way out."""
+    for ledger, _ in held:
+        try:
+            ledger.store.void(hold_id)
+        except (HoldNotFound, StoreUnavailable) as error:
+            # The exception came before the hold was placed, or in the middle of it: then memory voids it afterwards.
+            log.debug("hold %s was not given back: %s", hold_id, error)
+
+
+def _shrink(memory: Ledger, hold_id: str, x: int) -> Generator[Ticket[Any], Any, None]:
+    try:
+        yield memory.store.resize(hold_id, x=x)
+    except HoldConflict:
+        # The machine slept past the hold's deadline: it is suspect by now, and counts as it is until the call settles.
+        log.debug("hold %s could not shrink: it is past its deadline", hold_id)
 
 
 def _accounts(ledger: Ledger, ask: Ask, budgets: list[Budget], tags: dict[str, str]) -> tuple[Account, ...]:
@@ -182,9 +240,7 @@ def _ask(call: Call, model: str, budgets: list[Budget]) -> Asked | Decision:
     now_ms = call.started_ms
     provider = call.request.provider
     rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=runtime.settings.price_as)
-    if rates is None:
-        warn_unpriced(runtime, model)
-    return ask_for(
+    asked = ask_for(
         call.request,
         Terms.of(budgets),
         call_id=call.id,
@@ -196,6 +252,10 @@ def _ask(call: Call, model: str, budgets: list[Budget]) -> Asked | Decision:
         unpriced=runtime.settings.unpriced,
         url=str(call.url) if call.request.open_reasons else "",
     )
+    if rates is None:
+        # Only now: a call that the policy refuses is not one whose tokens are counted.
+        warn_unpriced(runtime, model)
+    return asked
 
 
 def warn_unpriced(runtime: Runtime, model: str) -> None:
@@ -263,6 +323,6 @@ def _inherited(budget: Budget) -> Decision:
     return refusal(budget=budget.title, remedy=remedy)
 
 
-def _numbered(call_id: str, number: int) -> str:
-    base = call_id.partition(".")[0]
-    return base if number == 0 else f"{base}.{number}"
+def _numbered(ask: Ask, number: int) -> Ask:
+    """An id names one plan for ever, and memory may have placed (and voided) an earlier one of this call."""
+    return ask if number == 0 else ask._replace(id=f"{ask.id}.{number}")

@@ -32,6 +32,8 @@ class Call:
     id: str = ""
     started_ms: int = 0
     tags: Tags = field(default_factory=dict)
+    ended: bool = False
+    """Its ending has been given to the ledgers: nothing else may be said about it."""
 
     def __post_init__(self) -> None:
         self.id = self.id or self.runtime.new_id()

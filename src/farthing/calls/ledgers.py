@@ -41,9 +41,11 @@ class Ledger:
     def accounts(self, budgets: Iterable[Budget], tags: Tags, now_ms: int) -> tuple[Account, ...]:
         """The account of each budget that a call with these tags falls into now."""
         found = []
+        # Taken before the catalogue is looked at: an account of an old one then lands where nobody looks any more.
+        prepared = self._accounts
         for budget in budgets:
             key = (budget.name, tuple(tags.get(name) for name in budget.each))
-            account = self._accounts.get(key)
+            account = prepared.get(key)
             if (
                 account is None
                 or account.budget is not budget
@@ -51,8 +53,8 @@ class Ledger:
                 or (account.starts_ms is not None and now_ms < account.starts_ms)
             ):
                 account = self.catalogue.account(budget, tags, now_ms)
-                if len(self._accounts) >= ACCOUNTS_MAX:
-                    self._accounts = {}
-                self._accounts[key] = account
+                if len(prepared) >= ACCOUNTS_MAX:
+                    prepared.clear()
+                prepared[key] = account
             found.append(account)
         return tuple(found)

@@ -7,7 +7,8 @@ happens: every way out of it settles, voids or marks as suspect what it holds.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from .. import tokens
@@ -22,7 +23,7 @@ from .admission import Admitted, admit, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, find_rates, input_bound
 from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle, Void
-from .runtime import log
+from .runtime import UnpricedModelWarning, log
 from .steps import Answered, Broken, Finished, Life, NotSent, ReadAll, Relay, Send
 
 Ended = Generator[Ticket[Any], Any, Finished]
@@ -86,7 +87,7 @@ def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
         if out:
             yield Relay(out, finished)
     except BaseException as error:
-        if finished is None:
+        if not call.ended:
             broken = error if isinstance(error, Broken) else Broken("interrupted")
             yield from _end_cut(call, admitted, meter.facts(), broken)
         if isinstance(error, Broken):
@@ -156,25 +157,29 @@ def _limits(call: Call, admitted: Admitted) -> Limits:
         hidden = known.hidden_reasoning and not call.request.no_reasoning
         bounds = Bounds(facts.input_tokens, facts.choices * granted.x, hidden, known.known)
         return Limits(admitted.model, asked.rates, margin, lambda: bounds)
-    request = call.request
+    request, model = call.request, admitted.model
     rates = find_rates(
         runtime.prices,
-        model=request.model,
+        model=model,
         provider=request.provider,
         at_ms=call.started_ms,
         price_as=runtime.settings.price_as,
     )
     if rates is None:
-        warn_unpriced(runtime, request.model)
-    return Limits(request.model, rates, margin, lambda: _bounds(request))
+        try:
+            warn_unpriced(runtime, model)
+        except UnpricedModelWarning:
+            # Warnings are errors here. It is in the log; what was paid for is settled, and belongs to its caller.
+            pass
+    return Limits(model, rates, margin, lambda: _bounds(request, model))
 
 
-def _bounds(request: RequestFacts) -> Bounds:
+def _bounds(request: RequestFacts, model: str) -> Bounds:
     """The bounds of a call that nothing was held for."""
-    known = tokens.facts_of(request.model, request.provider)
+    known = tokens.facts_of(model, request.provider)
     ceiling = request.output_ceiling or known.default_output or DEFAULT_OUTPUT_TOKENS
     return Bounds(
-        input_bound(request, request.model),
+        input_bound(request, model),
         ceiling * request.choices,
         known.hidden_reasoning and not request.no_reasoning,
         known.known,
@@ -182,32 +187,53 @@ def _bounds(request: RequestFacts) -> Bounds:
 
 
 def _end(call: Call, admitted: Admitted, ending: Ending) -> Generator[Ticket[Any], Any, None]:
-    """Write the ending on every ledger: where something was held it is ended, elsewhere it is recorded."""
-    runtime = call.runtime
-    granted = admitted.granted
-    held = {ledger for ledger, _ in granted.held} if granted is not None else set()
-    others = [ledger for ledger in (runtime.memory, runtime.durable) if ledger is not None and ledger not in held]
-    if others:
-        outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
-        plan = Plan(call.id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
-        for ledger in others:
-            ticket = ledger.store.record(plan, outcome)
-            if ledger is runtime.memory:
-                yield ticket
-    if granted is None:
+    """
+    Write the ending on every ledger: where something was held it is ended, elsewhere it is recorded.
+
+    Once: a call that is called away while it ends (a cancelled task, a signal) has said its word already, and a second
+    one would contradict it.
+    """
+    if call.ended:
         return
-    for ledger, _ in granted.held:
+    words = iter(_last_words(call, admitted, ending))
+    call.ended = True
+    for say, waits in words:
         try:
-            match ending:
-                case Settle(outcome):
-                    yield ledger.store.settle(granted.id, outcome)
-                case Void(outcome):
-                    yield ledger.store.void(granted.id, outcome)
-                case Lost(name, note):
-                    yield ledger.store.suspect(granted.id, ending=name, note=note)
+            ticket = say()
+            if waits:
+                yield ticket
         except StoreUnavailable as error:
             # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
-            log.error("call %s could not be settled: %s; what it held stays counted", granted.id, error)
+            log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
+        except BaseException:
+            # What was given is carried out. So is the rest, and nobody waits for it.
+            for other, _ in words:
+                other()
+            raise
+
+
+def _last_words(call: Call, admitted: Admitted, ending: Ending) -> list[tuple[Callable[[], Ticket[Any]], bool]]:
+    """What to say to each ledger, in order, and whether to wait for its answer."""
+    runtime = call.runtime
+    granted = admitted.granted
+    held = [ledger for ledger, _ in granted.held] if granted is not None else []
+    hold_id = call.id if granted is None else granted.id
+    words: list[tuple[Callable[[], Ticket[Any]], bool]] = []
+    for ledger in (runtime.memory, runtime.durable):
+        if ledger is not None and ledger not in held:
+            outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
+            plan = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
+            words.append((partial(ledger.store.record, plan, outcome), ledger is runtime.memory))
+    for ledger in held:
+        store = ledger.store
+        match ending:
+            case Settle(outcome):
+                words.append((partial(store.settle, hold_id, outcome), True))
+            case Void(outcome):
+                words.append((partial(store.void, hold_id, outcome), True))
+            case Lost(name, note):
+                words.append((partial(store.suspect, hold_id, ending=name, note=note), True))
+    return words
 
 
 def _assumed(call: Call, admitted: Admitted, lost: Lost) -> Outcome:
@@ -219,11 +245,12 @@ def _facts(call: Call, admitted: Admitted, outcome: Outcome) -> CallFacts:
         return admitted.asked.ask.facts
     request = call.request
     return CallFacts(
-        model=request.model,
+        model=admitted.model,
         provider=request.provider,
         dialect=request.dialect,
         tags=tuple(call.tags.items()),
         choices=request.choices,
+        asked_model=None if admitted.model == request.model else request.model,
     )
 
 
@@ -237,7 +264,14 @@ def _crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Deci
             if account.budget.on_exceed != "raise":
                 continue
             for unit, ceiling, keys in account.limits:
-                balances: dict[str, Balance] = yield ledger.store.balances(keys)
+                try:
+                    balances: dict[str, Balance] = yield ledger.store.balances(keys)
+                except StoreUnavailable as error:
+                    # The answer is paid for and belongs to its caller; the budget refuses the next call anyway.
+                    log.error(
+                        "call %s: whether it crossed budget %r is unknown: %s", call.id, account.budget.title, error
+                    )
+                    continue
                 spent = tuple(balances[key] for key in keys)
                 if sum(balance.settled for balance in spent) > ceiling:
                     crossed.append(LineResult(_crossed_line(account, unit, keys, ceiling), spent, 0))
@@ -290,4 +324,8 @@ class _Heartbeat:
             return
         self._next_ms = now_ms + self._every_ms
         for ledger, _ in self._granted.held:
-            yield ledger.store.extend(self._granted.id, deadline_ms=self._call.deadline_ms(now_ms))
+            try:
+                yield ledger.store.extend(self._granted.id, deadline_ms=self._call.deadline_ms(now_ms))
+            except StoreUnavailable as error:
+                # The stream belongs to its caller. Past its deadline the hold is suspect, and still counted.
+                log.error("call %s could not be shown to be alive: %s", self._call.id, error)

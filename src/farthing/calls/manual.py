@@ -107,7 +107,7 @@ class ManualHold:
         self._facts = facts
         now_ms = here.memory_store.now()
         ask = Ask(self.id, facts, 0, 0, False, now_ms + HOLD_MS)
-        answer = yield from place_hold(here, ask, memory, durable, tags)
+        answer = yield from place_hold(here, ask, ambient, tags)
         if not isinstance(answer, Granted):
             decision = denial(answer, now_ms=now_ms)
             here.count_denial(
@@ -136,7 +136,9 @@ class ManualHold:
             if ledger is None:
                 continue
             if ledger not in held:
-                ledger.store.record(Plan(self.id, self._facts, (), (), 0, 0, here.memory_store.now()), outcome).result()
+                ledger.store.record(
+                    Plan(self._granted.id, self._facts, (), (), 0, 0, here.memory_store.now()), outcome
+                ).result()
             elif void:
                 ledger.store.void(self._granted.id, outcome).result()
             else:
