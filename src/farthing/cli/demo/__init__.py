@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ...kernel.money import usd_from_nano
 from ..ledger import JsonOption
 from ..running import Failure
 from ..screen import console, print_json
@@ -30,7 +31,7 @@ def demo(
     from .scenes import NANO_A_CALL, burst, stage, streams, with_sdk
 
     calls = min(calls, QUICK_CALLS) if quick else calls
-    few = max(10, calls // 5)
+    few = max(20, calls // 5)
     latency_seconds = QUICK_LATENCY_SECONDS if quick else LATENCY_SECONDS
     out = console()
     out.quiet = json
@@ -59,13 +60,10 @@ def demo(
     if json:
         print_json(
             {
-                "sdk": picture.sdk_text(),
+                "client": picture.client_text(),
+                "call_usd": format(usd_from_nano(on.call_nano), "f"),
                 "rows": [row.to_dict() for row in rows],
-                "killed": {
-                    "in_flight": killed.in_flight,
-                    "billed_nano": killed.billed_nano,
-                    "suspect_nano": killed.suspect_nano,
-                },
+                "killed": killed.to_dict(),
             }
         )
     broken = [row for row in rows if row.way == "farthing" and (row.over_nano or row.denied_with_room)]

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...calls.budgets import budget
 from ...calls.default import configure
 from ...kernel.money import nano_of_usd, usd_from_nano
 from ...testing import Reply
+from ..running import Failure
 from .callers import OUTPUT_TOKENS
 from .counters import CheckThenRecord, Tally
 from .scenes import NANO_A_CALL, Row, Stage
@@ -35,6 +37,11 @@ class Killed:
     """What the ledger still counts for them."""
     rows: list[Row]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON, without the rows: USD as decimal strings."""
+        amounts = {"billed_usd": self.billed_nano, "suspect_usd": self.suspect_nano}
+        return {"in_flight": self.in_flight, **{name: format(usd_from_nano(of), "f") for name, of in amounts.items()}}
+
 
 def kill_and_go_on(on: Stage, in_flight: int, calls: int) -> Killed:
     """
@@ -49,7 +56,7 @@ def kill_and_go_on(on: Stage, in_flight: int, calls: int) -> Killed:
         waiting = Reply(output_tokens=OUTPUT_TOKENS, pause_after_chunks=0)
         on.naive.start_over(waiting)
         on.ours.start_over(waiting)
-        with _victim(_orders(on, ledger, limit_nano, in_flight)) as victim:
+        with _victim(_orders(on, ledger, limit_nano, in_flight), Path(directory, "last-words")) as victim:
             for side in (on.naive, on.ours):
                 side.provider.wait_in_flight(in_flight, timeout=_PATIENCE_SECONDS)
             victim.kill()
@@ -85,13 +92,17 @@ def _orders(on: Stage, ledger: str, limit_nano: int, in_flight: int) -> Orders:
 
 
 @contextmanager
-def _victim(orders: Orders) -> Iterator[subprocess.Popen[bytes]]:
-    """The process; it is gone when this ends, whatever happens."""
+def _victim(orders: Orders, last_words: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process; it is gone when this ends, whatever happens. Raises Failure if its calls never arrive."""
     command = [sys.executable, "-m", "farthing.cli.demo.victim", json.dumps(orders._asdict())]
     silent = subprocess.DEVNULL
-    victim = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent)  # noqa: S603 - ourselves, again
+    with last_words.open("wb") as stderr:
+        victim = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=stderr)  # noqa: S603 - ourselves, again
     try:
         yield victim
+    except TimeoutError as error:
+        said = last_words.read_text("utf-8", errors="replace").strip().splitlines()
+        raise Failure(f"the process that was to be killed made no calls ({said[-1] if said else error})") from error
     finally:
         victim.kill()
         victim.wait()

@@ -37,6 +37,7 @@ Put it around your own client:
 Then see where the money goes: farthing report. The tutorial: docs/tutorial.md"""
 _INDENT = 3
 _LABEL_WIDTH = 22
+_AMOUNT_WIDTH = 17
 _MARK = "│"
 
 
@@ -51,7 +52,7 @@ class Bars:
         self._limit_nano = limit_nano
         self._most_nano = max(most_nano, 1)
         self._figures: dict[str, tuple[int, int, int] | None] = {NAIVE: None, OURS: None}
-        self._width = max(20, min(44, out.width - _LABEL_WIDTH - 14))
+        self._width = max(20, min(44, out.width - _LABEL_WIDTH - _AMOUNT_WIDTH))
         self._mark = limit_nano * self._width // self._most_nano
         self._out = out
         self._live = Live(console=out, refresh_per_second=12, get_renderable=self._render)
@@ -107,7 +108,7 @@ class Bars:
         return text
 
 
-def sdk_text() -> str:
+def client_text() -> str:
     """What makes the calls."""
     version = sdk_version()
     return f"openai {version}" if version else "http.client"
@@ -147,9 +148,10 @@ def print_bars(out: Console, rows: list[Row], suspect_nano: int = 0) -> None:
 def print_killed(out: Console, killed: Killed) -> None:
     """What the ledger knew after the kill, and what followed."""
     print_bars(out, killed.rows, killed.suspect_nano)
+    billed, suspect = usd_text(killed.billed_nano), usd_text(killed.suspect_nano)
     said = (
-        f"{SUSPECT} The provider billed {usd_text(killed.billed_nano)} for {number_of(killed.in_flight, 'answer')} that "
-        f"nobody was there to hear. After the kill the ledger still counts {usd_text(killed.suspect_nano)} for them."
+        f"{SUSPECT} The provider billed {billed} for {number_of(killed.in_flight, 'answer')} that nobody was there to "
+        f"hear. After the kill the ledger still counts {suspect} for them."
     )
     out.print(Padding(Text(said), (0, 0, 0, _INDENT)))
 
