@@ -277,13 +277,14 @@ class Writer:
                 if PLACE in kinds:
                     books.expect([ticket.hold_id for ticket in tickets if ticket.kind == PLACE and ticket.hold_id])
                 now_ms = books.now()
-                for ticket in tickets:
-                    self._evaluate(ticket, now_ms)
+                unsaid = [ticket for ticket in tickets if self._evaluate(ticket, now_ms)]
                 if books.changed():
                     self._rows += books.write()
                 connection.execute("COMMIT")
                 books.committed()
                 self.looked_at = time.monotonic()
+                for ticket in unsaid:
+                    _log.error("what a call said at its end could not be carried out", exc_info=ticket.error)
             except BaseException:
                 if connection.in_transaction:
                     connection.rollback()
@@ -292,34 +293,30 @@ class Writer:
                 if writing:
                     self._lock.release()
 
-    def _evaluate(self, ticket: Ticket[Any], now_ms: int) -> None:
+    def _evaluate(self, ticket: Ticket[Any], now_ms: int) -> bool:
+        """Carry out one command in the group's books. True if it failed, and its caller has gone on already."""
         if ticket.abandoned and ticket.kind != END:
-            return
+            return False
         ticket.error = None
         try:
             answer, change = ticket.run(self.books, now_ms)  # type: ignore[call-arg, arg-type]  # not a READ
         except sqlite3.Error:
             raise
         except (FarthingError, ValueError) as error:
-            self._answer_with(ticket, error)
-            return
+            ticket.fail(error)
+            return ticket.collected
         except Exception as error:  # noqa: BLE001
             # A fault of ours in one command is that command's answer: nothing of it is in the books.
             _log.exception("a command on ledger %s failed in an unforeseen way", self.name)
-            self._answer_with(ticket, error)
-            return
+            ticket.fail(error)
+            return False
         ticket.change = change
         if change is not NOTHING:
             entries = self.books.apply(change)
             if entries and isinstance(answer, Settled):
                 answer = Settled(answer.hold, entries[-1])
         ticket.answer = answer
-
-    def _answer_with(self, ticket: Ticket[Any], error: Exception) -> None:
-        if ticket.collected:
-            # The end of a call, answered early while the file was not to be written.
-            _log.error("what a call said at its end could not be carried out", exc_info=error)
-        ticket.fail(error)
+        return False
 
     def _checkpoint(self) -> None:
         """Move the log into the file, while no group waits for it. Under the lock nobody writes, so it gets through."""

@@ -1,0 +1,301 @@
+"""A locked file, a full disk, a command that cannot be written: what fails, what is kept, who is told."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from farthing.errors import FarthingError, StoreUnavailable
+from farthing.kernel.budget import make_budget
+from farthing.kernel.ledger import Placed, Settled
+from farthing.kernel.plan import ZERO, Balance
+from farthing.stores.sqlite import SQLiteStore
+from farthing.stores.sqlite.connection import connect as open_connection
+from farthing.stores.sqlite.files import FileLock
+from tests.contract.calls import outcome, plan
+from tests.contract.test_holds import total
+
+from .test_tickets import wait_until
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """Another process (an open file of its own) is writing, and does not end."""
+    lock = FileLock(path.with_name(f"{path.name}-lock"))
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+        lock.drop()
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """A program that does not know our lock has the file for itself."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+def place(store: SQLiteStore, call: str) -> Placed:
+    placed = store.place(plan(store, call)).result()
+    assert isinstance(placed, Placed)
+    return placed
+
+
+def tokens(store: SQLiteStore) -> Balance:
+    return total(store, lambda ticket: ticket.result())
+
+
+def responds(store: SQLiteStore) -> None:
+    wait_until(lambda: store._at_work().why_not_wait() is None)
+
+
+def test_opening_a_locked_file(path: Path) -> None:
+    with lock_file(path), pytest.raises(StoreUnavailable, match="locked") as caught:
+        SQLiteStore(path, patience_seconds=0.1)
+    assert caught.value.store == str(path)
+    SQLiteStore(path, patience_seconds=0.1).close()
+
+
+@pytest.mark.parametrize("locked", [lock_file, exclusive])
+def test_a_locked_file_refuses_holds_keeps_ends_and_says_so(
+    store: SQLiteStore, path: Path, locked: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = place(store, "ended").hold
+    plans = [plan(store, f"call-{number}") for number in range(3)]
+    with locked(path):  # type: ignore[operator]
+        assert store.settle("ended", outcome()).result() == Settled(held, None)
+        for planned in plans:
+            with pytest.raises(StoreUnavailable):
+                store.place(planned).result()
+        with pytest.raises(StoreUnavailable):
+            store.put_budget(make_budget("b2", tokens=1)).result()
+    responds(store)
+    assert tokens(store) in (Balance(120), Balance(0, 150))  # the end may still wait for its next try
+    wait_until(lambda: tokens(store) == Balance(120))
+    assert [entry.id for entry in store.entries().result()] == ["ended"]
+    assert store.holds().result() == ()
+    assert isinstance(store.place(plan(store, "next")).result(), Placed)
+
+
+def fill(store: SQLiteStore) -> None:
+    """The disk is full: SQLite may use no page more than it has."""
+    connection = store._at_work()._connected()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def stay_full(monkeypatch: pytest.MonkeyPatch, store: SQLiteStore) -> None:
+    """Also for connections that are opened later."""
+    from farthing.stores.sqlite import writer
+
+    connect = open_connection
+
+    def full(file: str, *, busy_seconds: float) -> sqlite3.Connection:
+        connection = connect(file, busy_seconds=busy_seconds)
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        return connection
+
+    monkeypatch.setattr(writer, "connect", full)
+    fill(store)
+
+
+def test_a_disk_that_fills_at_settle(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = [place(store, f"call-{number}").hold for number in range(4)]
+    budgets = [make_budget(f"big-{number}", tokens=1, description="x" * 3_000) for number in range(20)]
+    big = outcome(note="y" * 5_000)
+    stay_full(monkeypatch, store)
+    with pytest.raises(StoreUnavailable, match="full"):
+        any(store.put_budget(budget).result() is None for budget in budgets)
+    known = store.catalogue().result()
+
+    # The calls are over and paid: their ends are accepted, in order, also those that would fit.
+    for hold in held:
+        assert store.settle(hold.id, big).result() == Settled(hold, None)
+    assert store.void("call-0").result() == Settled(held[0], None)
+    assert caplog.text.count("the ends of calls are kept in memory") == 1
+
+    # No hold is admitted on balances that the file does not have.
+    with pytest.raises(StoreUnavailable, match=r"\d ended calls wait"):
+        store.place(plan(store, "new")).result()
+    assert tokens(store) == Balance(0, 600)
+    assert store.entries().result() == []
+
+    monkeypatch.undo()
+    store._at_work()._disconnect_safely()
+    wait_until(lambda: tokens(store) == Balance(480))
+    assert [entry.note for entry in store.entries().result()] == [big.note] * 4
+    assert "can be written again" in caplog.text
+    # The void that came after its hold's settle is a conflict, and somebody must know.
+    assert store.catalogue().result() == known
+    assert caplog.text.count("what a call said at its end could not be carried out") == 1
+    assert isinstance(store.place(plan(store, "new", budgets=["b"])).result(), Placed)
+
+
+def test_a_disk_that_is_full_until_the_end(store: SQLiteStore, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        other = SQLiteStore(path, patience_seconds=0.2)
+        place(other, "call")
+        stay_full(monkeypatch, other)
+        other.settle("call", outcome(note="y" * 200_000)).result()
+        other.close()
+    assert "1 calls will be shown as suspect" in caplog.text
+    (settled,) = store.sweep().result()
+    assert (settled.hold.id, settled.hold.state) == ("call", "suspect")
+    # Its truth may still come.
+    store.settle("call", outcome()).result()
+    assert tokens(store) == Balance(120)
+
+
+FULL_DISK = """
+import resource, sys, logging
+from farthing.stores.sqlite import SQLiteStore
+from farthing.errors import StoreUnavailable
+from tests.contract.calls import plan, outcome
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+logging.disable()
+store = SQLiteStore(sys.argv[1], patience_seconds=1)
+admitted = []
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+try:
+    for number in range(10_000):
+        store.place(plan(store, f"call-{number}")).result()
+        admitted.append(number)
+except StoreUnavailable as error:
+    refused = str(error)
+for number in admitted:
+    store.settle(f"call-{number}", outcome()).result()
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+while store.holds().result():
+    pass
+print(len(admitted), len(store.entries().result()), refused)
+store.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_file_that_cannot_grow(store: SQLiteStore, path: Path) -> None:
+    """The same with the operating system's own refusal: nothing is lost once there is room again."""
+    store.put_budget(make_budget("b", tokens=10**9), update=True).result()
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    admitted, entries, refused = done.stdout.strip().split(" ", 2)
+    assert 0 < int(admitted) < 10_000
+    assert entries == admitted
+    assert str(path) in refused
+    assert tokens(store) == Balance(120 * int(admitted))
+
+
+def test_what_cannot_be_written_fails_alone(store: SQLiteStore, caplog: pytest.LogCaptureFixture) -> None:
+    place(store, "call")
+    store._at_work()._gate.acquire()
+    good, bad = plan(store, "good"), plan(store, "bad", tags={"run": "\ud800"})
+    too_much = bad._replace(id="too much", x_want=2**70, lines=())
+    admitted, refused, settled = store.place(good), store.place(too_much), store.settle("call", outcome())
+    store._at_work()._gate.release()
+    assert isinstance(admitted.result(), Placed)
+    with pytest.raises(FarthingError):
+        refused.result()
+    settled.result()
+    assert [hold.id for hold in store.holds().result()] == ["good"]
+    assert tokens(store) == Balance(120, 150)
+
+
+def test_text_that_is_no_text_is_kept_or_refused_but_breaks_nothing(store: SQLiteStore) -> None:
+    bad = plan(store, "bad", tags={"run": "\ud800"})
+    assert isinstance(store.place(bad).result(), Placed)
+    assert store.holds().result()[0].facts == bad.facts
+    with pytest.raises(FarthingError, match="cannot be written"):
+        store.suspect("bad", ending="timeout", note="\ud800").result()
+    store.void("bad").result()
+    assert store.holds().result() == ()
+
+
+def test_a_fault_of_ours_is_the_answer_of_that_command(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: object, **more: object) -> None:
+        raise KeyError("a bug")
+
+    planned = plan(store, "call")
+    with monkeypatch.context() as patch:
+        patch.setattr("farthing.stores.sqlite.store.ledger.place", broken)
+        with pytest.raises(KeyError, match="a bug"):
+            store.place(planned).result()
+    assert "unforeseen" in caplog.text
+    assert isinstance(store.place(planned).result(), Placed)
+
+
+def test_a_commit_that_fails_answers_all_and_changes_nothing(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = store._at_work()
+
+    def broken() -> int:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    planned = plan(store, "call")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.books, "write", broken)
+        with pytest.raises(StoreUnavailable, match="disk I/O error"):
+            store.place(planned).result()
+    assert tokens(store) == ZERO
+    assert isinstance(store.place(planned).result(), Placed)
+
+
+def test_a_wrong_clock_is_said_once_and_not_followed(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from farthing.testing import FakeClock
+
+    right, wrong = FakeClock(), FakeClock()
+    wrong.advance(hours=2)
+    ahead = SQLiteStore(path, clock=wrong)
+    ahead.put_budget(make_budget("b", tokens=1_000)).result()
+    store = SQLiteStore(path, clock=right)
+    store.put_budget(make_budget("b2", tokens=1_000)).result()
+    assert store.now() == right()
+    store.put_budget(make_budget("b3", tokens=1_000)).result()
+    assert caplog.text.count("ahead of this machine's clock") == 1
+    ahead.close()
+    store.close()
+
+
+def test_last_seen_time_survives_a_restart(path: Path) -> None:
+    from farthing.testing import FakeClock
+
+    clock = FakeClock()
+    store = SQLiteStore(path, clock=clock)
+    clock.advance(minutes=30)
+    store.put_budget(make_budget("b", tokens=1_000)).result()
+    seen = store.now()
+    store.close()
+    clock.jump_back(minutes=30)
+    store = SQLiteStore(path, clock=clock)
+    store.balances([]).result()
+    assert store.now() == seen
+    store.close()
+
+
+def test_the_log_is_moved_into_the_file(store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farthing.stores.sqlite.writer.CHECKPOINT_ROWS", 50)
+    before = path.stat().st_size
+    for number in range(30):
+        store.record(plan(store, f"call-{number}", budgets=[]), outcome(note="z" * 1_000)).result()
+    wait_until(lambda: path.stat().st_size > before)
