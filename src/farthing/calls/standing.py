@@ -27,6 +27,10 @@ class Set(NamedTuple):
     before: Budget | None
     now: Budget
 
+    def changes(self) -> list[str]:
+        """What differs, term by term, as people write it: ``usd 5 → 8``; nothing for a new budget."""
+        return [] if self.before is None else _differences(self.before, self.now)
+
 
 def set_budget(store: Store, name: str, *, update: bool = False, **terms: Any) -> Set:
     """
@@ -43,9 +47,10 @@ def set_budget(store: Store, name: str, *, update: bool = False, **terms: Any) -
             given.pop("downgrade", None)
     budget = replace(make_budget(name, **given), standing=before is None or before.standing)
     if before is not None and not update and before != budget:
+        differences = "; ".join(_differences(before, budget))
         raise ConfigError(
-            f"budget {name!r} exists with other terms ({before.terms_text()}, on_exceed={before.on_exceed}); "
-            "give --update to change it for everyone who uses it, or grant more for a while",
+            f"budget {name!r} exists with other terms ({differences}); pass update to change it for everyone who uses "
+            "it, or grant more for a while",
             key="budget",
         )
     after = store.put_budget(budget, update=update).result()
@@ -97,6 +102,23 @@ def grant_more(
     for grant in grants:
         store.grant(grant).result()
     return grants
+
+
+def _differences(before: Budget, now: Budget) -> list[str]:
+    old, new = _terms_of(before), _terms_of(now)
+    return [
+        f"{term} {_written(old.get(term))} → {_written(new.get(term))}"
+        for term in dict.fromkeys((*old, *new))
+        if old.get(term) != new.get(term)
+    ]
+
+
+def _written(value: object) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={of}" for name, of in value.items())
+    if isinstance(value, list):
+        return ",".join(value)
+    return "none" if value is None else str(value)
 
 
 def _terms_of(budget: Budget) -> dict[str, Any]:

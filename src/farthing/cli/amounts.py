@@ -66,9 +66,9 @@ def usd_text(amount_nano: int) -> str:
 
 
 def per_million(usd: Decimal) -> str:
-    """A rate as price lists write it: at least cents."""
-    digits = f"{usd.normalize():f}".partition(".")[2]
-    return f"${usd:.{max(2, len(digits))}f}"
+    """A rate as price lists write it: at least cents, at most millionths (a few are prices an hour, divided)."""
+    whole, _, digits = f"{usd:.6f}".partition(".")
+    return f"${whole}.{digits.rstrip('0'):0<2}"
 
 
 def number_of(count: int, thing: str) -> str:

@@ -104,16 +104,14 @@ def set_(
         "description": description,
     }
     with open_ledger(ledger, as_json=json, make=True) as store, as_typed():
-        before, now = set_budget(store, name, update=update, **terms)
+        done = set_budget(store, name, update=update, **terms)
     if json:
-        print_json({"before": None if before is None else before.to_dict(), "now": now.to_dict()})
+        print_json({"before": None if done.before is None else done.before.to_dict(), "now": done.now.to_dict()})
         return
     out = console()
-    if before is not None and before != now:
-        out.print(f"{name}: {before.terms_text()} → {now.terms_text()}", markup=False)
-    else:
-        out.print(f"{name}: {now.terms_text()}" + ("" if before is None else " (as it was)"), markup=False)
-    out.print(binding_text(now), style="dim", markup=False)
+    changed = "" if done.before is None else f" ({'; '.join(done.changes()) or 'as it was'})"
+    out.print(f"{name}: {done.now.terms_text()}{changed}", markup=False)
+    out.print(binding_text(done.now), style="dim", markup=False)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -179,6 +177,7 @@ def remove(
 ) -> None:
     """Take a budget and its grants away. What was spent stays in the ledger."""
     with open_ledger(ledger, as_json=False) as store:
+        list_accounts(store, name)  # asks nobody about a budget that is not there
         if not yes:
             typer.confirm(f"Remove budget {name!r}? Calls will pass without it.", abort=True, err=True)
         store.remove_budget(name).result()
