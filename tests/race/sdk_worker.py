@@ -18,7 +18,7 @@ farthing.prices.explain("gpt-4o")
 farthing.tokens.count("hi", "gpt-4o")
 
 
-def main(pipe: Connection[Any, Any], ledger: str, url: str, cap: int, threads: int, calls: int) -> None:
+def main(pipe: Connection[Any, Any], ledger: str, url: str, limits: dict[str, Any], threads: int, calls: int) -> None:
     """Makes the calls; the ledger is closed by the end of the process, as a user's program would leave it."""
     farthing.configure(ledger=ledger)
     admitted: list[int] = []
@@ -31,7 +31,7 @@ def main(pipe: Connection[Any, Any], ledger: str, url: str, cap: int, threads: i
                 continue
             admitted.append(1)
 
-    with openai_client(url) as client, farthing.budget("shared", tokens=cap):
+    with openai_client(url) as client, farthing.budget("shared", **limits):
         pipe.send("ready")
         pipe.recv()
         workers = [threading.Thread(target=run) for _ in range(threads)]

@@ -4,9 +4,7 @@ Several processes on one ledger file, with the real SDKs; and what is left of a 
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,60 +14,12 @@ from farthing.calls.default import runtime
 from farthing.kernel.hold import Entry
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, openai_client
-from tests.race import sdk_worker
+from tests.race.workers import workers
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
 SIZE = 18
 """What each call of the worker costs: 8 tokens in, 10 out."""
-
-# A process each, all from a server that has read the packages once and done nothing else: importing both SDKs takes
-# seconds, and no test here is about that.
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([sdk_worker.__name__])
-
-
-class Worker:
-    """A process that stands ready, and goes when it is told to."""
-
-    def __init__(self, ledger: str, provider: FakeProvider, cap: int, threads: int, calls: int) -> None:
-        self.pipe, theirs = _processes.Pipe()
-        given = (theirs, ledger, provider.openai_url, cap, threads, calls)
-        self.process = _processes.Process(target=sdk_worker.main, args=given)
-        self.process.start()
-        theirs.close()
-
-    def ready(self) -> None:
-        assert self.pipe.recv() == "ready"
-
-    def go(self) -> None:
-        self.pipe.send("go")
-
-    def kill(self) -> None:
-        """SIGKILL: nothing of its own runs any more."""
-        self.process.kill()
-        self.process.join(10)
-
-    def admitted(self) -> int:
-        """How many calls it was allowed, once it has ended well."""
-        number = self.pipe.recv()
-        self.process.join(30)
-        assert self.process.exitcode == 0
-        return int(number)
-
-
-@contextmanager
-def workers(number: int, ledger: str, provider: FakeProvider, *terms: int) -> Iterator[list[Worker]]:
-    """So many of them, each with this cap, threads and calls a thread."""
-    started = [Worker(ledger, provider, *terms) for _ in range(number)]
-    try:
-        for worker in started:
-            worker.ready()
-        yield started
-    finally:
-        for worker in started:
-            worker.kill()
-            worker.pipe.close()
 
 
 def rows() -> list[Entry]:
@@ -101,7 +51,7 @@ def ledger(tmp_path: Path) -> str:
 @pytest.mark.parametrize("fit", [1, 50, 137])
 def test_four_processes_spend_one_budget(provider: FakeProvider, ledger: str, fit: int) -> None:
     cap = fit * SIZE + SIZE - 1
-    with workers(4, ledger, provider, cap, 10, 5) as started:
+    with workers(4, ledger, provider, {"tokens": cap}, 10, 5) as started:
         for worker in started:
             worker.go()
         total = sum(worker.admitted() for worker in started)
@@ -116,7 +66,7 @@ def test_four_processes_spend_one_budget(provider: FakeProvider, ledger: str, fi
 
 
 def test_after_a_clean_stop_nothing_is_suspect(provider: FakeProvider, ledger: str) -> None:
-    with workers(1, ledger, provider, 10_000, 10, 5) as (worker,):
+    with workers(1, ledger, provider, {"tokens": 10_000}, 10, 5) as (worker,):
         worker.go()
         assert worker.admitted() == 50
     farthing.configure(ledger=ledger)
@@ -134,7 +84,7 @@ def test_killed_with_fifty_calls_in_flight(provider: FakeProvider, ledger: str) 
     cap = 75 * SIZE
     provider.script([Reply(output_tokens=10)] * 20)
     provider.reply = Reply(output_tokens=10, pause_after_chunks=0)
-    with workers(1, ledger, provider, cap, 50, 21) as (worker,):
+    with workers(1, ledger, provider, {"tokens": cap}, 50, 21) as (worker,):
         worker.go()
         provider.wait_in_flight(50)
         worker.kill()
@@ -149,7 +99,7 @@ def test_killed_with_fifty_calls_in_flight(provider: FakeProvider, ledger: str) 
     assert (budget.spent.tokens, budget.held.tokens, budget.suspect.tokens) == (20 * SIZE, 0, 50 * SIZE)
     assert provider.billed_tokens == 70 * SIZE
     provider.reply = Reply(output_tokens=10)
-    with workers(1, ledger, provider, cap, 10, 2) as (worker,):
+    with workers(1, ledger, provider, {"tokens": cap}, 10, 2) as (worker,):
         worker.go()
         assert worker.admitted() == 5
     assert provider.billed_tokens == cap
@@ -162,14 +112,14 @@ def test_killed_again_and_again_the_budget_holds(provider: FakeProvider, ledger:
     cap = 30 * SIZE + SIZE - 1
     provider.reply = Reply(output_tokens=10, pause_after_chunks=0)
     for done in (0, 10, 20):
-        with workers(1, ledger, provider, cap, 10, 1) as (worker,):
+        with workers(1, ledger, provider, {"tokens": cap}, 10, 1) as (worker,):
             worker.go()
             provider.wait_in_flight(10)
             worker.kill()
         provider.wait_idle()
         assert provider.calls == done + 10
     provider.reply = Reply(output_tokens=10)
-    with workers(1, ledger, provider, cap, 10, 5) as (worker,):
+    with workers(1, ledger, provider, {"tokens": cap}, 10, 5) as (worker,):
         worker.go()
         assert worker.admitted() == 0
     assert provider.billed_tokens == 30 * SIZE <= cap
@@ -178,7 +128,7 @@ def test_killed_again_and_again_the_budget_holds(provider: FakeProvider, ledger:
 def test_held_by_a_live_process_and_denied_to_another(provider: FakeProvider, ledger: str) -> None:
     provider.reply = Reply(output_tokens=10, pause_after_chunks=0)
     farthing.configure(ledger=ledger)
-    with workers(1, ledger, provider, 3 * SIZE, 3, 1) as (worker,):
+    with workers(1, ledger, provider, {"tokens": 3 * SIZE}, 3, 1) as (worker,):
         worker.go()
         provider.wait_in_flight(3)
         sweep()
