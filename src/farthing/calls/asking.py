@@ -106,9 +106,12 @@ def ask_for(
     ceiling = request.output_ceiling
     injected = False
     if ceiling is None:
-        if terms.hard and terms.uncapped == "reject":
-            return _reject_uncapped(terms)
-        ceiling = _default_output(known, terms, input_tokens)
+        ceiling = request.implied_ceiling
+        if ceiling is None:
+            if terms.hard and terms.uncapped == "reject":
+                return _reject_uncapped(terms)
+            ceiling = _default_output(known, terms, input_tokens)
+        # An implied one goes on the wire too: a compatible server may not keep to what the provider documents.
         injected = bool(terms.hard)
     floor = max(terms.min_output_tokens, request.min_output_tokens)
     price = None

@@ -34,9 +34,9 @@ def life(call: Call) -> Life:
     admitted = yield from admit(call)
     sent = False
     try:
-        body = _body(call, admitted)
+        send = _send(call, admitted)
         sent = True
-        answered: Answered = yield Send(body)
+        answered: Answered = yield send
     except NotSent as reason:
         yield from _end(call, admitted, endings.never_sent(str(reason) or "not_sent"))
         return Finished()
@@ -134,14 +134,15 @@ def _asks_usage(call: Call) -> bool:
     return call.request.stream and not call.request.wants_usage
 
 
-def _body(call: Call, admitted: Admitted) -> bytes | None:
-    """The body to send; None where nothing has to change."""
+def _send(call: Call, admitted: Admitted) -> Send:
+    """What leaves: the caller's own body and path where nothing has to change."""
     model = admitted.model if admitted.model != call.request.model else None
     ceiling = admitted.ceiling
     ask_usage = _asks_usage(call)
     if model is None and ceiling is None and not ask_usage:
-        return None
-    return call.dialect.rewrite(call.request, model=model, output_ceiling=ceiling, ask_usage=ask_usage)
+        return Send(None)
+    body = call.dialect.rewrite(call.request, model=model, output_ceiling=ceiling, ask_usage=ask_usage)
+    return Send(body, None if model is None else call.dialect.rewrite_path(call.request, model=model))
 
 
 # -- the end ---------------------------------------------------------------------------------------------------------
@@ -177,7 +178,8 @@ def _limits(call: Call, admitted: Admitted) -> Limits:
 def _bounds(request: RequestFacts, model: str) -> Bounds:
     """The bounds of a call that nothing was held for."""
     known = tokens.facts_of(model, request.provider)
-    ceiling = request.output_ceiling or known.default_output or DEFAULT_OUTPUT_TOKENS
+    told = (request.output_ceiling, request.implied_ceiling, known.default_output, DEFAULT_OUTPUT_TOKENS)
+    ceiling = next(ceiling for ceiling in told if ceiling is not None)
     return Bounds(
         input_bound(request, model),
         ceiling * request.choices,
@@ -295,7 +297,9 @@ def _crossed_line(account: Account, unit: str, keys: tuple[str, ...], ceiling: i
 def _say_ceiling(call: Call, admitted: Admitted, answer: AnswerFacts) -> None:
     """An answer that ended by a ceiling of ours looks like the model's own choice, so it is said loudly."""
     ceiling = admitted.ceiling
-    if ceiling is not None and answer.finish == "length" and admitted.asked is not None:
+    if ceiling is None or ceiling == call.request.implied_ceiling:
+        return
+    if answer.finish == "length" and admitted.asked is not None:
         budgets = ", ".join(repr(title) for title in admitted.asked.ask.facts.budgets)
         log.warning(
             "call %s to %s was cut off at %d output tokens: the ceiling that farthing set for budget %s. "

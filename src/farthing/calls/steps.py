@@ -20,10 +20,12 @@ class Send(NamedTuple):
     """Send the request, with this body (None: as the caller made it). Answer with :class:`Answered`, or throw."""
 
     body: bytes | None
+    path: str | None = None
+    """Another path, query included; None: the caller's."""
 
 
 class Answered(NamedTuple):
-    """The status line is here. ``streamed``: the body is a server-sent event stream."""
+    """The status line is here. ``streamed``: the body is a stream, to be relayed as it comes."""
 
     status: int
     streamed: bool

@@ -68,9 +68,8 @@ class Exchange:
             # A compressed stream would have to be decoded before its usage frame can be taken out again.
             headers = [(name, value) for name, value in headers if name.lower() != b"accept-encoding"]
             headers.append((b"accept-encoding", b"identity"))
-        return type(request)(
-            request.method, request.url, headers=headers, content=step.body, extensions=request.extensions
-        )
+        url = request.url if step.path is None else request.url.copy_with(raw_path=step.path.encode("ascii"))
+        return type(request)(request.method, url, headers=headers, content=step.body, extensions=request.extensions)
 
     def answered(self, response: Any) -> Answered:
         """What the status line and headers say."""
@@ -81,7 +80,11 @@ class Exchange:
                 content_type = value.partition(b";")[0].strip().lower()
             elif lowered == b"content-encoding":
                 self.encoded = True
-        return Answered(response.status_code, content_type == b"text/event-stream")
+        asked = self.call.request.stream and response.status_code < 300
+        streamed = content_type == b"text/event-stream" or (
+            asked and content_type == self.call.request.stream_type.encode()
+        )
+        return Answered(response.status_code, streamed)
 
     def failure(self, error: BaseException) -> BaseException:
         """What an exception out of the transport means for the call."""

@@ -13,15 +13,24 @@ from ..errors import UnmeteredCall
 from ..wire.recognise import Recognised, recognise
 
 
-def recognise_request(request: Any, *, sdk: str | None) -> Recognised | None:
+def recognise_request(
+    request: Any,
+    *,
+    sdk: str | None,
+    provider: str | None = None,
+    hosts: tuple[tuple[str, str], ...] = (),
+    in_care: bool = True,
+) -> Recognised | None:
     """
-    What a request of a client in our care is; None if farthing has nothing to do with it.
+    What a request is; None if farthing has nothing to do with it.
 
     *sdk* is the client's own package, which says whose dialect it speaks; where it is not known, the headers do.
+    *provider* is the only one that this SDK talks to, *hosts* are declared hosts and their providers; *in_care*: the
+    user handed this very client over.
     """
     url = request.url
     names = _TELLING[sdk] if sdk in _TELLING else tuple([name for name, _ in request.headers.raw])
-    return _recognise(request.method, url.netloc, url.raw_path, names)
+    return _recognise(request.method, url.netloc, url.raw_path, names, provider, hosts, in_care)
 
 
 _TELLING = {"openai": (b"x-stainless-lang",), "anthropic": (b"x-stainless-lang", b"anthropic-version")}
@@ -29,10 +38,19 @@ _TELLING = {"openai": (b"x-stainless-lang",), "anthropic": (b"x-stainless-lang",
 
 
 @lru_cache(maxsize=1024)
-def _recognise(method: str, netloc: bytes, raw_path: bytes, names: tuple[bytes, ...]) -> Recognised | None:
+def _recognise(
+    method: str,
+    netloc: bytes,
+    raw_path: bytes,
+    names: tuple[bytes, ...],
+    provider: str | None,
+    hosts: tuple[tuple[str, str], ...],
+    in_care: bool,
+) -> Recognised | None:
     headers = {name.decode("latin-1").lower(): "" for name in names}
     host, path = netloc.decode("ascii"), raw_path.decode("ascii")
-    found = recognise(method, host, path, headers=headers, sdk_client=True)
+    declared = {**dict(hosts), **({host: provider} if provider is not None else {})}
+    found = recognise(method, host, path, headers=headers, known_hosts=declared, sdk_client=in_care)
     return None if found.verdict in ("other", "free") else found
 
 
@@ -48,7 +66,7 @@ def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
     reason = found.reason
     if found.dialect is not None:
         try:
-            facts = found.dialect.read_request(body)
+            facts = found.dialect.read_request(body, request.url.raw_path.decode("ascii"))
         except ValueError as error:
             reason = f"its body cannot be read: {error}"
         else:

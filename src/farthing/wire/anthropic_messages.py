@@ -76,7 +76,7 @@ class AnthropicMessages:
     def __init__(self, provider: str = "anthropic") -> None:
         self.provider = provider
 
-    def read_request(self, body: bytes) -> RequestFacts:
+    def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no messages request."""
         request = json.decode_object(body)
         stream = flag_in(request, "stream")
@@ -112,6 +112,7 @@ class AnthropicMessages:
             service_tier="fast" if request.get("speed") == "fast" else word_in(request, "service_tier"),
             open_reasons=found.reasons,
             wants_usage=stream,
+            path=path,
         )
 
     def rewrite(
@@ -129,6 +130,10 @@ class AnthropicMessages:
         if output_ceiling is not None:
             request["max_tokens"] = output_ceiling
         return json.encode(request)
+
+    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
+        """None: the model stands in the body."""
+        return None
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""

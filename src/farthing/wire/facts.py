@@ -42,7 +42,8 @@ class RequestFacts(NamedTuple):
     overhead_tokens: int
     images: tuple[Image, ...] = ()
     output_ceiling: int | None = None
-    """The caller's own ceiling on output tokens, per choice; None when the request has none."""
+    """The caller's own ceiling on output tokens, per choice; None when the request has none. 0 where there is none to
+    set, for nothing is generated (embeddings)."""
     choices: int = 1
     """How many answers are asked for (``n``, ``best_of``): each may cost the whole ceiling."""
     min_output_tokens: int = 1
@@ -59,6 +60,12 @@ class RequestFacts(NamedTuple):
     previous_response_id: str | None = None
     wants_usage: bool = False
     """A stream that will carry a usage figure without our asking for it."""
+    implied_ceiling: int | None = None
+    """Where the caller set no ceiling, the one that the provider documents for this endpoint (legacy completions)."""
+    path: str = ""
+    """The path that it was sent to, query included: some providers name the model there."""
+    stream_type: str = "text/event-stream"
+    """The content type by which a stream of it is known."""
 
 
 class AnswerFacts(NamedTuple):
@@ -117,8 +124,11 @@ class Dialect(Protocol):
     name: str
     provider: str
 
-    def read_request(self, body: bytes) -> RequestFacts:
-        """Raises ValueError (naming the field) on a body that is not this dialect's."""
+    def read_request(self, body: bytes, path: str = "") -> RequestFacts:
+        """
+        Raises ValueError (naming the field) on a body that is not this dialect's. *path* is the URL's, undecoded, with
+        its query; only dialects that name the model there need it.
+        """
         ...
 
     def rewrite(
@@ -133,6 +143,10 @@ class Dialect(Protocol):
         The body with another model, with this output ceiling in the right field (the caller's own field if it set one),
         and, for a stream, with the usage figure asked for. Everything else stays as it was.
         """
+        ...
+
+    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
+        """The path with another model; None where the path names none."""
         ...
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:

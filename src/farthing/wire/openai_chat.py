@@ -15,7 +15,7 @@ from . import json
 from .facts import AnswerFacts, RequestFacts
 from .images import UNKNOWN, size_of_url
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from .openai_shared import cache_breakpoint, read_cache_options, read_tool_choice
+from .openai_shared import cache_breakpoint, other_deployment, read_cache_options, read_tool_choice
 from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
 from .reported import reported
 from .sse import parse_frame
@@ -73,7 +73,7 @@ class OpenAIChat:
         self.provider = provider
         self._ceiling_field = ceiling_field
 
-    def read_request(self, body: bytes) -> RequestFacts:
+    def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no chat completion request."""
         request = json.decode_object(body)
         stream = flag_in(request, "stream")
@@ -104,6 +104,7 @@ class OpenAIChat:
             service_tier=word_in(request, "service_tier"),
             open_reasons=found.reasons,
             wants_usage=flag_in(object_in(request, "stream_options"), "include_usage") and stream,
+            path=path,
         )
 
     def rewrite(
@@ -125,6 +126,10 @@ class OpenAIChat:
         if ask_usage:
             request["stream_options"] = {**object_in(request, "stream_options"), "include_usage": True}
         return json.encode(request)
+
+    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
+        """Azure's paths name the deployment; others no model."""
+        return other_deployment(facts.path, model)
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""

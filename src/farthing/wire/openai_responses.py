@@ -16,7 +16,7 @@ from . import json
 from .facts import AnswerFacts, RequestFacts
 from .images import UNKNOWN, size_of_base64, size_of_url
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from .openai_shared import cache_breakpoint, read_cache_options, read_tool_choice
+from .openai_shared import cache_breakpoint, other_deployment, read_cache_options, read_tool_choice
 from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
 from .reported import reported
 
@@ -57,7 +57,7 @@ class OpenAIResponses:
     def __init__(self, provider: str = "openai") -> None:
         self.provider = provider
 
-    def read_request(self, body: bytes) -> RequestFacts:
+    def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no Responses request."""
         request = json.decode_object(body)
         stream = flag_in(request, "stream")
@@ -90,6 +90,7 @@ class OpenAIResponses:
             open_reasons=found.reasons,
             previous_response_id=word_in(request, "previous_response_id"),
             wants_usage=stream,
+            path=path,
         )
 
     def rewrite(
@@ -107,6 +108,10 @@ class OpenAIResponses:
         if output_ceiling is not None:
             request["max_output_tokens"] = output_ceiling
         return json.encode(request)
+
+    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
+        """Azure's paths name the deployment; others no model."""
+        return other_deployment(facts.path, model)
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer; also that of ``GET …/responses/{id}``, which may still be in progress."""

@@ -1,14 +1,28 @@
-"""What OpenAI's two dialects have in common: prompt caching, and the weight of a forced tool."""
+"""What OpenAI's dialects have in common: prompt caching, the weight of a forced tool, Azure's deployments."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from .reading import Gathering, object_in
 
 TOOL_CHOICE_OVERHEAD = 8
 _DEFAULT_LIFETIME = "30m"
+_DEPLOYMENT = re.compile(r"(?<=/deployments/)[^/?#]+")
+
+
+def other_deployment(path: str, model: str) -> str | None:
+    """
+    An Azure path with another deployment; None for a path that names none.
+
+    The deployment decides which model runs, whatever the body says. It is named like the model that stands in for it:
+    where none has that name, Azure answers 404, and nothing dearer was called.
+    """
+    changed, found = _DEPLOYMENT.subn(quote(model, safe=""), path, count=1)
+    return changed if found else None
 
 
 def read_cache_options(request: Mapping[str, Any], found: Gathering) -> None:
