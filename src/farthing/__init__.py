@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .calls.tracking import track
     from .kernel.decision import Decision
     from .kernel.usage import Usage
+    from .sdk.install import install, uninstall
     from .sdk.instrument import UngovernedClientWarning, instrument
 
 __version__ = "0.1.0"
@@ -72,6 +73,7 @@ __all__ = [
     "configure",
     "estimate",
     "hold",
+    "install",
     "instrument",
     "prices",
     "record",
@@ -79,6 +81,7 @@ __all__ = [
     "reset",
     "tokens",
     "track",
+    "uninstall",
 ]
 
 _HOMES = {
@@ -95,11 +98,13 @@ _HOMES = {
     "configure": "calls.default",
     "estimate": "calls.estimates",
     "hold": "calls.manual",
+    "install": "sdk.install",
     "instrument": "sdk.instrument",
     "record": "calls.manual",
     "report": "calls.reports",
     "reset": "calls.default",
     "track": "calls.tracking",
+    "uninstall": "sdk.install",
 }
 """Where each public name that is not loaded at once lives."""
 

@@ -13,22 +13,31 @@ from functools import cache
 
 from ..errors import FarthingError
 
-BASE_ERRORS = {"openai": "OpenAIError", "anthropic": "AnthropicError"}
-"""The package of each SDK, and the name of the error that all of its errors derive from."""
+BASE_ERRORS = {"openai": "OpenAIError", "anthropic": "AnthropicError", "groq": "GroqError"}
+"""SDKs that retry or wrap a foreign exception, and the name of the error that all of their own derive from."""
+PACKAGES = (*BASE_ERRORS, "google", "mistralai", "cohere")
+_AGENTS = {"openai": "openai", "asyncopenai": "openai", "anthropic": "anthropic", "asyncanthropic": "anthropic"}
+_AGENTS |= {"groq": "groq", "asyncgroq": "groq"}
 
 
 def sdk_of(client: object) -> str | None:
     """The SDK that a client's class (or one that it derives from) belongs to."""
     for kind in type(client).__mro__:
         package = kind.__module__.partition(".")[0]
-        if package in BASE_ERRORS:
+        if package in PACKAGES:
             return package
     return None
 
 
+def sdk_of_request(request: object) -> str | None:
+    """The SDK that a request says it comes from: ``user-agent: OpenAI/Python 3.54.0``. None for all others."""
+    agent: str = getattr(request, "headers", {}).get("user-agent", "")
+    return _AGENTS.get(agent.partition("/")[0].lower())
+
+
 def in_family(error: FarthingError, sdk: str | None) -> FarthingError:
     """The same error, as one that this SDK lets through untouched. Evidence and cause stay on it."""
-    kind = None if sdk is None else _combined(type(error), sdk)  # type: ignore[arg-type]
+    kind = None if sdk not in BASE_ERRORS else _combined(type(error), sdk)  # type: ignore[arg-type]
     if kind is None:
         return error
     made = kind.__new__(kind, *error.args)

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import FarthingError
-from .errors import in_family
+from .clients import PROVIDERS
+from .errors import in_family, sdk_of_request
 from .exchange import exchange, exchange_async
 from .opening import open_call, recognise_request
 
 MARK = "_farthing_governs"
+Hosts = tuple[tuple[str, str], ...]
 
 
 def is_governed(transport: Any) -> bool:
@@ -27,37 +29,54 @@ def govern_transport(transport: Any, *, sdk: str | None) -> None:
     if is_governed(transport):
         return
     if hasattr(transport, "handle_request"):
-        transport.handle_request = _sync(transport.handle_request, sdk)
+        transport.handle_request = govern_sync(transport.handle_request, sdk=sdk)
     if hasattr(transport, "handle_async_request"):
-        transport.handle_async_request = _async(transport.handle_async_request, sdk)
+        transport.handle_async_request = govern_async(transport.handle_async_request, sdk=sdk)
     setattr(transport, MARK, True)
 
 
-def _sync(inner: Callable[[Any], Any], sdk: str | None) -> Callable[[Any], Any]:
+def govern_sync(
+    inner: Callable[[Any], Any], *, sdk: str | None, hosts: Hosts = (), in_care: bool = True
+) -> Callable[[Any], Any]:
+    """
+    A transport's ``handle_request``, governed.
+
+    *sdk* is the package whose client it serves, None if anybody's; *in_care*: the user handed that client over, so that
+    whatever it sends to an unknown path is unmetered. *hosts* are declared hosts and their providers.
+    """
+    only = PROVIDERS.get(sdk or "")
+
     def handle_request(request: Any) -> Any:
-        found = recognise_request(request, sdk=sdk)
+        found = recognise_request(request, sdk=sdk, provider=only, hosts=hosts, in_care=in_care)
         if found is None:
             return inner(request)
+        family = sdk or sdk_of_request(request)
         try:
             body = request.read() if found.dialect is not None else b""
             call = open_call(request, found, body)
         except FarthingError as error:
-            raise in_family(error, sdk) from error.__cause__
-        return inner(request) if call is None else exchange(request, call, inner, sdk=sdk)
+            raise in_family(error, family) from error.__cause__
+        return inner(request) if call is None else exchange(request, call, inner, sdk=family)
 
     return handle_request
 
 
-def _async(inner: Callable[[Any], Any], sdk: str | None) -> Callable[[Any], Any]:
+def govern_async(
+    inner: Callable[[Any], Any], *, sdk: str | None, hosts: Hosts = (), in_care: bool = True
+) -> Callable[[Any], Any]:
+    """The same for ``handle_async_request``."""
+    only = PROVIDERS.get(sdk or "")
+
     async def handle_async_request(request: Any) -> Any:
-        found = recognise_request(request, sdk=sdk)
+        found = recognise_request(request, sdk=sdk, provider=only, hosts=hosts, in_care=in_care)
         if found is None:
             return await inner(request)
+        family = sdk or sdk_of_request(request)
         try:
             body = await request.aread() if found.dialect is not None else b""
             call = open_call(request, found, body)
         except FarthingError as error:
-            raise in_family(error, sdk) from error.__cause__
-        return await inner(request) if call is None else await exchange_async(request, call, inner, sdk=sdk)
+            raise in_family(error, family) from error.__cause__
+        return await inner(request) if call is None else await exchange_async(request, call, inner, sdk=family)
 
     return handle_async_request

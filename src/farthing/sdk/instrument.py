@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from .clients import http_clients
 from .errors import sdk_of
 from .hook import govern_transport
 
@@ -25,8 +26,8 @@ def instrument(client: C) -> C:
     of any budget its calls are metered for :func:`farthing.report`; inside, they are held before they leave. A client
     that cannot be governed is returned untouched, with an UngovernedClientWarning.
     """
-    http = _http_client(client)
-    if http is None:
+    clients = http_clients(client)
+    if not clients:
         message = (
             f"{type(client).__module__}.{type(client).__qualname__} has no HTTP transport that farthing can govern: "
             "its calls pass without a budget and without a meter"
@@ -35,16 +36,9 @@ def instrument(client: C) -> C:
         warnings.warn(message, UngovernedClientWarning, stacklevel=2)
         return client
     sdk = sdk_of(client)
-    transports = [http._transport, *http._mounts.values()]
-    for transport in transports:
-        if transport is not None:
-            govern_transport(transport, sdk=sdk)
+    for http in clients:
+        # httpx has no public way to a client's transports.
+        for transport in (http._transport, *http._mounts.values()):
+            if transport is not None:
+                govern_transport(transport, sdk=sdk)
     return client
-
-
-def _http_client(client: Any) -> Any:
-    """The httpx-like client inside of an SDK's client (or the client itself), or None."""
-    for candidate in (client, getattr(client, "_client", None)):
-        if hasattr(candidate, "_transport") and hasattr(candidate, "_mounts"):
-            return candidate
-    return None
