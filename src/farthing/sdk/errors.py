@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from types import ModuleType
 
 from ..errors import FarthingError
 
@@ -21,9 +22,10 @@ _AGENTS |= {"groq": "groq", "asyncgroq": "groq"}
 
 
 def sdk_of(client: object) -> str | None:
-    """The SDK that a client's class (or one that it derives from) belongs to."""
-    for kind in type(client).__mro__:
-        package = kind.__module__.partition(".")[0]
+    """The SDK that a client's class (or one that it derives from) belongs to, or that a module is."""
+    names = [client.__name__] if isinstance(client, ModuleType) else [kind.__module__ for kind in type(client).__mro__]
+    for name in names:
+        package = name.partition(".")[0]
         if package in PACKAGES:
             return package
     return None
