@@ -13,7 +13,7 @@ import pytest
 
 from farthing.errors import FarthingError, StoreUnavailable
 from farthing.kernel.budget import make_budget
-from farthing.kernel.ledger import Placed, Settled
+from farthing.kernel.ledger import Denied, Placed, Settled
 from farthing.kernel.plan import ZERO, Balance
 from farthing.stores.sqlite import SQLiteStore
 from farthing.stores.sqlite.connection import connect as open_connection
@@ -291,6 +291,36 @@ def test_last_seen_time_survives_a_restart(path: Path) -> None:
     store.balances([]).result()
     assert store.now() == seen
     store.close()
+
+
+@pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1)])
+def test_a_hold_is_synced_to_the_disk_and_its_end_follows_with_the_next(
+    path: Path, durability: str, level: int
+) -> None:
+    store = SQLiteStore(path, durability=durability)
+    store.put_budget(make_budget("b", tokens=1_000)).result()
+    connection = store._at_work()._connected()
+
+    def synchronous() -> int:
+        (value,) = connection.execute("PRAGMA synchronous").fetchone()
+        return int(value)
+
+    place(store, "call")
+    assert synchronous() == level
+    store.settle("call", outcome()).result()
+    assert synchronous() == 1
+    place(store, "next")
+    assert synchronous() == level
+    store.close()
+
+
+def test_a_denial_writes_nothing(store: SQLiteStore) -> None:
+    planned = plan(store, "call", input_tokens=10_000)
+    store.balances([]).result()
+    said: list[str] = []
+    store._at_work()._connected().set_trace_callback(said.append)
+    assert isinstance(store.place(planned).result(), Denied)
+    assert not [sql for sql in said if sql.startswith(("INSERT", "UPDATE", "DELETE"))]
 
 
 def test_the_log_is_moved_into_the_file(store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
