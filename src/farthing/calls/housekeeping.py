@@ -129,7 +129,11 @@ class Housekeeper:
             if sweep:
                 ledger.store.sweep(runtime.settings.sweep_policy).result()
         else:
-            self._denials.clear()
+            self.forget_denials()
+
+    def forget_denials(self) -> None:
+        """There is no durable ledger to count them in: this process's own report has them already."""
+        self._denials.clear()
 
     def flush_denials(self, store: Store) -> None:
         """Write the counted denials to a durable ledger."""

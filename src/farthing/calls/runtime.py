@@ -193,6 +193,8 @@ class Runtime:
         self.memory_store.entries_max = settings.max_records
         if not settings.follow_threads:
             threads.follow(False)
+        if changed and before.ledger is None:
+            self.housekeeper.forget_denials()
         if changed and settings.ledger is not None:
             try:
                 self._durable = self._open(settings.ledger)
