@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ _LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+def fixtures_in_a_source_tree() -> dict[str, str]:
+    """Where farthing is installed pytest finds its fixtures; this is the environment for where it is not."""
+    installed = "farthing" in entry_points(group="pytest11").names
+    return {} if installed else {"PYTEST_PLUGINS": "farthing.testing.pytest_plugin"}
 
 
 def run_document(path: Path, directory: Path) -> None:
@@ -56,6 +63,7 @@ def run_document(path: Path, directory: Path) -> None:
             "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}",
             "PYTHONIOENCODING": "utf-8",
             "XDG_DATA_HOME": str(work_directory / "share"),
+            **fixtures_in_a_source_tree(),
         },
         capture_output=True,
         text=True,

@@ -15,12 +15,12 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from tests.docs.markdown import prints_as
+from tests.docs.test_docs import fixtures_in_a_source_tree
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROGRAMS = sorted(EXAMPLES.glob("*.py"))
@@ -41,9 +41,7 @@ def command(program: Path) -> list[str]:
     """How a reader runs it: as a program, or by pytest if it is a test."""
     if not program.name.startswith("test_"):
         return [sys.executable, str(program)]
-    installed = any(found.name == "farthing" for found in entry_points(group="pytest11"))
-    plugin = [] if installed else ["-p", "farthing.testing.pytest_plugin"]
-    return [sys.executable, "-m", "pytest", "-q", *plugin, str(program)]
+    return [sys.executable, "-m", "pytest", "-q", str(program)]
 
 
 def test_the_examples_are_found() -> None:
@@ -57,7 +55,13 @@ def test_example_prints_what_it_says(program: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         command(copy),
         cwd=tmp_path,
-        env={**os.environ, "HOME": str(tmp_path), "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"},
+        env={
+            **os.environ,
+            "HOME": str(tmp_path),
+            "PYTHONIOENCODING": "utf-8",
+            "COLUMNS": "80",
+            **fixtures_in_a_source_tree(),
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
