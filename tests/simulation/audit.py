@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def audit(world: World, calls: list[SimulatedCall]) -> None:
     """Everything has ended, no deadline has passed."""
+    _crossed(world, calls)
     for process in world.processes:
         for store in process.stores:
             mine = calls if store.durable else [call for call in calls if call.process is process]
@@ -50,13 +51,23 @@ def _entries(world: World, store: SlowStore, calls: list[SimulatedCall]) -> None
     rows: dict[str, list[Entry]] = defaultdict(list)
     for entry in store.inner.entries().result():
         rows[call_of(entry.hold_id)].append(entry)
-    # A hold that was given back before anything was sent has rows only if it expired meanwhile: they add up to nothing,
-    # which the balances have shown. And holds that were admitted without their call's knowledge, by a simulated fault: nobody can end them.
+    # Holds that were admitted without their call's knowledge, by a simulated fault: nobody can end them. And one that
+    # was given back has rows only if it expired meanwhile: they add up to nothing, as the balances have shown.
     unheard = store.unanswered | store.given_back
     for call in calls:
         entries = [entry for entry in rows[call.id] if entry.hold_id not in unheard]
         entries = [entry for entry in entries if store.oracle.rows[entry.hold_id].said != ("voided", None)]
         _one_call(world, store, call, entries)
+
+
+def _crossed(world: World, calls: list[SimulatedCall]) -> None:
+    """on_exceed="raise": only a call under such a budget may be told that it crossed it."""
+    for call in calls:
+        if call.finished is not None and call.finished.crossed is not None:
+            world.seen["crossed"] += 1
+            budgets = [binding.budget for binding in call.call.ambient.bindings]
+            if not any(budget.on_exceed == "raise" for budget in (*budgets, *world.named)):
+                world.violate(f"{call.id} crossed {call.finished.crossed.budget}, which never raises")
 
 
 def _one_call(world: World, store: SlowStore, call: SimulatedCall, entries: list[Entry]) -> None:
@@ -105,6 +116,6 @@ def _covers(tokens: int, cost: int | None, bill: Bill, due: int | None) -> bool:
 
 def _leaks(world: World, store: SlowStore) -> None:
     for row in store.oracle.rows.values():
-        if row.state == "held" and row.owner == store.owner:
-            if row.id not in store.unanswered and row.id not in store.unwritten:
-                world.violate(f"{row.id} is held, and its call has ended: a leak")
+        explained = row.id in store.unanswered or row.id in store.unwritten
+        if row.state == "held" and row.owner == store.owner and not explained:
+            world.violate(f"{row.id} is held, and its call has ended: a leak")

@@ -200,13 +200,12 @@ class SlowStore:
         """On the real store, now, under the oracle's eyes. Raises what the store raises."""
         if isinstance(self.inner, MemoryStore):
             self.inner.owner = self.owner
-        before_ms = self.inner.now()
         try:
             answer = getattr(self.inner, command.verb)(*command.args, **command.given).result()
         except FarthingError as error:
-            self.oracle.saw(self, command, None, error, before_ms)
+            self.oracle.saw(self, command, None, error)
             raise
-        self.oracle.saw(self, command, answer, None, before_ms)
+        self.oracle.saw(self, command, answer, None)
         if isinstance(answer, Placed) or command.verb in ("settle", "void", "suspect"):
             self.done.append(command)
         return answer

@@ -121,7 +121,14 @@ class Failed(NamedTuple):
 class Oracle:
     """Stands beside one real store. *asked* tells of a hold's id what its call asked for."""
 
-    def __init__(self, inner: Any, *, asked: Callable[[str], Asked | None], violate: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        inner: Any,
+        *,
+        asked: Callable[[str], Asked | None],
+        violate: Callable[[str], None],
+        seen: dict[str, int],
+    ) -> None:
         self.inner = inner
         self.rows: dict[str, Row] = {}
         self.units: dict[str, Budget] = {}
@@ -132,18 +139,21 @@ class Oracle:
         self._balances: dict[Counter, Balance] = {}
         """The store's own, after the command that is looked at."""
         self.journal_every = 1
-        self._seen = 0
+        self._compared = 0
+        self._seen = seen
         self._asked = asked
         self._violate = violate
 
     # -- what a store did ----------------------------------------------------------------------------------------
 
-    def saw(self, store: SlowStore, command: Command, answer: Any, error: FarthingError | None, now_ms: int) -> None:
-        """A command was carried out at this time, with this answer or error."""
+    def saw(self, store: SlowStore, command: Command, answer: Any, error: FarthingError | None) -> None:
+        """A command was carried out just now, with this answer or error."""
         handler = getattr(self, f"_saw_{command.verb}", None)
         if handler is None:
             return
         self.inner = store.inner
+        # Asked afterwards: only now has this process seen what time another one had written. The clock stood still.
+        now_ms = store.now()
         self._balances = {counter_of(key): balance for key, balance in self.inner.balances().result().items()}
         expected: type[FarthingError] | None = handler(command, answer, store, now_ms)
         if (type(error) if error else None) is not expected:
@@ -154,11 +164,13 @@ class Oracle:
         plan = command.args[0]
         known = self.rows.get(plan.id)
         if known is not None:
+            self._seen["repeated place"] += 1
             if not isinstance(answer, Placed) or answer.hold.id != plan.id or answer.hold.x != known.x:
                 self._violate(f"I3: {command} again answered {answer!r}")
             return None
         catalogue = self.inner.catalogue().result()
         if isinstance(answer, Stale):
+            self._seen["stale"] += 1
             over = plan.valid_until_ms is not None and now_ms >= plan.valid_until_ms
             if plan.catalogue_version == catalogue.version and not over:
                 self._violate(f"{command} is stale, but nothing has changed")
@@ -169,13 +181,18 @@ class Oracle:
             return None
         budgets = self._in_force(asked, plan.facts, catalogue)
         x, failed, shadow = self._admit(budgets, plan, asked, catalogue, now_ms)
+        self._seen["shadow"] += bool(shadow)
         if isinstance(answer, Denied):
+            self._seen["denied"] += 1
             if not failed:
                 self._violate(f"{command} was refused, but x={x} fits: {answer.failed[0]}")
             self._same_lines(command, answer.failed, failed)
             return None
         if failed:
             self._violate(f"I1: {command} was admitted past {failed}")
+        self._seen["clamped"] += x < plan.x_want
+        self._seen["downgraded"] += plan.facts.asked_model is not None
+        self._seen["placed"] += 1
         if answer.hold.x != x:
             self._violate(f"{command} was granted x={answer.hold.x}, expected {x}")
         self._same_lines(command, answer.advisory, shadow)
@@ -192,6 +209,7 @@ class Oracle:
             return HoldNotFound
         if row.state != "held":
             return HoldConflict
+        self._seen["resized"] += 1
         row.x, row.changed_ms = command.given["x"], now_ms
         return None
 
@@ -200,6 +218,7 @@ class Oracle:
         if row is None:
             return HoldNotFound
         if row.state == "held" and command.given["deadline_ms"] > row.deadline_ms:
+            self._seen["extended"] += 1
             row.deadline_ms, row.changed_ms = command.given["deadline_ms"], now_ms
         return None
 
@@ -216,9 +235,12 @@ class Oracle:
             return HoldNotFound
         if row.said is not None:
             # A void that was never tried has no body of its own; a row that stood already turned it into one.
+            self._seen["repeated end"] += 1
             same = row.said == (state, outcome) or (outcome is None and row.said[0] == state == "voided")
             return None if same else HoldConflict
         late = row.state == "suspect" or row.automatic
+        self._seen["late word of a suspect"] += row.state == "suspect"
+        self._seen["late word after a resolution"] += row.automatic
         row.said, row.state, row.automatic, row.changed_ms = (state, outcome), state, False, now_ms
         row.settled = {} if outcome is None else dict(outcome.amounts)
         if outcome is not None or late:
@@ -235,6 +257,7 @@ class Oracle:
         return None
 
     def _becomes_suspect(self, row: Row, now_ms: int) -> None:
+        self._seen["suspect"] += 1
         row.state, row.changed_ms = "suspect", now_ms
         row.entries += 1
 
@@ -248,6 +271,7 @@ class Oracle:
         return None
 
     def _resolved(self, row: Row, policy: str, now_ms: int) -> None:
+        self._seen[f"resolved: {policy}"] += 1
         row.automatic, row.changed_ms = True, now_ms
         row.state = "settled" if policy == "settle_at_hold" else "voided"
         row.settled = {}
@@ -265,6 +289,7 @@ class Oracle:
         row = Row(plan.id, store.owner, plan.facts, 0, "settled", (), plan.deadline_ms, now_ms)
         row.said, row.settled, row.entries = ("settled", outcome), dict(outcome.amounts), 1
         self.rows[plan.id] = row
+        self._seen["recorded"] += 1
         return None
 
     def _saw_sweep(self, command: Command, answer: Any, store: SlowStore, now_ms: int) -> type[FarthingError] | None:
@@ -281,10 +306,11 @@ class Oracle:
             if row.state == "held" and (row.owner in self.dead or now_ms >= row.deadline_ms):
                 self._becomes_suspect(row, now_ms)
                 due.append(row.id)
-            elif row.state == "suspect" and policy.suspect_policy != "keep":
-                if now_ms - row.changed_ms >= policy.suspect_after_ms:
-                    self._resolved(row, policy.suspect_policy, now_ms)
-                    due.append(row.id)
+            elif row.state == "suspect" and now_ms - row.changed_ms >= policy.suspect_after_ms:
+                if policy.suspect_policy == "keep":
+                    continue
+                self._resolved(row, policy.suspect_policy, now_ms)
+                due.append(row.id)
         return due
 
     def forgot(self, keys: Iterable[str]) -> None:
@@ -326,9 +352,7 @@ class Oracle:
         scope = self._scope(budget, facts, asked)
         return [Counter(budget.name, scope, start, unit) for start in starts[-1:] for unit in units]
 
-    def _used(
-        self, budget: Budget, facts: CallFacts, asked: Asked, unit: str, now_ms: int
-    ) -> tuple[int, int, int]:
+    def _used(self, budget: Budget, facts: CallFacts, asked: Asked, unit: str, now_ms: int) -> tuple[int, int, int]:
         scope = self._scope(budget, facts, asked)
         starts = set(self._starts(budget, now_ms))
         settled = held = suspect = 0
@@ -383,7 +407,7 @@ class Oracle:
                 elif elastic and unit in ("tokens", "usd"):
                     room, of = limit - sum(used), unit
                     # How many of 0, 1 … x fit: amounts grow with x.
-                    most = bisect_right(range(x + 1), room, key=lambda at: amount(facts, of, at)) - 1  # noqa: B023
+                    most = bisect_right(range(x + 1), room, key=lambda at: amount(facts, of, at)) - 1
                     fits = most >= plan.x_floor
                     x = most if fits else x
                 else:
@@ -426,6 +450,7 @@ class Oracle:
             return
         units = {counter.unit for counter in row.counters}
         beyond = {unit: row.settled.get(unit, 0) - row.held(unit) for unit in units if unit != "concurrency"}
+        self._seen["overrun"] += any(excess > 0 for excess in beyond.values())
         over = {unit: excess for unit, excess in beyond.items() if excess > 0}
         if dict(answer.entry.overrun) != over:
             self._violate(f"I1: {command} itemises an overrun of {dict(answer.entry.overrun)}, it was {over}")
@@ -458,8 +483,8 @@ class Oracle:
         for counter, found in actual.items():
             if min(found) < 0 or (counter not in expected and any(found)):
                 self._violate(f"{counter} is {tuple(found)}, and no call explains it")
-        self._seen += 1
-        if self._seen % self.journal_every == 0:
+        self._compared += 1
+        if self._compared % self.journal_every == 0:
             self.check_journal()
 
     def check_journal(self) -> None:
@@ -484,4 +509,5 @@ class Oracle:
         if end + GRACE_MS > now_ms:
             return False
         self.gone.add(counter)
+        self._seen["counter put away"] += 1
         return True

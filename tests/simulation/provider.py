@@ -13,6 +13,7 @@ import random
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
+from typing import Any
 
 WORD = " the"
 MESSAGE_TOKENS = 7
@@ -142,9 +143,9 @@ def receive(body: bytes, rng: random.Random, *, calm: bool) -> Exchange:
     return exchange
 
 
-def _bill(request: dict[str, object], rng: random.Random, choices: int, ceiling: int, kind: str) -> Bill:
+def _bill(request: dict[str, Any], rng: random.Random, choices: int, ceiling: int, kind: str) -> Bill:
     model = str(request["model"])
-    words = sum(str(message["content"]).count(WORD) for message in request["messages"])  # type: ignore[attr-defined]
+    words = sum(str(message["content"]).count(WORD) for message in request["messages"])
     input_tokens = words + MESSAGE_TOKENS
     most = choices * ceiling
     output = most if rng.random() < 0.3 and most <= 800 else rng.randint(0, min(most, 120))

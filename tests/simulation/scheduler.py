@@ -91,6 +91,7 @@ class SimulatedCall:
         refusals = (BudgetExceeded, UnpricedModel, StoreUnavailable)
         if self.exchange is None and self.fate == "" and isinstance(failure, refusals):
             self.refused = failure
+            self.world.seen[type(failure).__name__] += 1
             return
         text = "".join(traceback.format_exception(failure)[-4:])
         self.world.violate(f"{self.id} raised {failure!r} (interrupted: {self.interrupted!r}):\n{text}")
@@ -102,6 +103,7 @@ class SimulatedCall:
     def detach(self, error: BaseException) -> None:
         """The door cannot wait: as it ends a call whose transport broke."""
         self.fate = str(error)
+        self.world.seen[self.fate] += 1
         self.end()
         try:
             advance_detached(self.life, error)
@@ -111,6 +113,7 @@ class SimulatedCall:
     def interrupt(self, kind: type[BaseException]) -> str:
         """A cancelled task or a signal, while a ticket is waited for."""
         self.interrupted = kind()
+        self.world.seen[kind.__name__] += 1
         ticket = self.waits_for
         if isinstance(ticket, Pending):
             ticket.give_up()
@@ -151,6 +154,7 @@ class SimulatedCall:
                 return "cannot connect"
             body = send.body if send.body is not None else self.request.body
             self.exchange = provider.receive(body, rng, calm=not goes_wrong(0.45))
+            self.world.seen[f"provider: {self.exchange.kind}"] += 1
             self._check_wire(body)
             return f"is sent; the provider: {self.exchange.kind} {self.exchange.status}"
         if goes_wrong(0.05):
@@ -295,9 +299,10 @@ class Simulation:
 
     def _apply(self, waiting: list[SlowStore]) -> None:
         store = self.rng.choice(waiting)
-        fault = None
+        fault: str | None = None
         if store.durable and self.world.store_faults and self._goes_wrong(0.06):
             fault = self.rng.choice(("before", "after", "patience"))
+            self.world.seen[f"store fails: {fault}"] += 1
         self._note(f"{store.process}→{'durable' if store.durable else 'memory'}", store.apply_next(fault))
 
     def _interrupt_one(self, active: list[SimulatedCall]) -> None:
@@ -365,6 +370,7 @@ class Simulation:
         world = self.world
         process = self.rng.choice([process for process in world.processes if process.alive])
         process.die()
+        world.seen["crash"] += 1
         for call in self.calls:
             if call.process is process and not call.ended:
                 call.killed = True

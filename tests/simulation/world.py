@@ -7,6 +7,7 @@ one seed and backend are the same to the last byte (SQLite's owner ids apart, wh
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -14,7 +15,7 @@ import random
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from farthing.calls.ambient import Ambient, Binding
 from farthing.calls.ledgers import Ledger
@@ -23,10 +24,9 @@ from farthing.calls.settings import Settings
 from farthing.kernel.budget import Budget, make_budget, unit_of_work
 from farthing.kernel.catalogue import Grant
 from farthing.prices import PriceBook
-from farthing.stores.contract import SweepPolicy
+from farthing.stores.contract import Store, SweepPolicy
 from farthing.stores.memory import MemoryStore
 from farthing.stores.sqlite import SQLiteStore
-from farthing.wire.openai_chat import OpenAIChat
 
 from .faults import SharedMemory, SlowStore
 from .oracle import Asked, Oracle
@@ -90,10 +90,10 @@ class Process:
         # The scheduler is the only one who decides when something happens.
         self.runtime.housekeeper.start = lambda: None  # type: ignore[method-assign]
         inner = MemoryStore(clock=world.clock, owner=name)
-        oracle = Oracle(inner, asked=world.asked, violate=world.violate)
+        oracle = Oracle(inner, asked=world.asked, violate=world.violate, seen=world.seen)
         self.memory = SlowStore(inner, oracle, queued=world.slow_memory, process=name, owner=name)
         self.runtime.memory_store = self.memory  # type: ignore[assignment]
-        self.runtime.memory = Ledger(self.memory)
+        self.runtime.memory = Ledger(cast("Store", self.memory))
         self.runtime.memory.refresh(inner.catalogue().result())
         self.durable: SlowStore | None = None
         if world.shared is not None:
@@ -101,7 +101,7 @@ class Process:
             self.durable = SlowStore(shared, world.shared, queued=True, process=name, owner=shared.owner)
             self.durable.unanswered, self.durable.unwritten = world.unanswered, world.unwritten
             self.durable.given_back = world.given_back
-            ledger = Ledger(self.durable)
+            ledger = Ledger(cast("Store", self.durable))
             ledger.refresh(shared.catalogue().result())
             self.runtime._durable = ledger
         self.units = {
@@ -148,6 +148,8 @@ class World:
         self.rng = random.Random(seed)
         self.clock = Clock()
         self.violations: list[str] = []
+        self.seen: collections.Counter[str] = collections.Counter()
+        """What has happened: a simulation that never meets a crash says nothing about crashes."""
         self.requests: dict[str, Request] = {}
         self.process_of: dict[str, Process] = {}
         """By call: where it was made."""
@@ -177,7 +179,7 @@ class World:
             inner: Any = None
             if backend == MEMORY:
                 inner = self._memory_shared = SharedMemory(clock=self.clock)
-            self.shared = Oracle(inner, asked=self.asked, violate=self.violate)
+            self.shared = Oracle(inner, asked=self.asked, violate=self.violate, seen=self.seen)
             if backend == SQLITE:
                 self.shared.journal_every = 16
         two = self.shared is not None and rng.random() < 0.3
