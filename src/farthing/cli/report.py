@@ -19,13 +19,13 @@ from .running import as_typed
 from .screen import bar, console, print_json
 
 _EMPTY = """\
-No call is in this ledger yet. Every call that a program makes is written here once it says
+No call is in this ledger yet. A program's calls are written here once it says
 
     from farthing import configure, instrument
     configure(ledger={url!r})
     client = instrument(OpenAI())
 
-[dim]or runs with[/dim] FARTHING_LEDGER={url}"""
+or runs with FARTHING_LEDGER={url}"""
 
 
 def report(
@@ -87,7 +87,8 @@ def _print_table(found: Report, ledger_name: str, *, filtered: bool) -> None:
         if filtered:
             out.print("No call in this ledger matches. `farthing report` without --since and --where shows all of it.")
         else:
-            out.print(_EMPTY.format(url=f"sqlite:///{ledger_name}"))
+            # Lines to copy: never wrapped.
+            out.print(_EMPTY.format(url=f"sqlite:///{ledger_name}"), soft_wrap=True, markup=False)
         return
     out.print(_table(found, out))
     for note in _notes(whole):

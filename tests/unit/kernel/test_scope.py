@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.kernel.scope import TAG_LENGTH_MAX, TAGS_MAX, account_key, check_tags, concrete, matches
+from farthing.kernel.scope import TAG_LENGTH_MAX, TAGS_MAX, account_key, check_tags, concrete, matches, read_account_key
 
 TEXT = st.text(max_size=8)
 TAGS = st.dictionaries(st.text(min_size=1, max_size=4), TEXT, max_size=4)
@@ -75,3 +75,8 @@ def test_wrong_tags_are_refused_by_name(wrong: object) -> None:
 def test_the_bounds_themselves_are_allowed() -> None:
     most = {str(n).rjust(TAG_LENGTH_MAX, "0"): "x" * TAG_LENGTH_MAX for n in range(TAGS_MAX)}
     assert check_tags(most, field="tags") == most
+
+
+@given(TEXT, st.dictionaries(TEXT, st.none() | TEXT, max_size=4), st.none() | st.integers(min_value=0))
+def test_an_account_key_can_be_read_again(name: str, scope: dict[str, str | None], start_ms: int | None) -> None:
+    assert read_account_key(account_key(name, scope, start_ms)) == (name, scope, start_ms)

@@ -29,6 +29,7 @@ class Caller(Protocol):
     """Makes one call and returns the usage that the provider reported: ``(input_tokens, output_tokens)``."""
 
     def call(self) -> tuple[int, int]: ...
+    def close(self) -> None: ...
 
 
 def sdk_version() -> str | None:
@@ -66,6 +67,10 @@ class SDKCaller:
         usage = self._client.chat.completions.create(**_BODY).usage
         return usage.prompt_tokens, usage.completion_tokens
 
+    def close(self) -> None:
+        """Close the client's connections."""
+        self._client.close()
+
     def open_stream(self) -> Iterator[Any]:
         """A stream that is open, and not read yet."""
         stream: Iterator[Any] = self._client.chat.completions.create(
@@ -100,6 +105,9 @@ class HTTPCaller:
             input_tokens, output_tokens = self._post()
             held.settle({"input_tokens": input_tokens, "output_tokens": output_tokens})
         return input_tokens, output_tokens
+
+    def close(self) -> None:
+        """Nothing is kept open between calls."""
 
     def _post(self) -> tuple[int, int]:
         connection = http.client.HTTPConnection(self._url.hostname or "", self._url.port, timeout=60)

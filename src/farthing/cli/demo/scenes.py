@@ -77,7 +77,6 @@ class Stage:
     naive: Side
     ours: Side
     tariff: Tariff
-    input_tokens: int
     call_nano: int
     """What one call costs: measured, by making one."""
 
@@ -119,15 +118,15 @@ def stage() -> Iterator[Stage]:
     tariff = Tariff(rates.usd_per_million("input"), rates.usd_per_million("output"))
     with ExitStack() as stack:
         providers = [stack.enter_context(FakeProvider(answer())) for _ in range(2)]
-        used = make_caller(providers[0].openai_url, governed=False).call()
-        call_nano = tariff.cost_nano(*used)
-        naive, ours = (
-            Side(provider, make_caller(provider.openai_url, governed=governed, call_usd=usd_from_nano(call_nano)))
-            for provider, governed in zip(providers, (False, True), strict=True)
-        )
+        callers = [make_caller(providers[0].openai_url, governed=False)]
+        stack.callback(callers[0].close)
+        call_nano = tariff.cost_nano(*callers[0].call())
+        callers.append(make_caller(providers[1].openai_url, governed=True, call_usd=usd_from_nano(call_nano)))
+        stack.callback(callers[1].close)
         with budget(usd=1):
-            ours.caller.call()
-        yield Stage(naive, ours, tariff, used[0], call_nano)
+            callers[1].call()
+        naive, ours = map(Side, providers, callers)
+        yield Stage(naive, ours, tariff, call_nano)
 
 
 def burst(on: Stage, calls: int, latency_seconds: float, watch_naive: Watch, watch_ours: Watch) -> list[Row]:

@@ -1,0 +1,199 @@
+"""``farthing budgets``: what is set is in force, what is shown is what the ledger holds."""
+
+from __future__ import annotations
+
+import getpass
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+import farthing
+from tests.unit.cli.conftest import Run
+
+
+def test_a_budget_that_is_set_binds_every_call(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    ran = run("budgets", "set", "everything", "--tokens", 1_000, "--per", "day", "--ledger", path)
+    assert ran.code == 0
+    assert "1,000 tokens per day" in ran.out
+    farthing.configure(ledger=f"sqlite:///{path}")
+    with farthing.hold(tokens=1_000):
+        pass
+    with pytest.raises(farthing.BudgetExceeded) as denied, farthing.hold(tokens=1):
+        pass
+    assert denied.value.budget == "everything"
+    farthing.reset()
+
+
+def test_every_term_reaches_the_budget(run: Run, tmp_path: Path) -> None:
+    words = [
+        *("--usd", "5.00", "--tokens", "1000", "--requests", "7", "--per", "month Europe/Berlin"),
+        *("--on-exceed", "downgrade", "--downgrade", "gpt-4o=gpt-4o-mini", "--downgrade", "a=b"),
+        *("--scope", "team=search", "--each", "user,run", "--description", "for the team"),
+    ]
+    path = tmp_path / "new.db"
+    now = run("budgets", "set", "b", *words, "--json", "--ledger", path).json["now"]
+    terms = run("budgets", "show", "b", "--json", "--ledger", path).json["terms"]
+    assert terms == {**now, "frozen": False}
+    assert now["usd_nano"] == 5_000_000_000
+    assert (now["tokens"], now["requests"], now["window"]) == (1_000, 7, "month Europe/Berlin")
+    assert now["downgrade"] == {"gpt-4o": "gpt-4o-mini", "a": "b"}
+    assert (now["scope"], now["each"], now["standing"]) == ({"team": "search"}, ["user", "run"], True)
+    assert now["description"] == "for the team"
+
+
+def test_other_terms_need_update_and_keep_what_is_not_named(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    set_it = ("budgets", "set", "b", "--ledger", path)
+    assert run(*set_it, "--usd", "5", "--per", "day").code == 0
+    assert run(*set_it, "--usd", "5", "--per", "day").code == 0, "the same terms again are no change"
+    refused = run(*set_it, "--usd", "6", "--per", "day")
+    assert refused.code == 2
+    assert "usd 5 → 6" in refused.err
+    assert run(*set_it, "--usd", "6", "--update").code == 0
+    terms = run("budgets", "show", "b", "--json", "--ledger", path).json["terms"]
+    assert (terms["usd_nano"], terms["window"]) == (6_000_000_000, "day")
+
+
+def test_a_budget_that_a_program_named_stays_where_it_is_named(run: Run, ledger: Path) -> None:
+    ran = run("budgets", "set", "nightly", "--tokens", 20_000, "--update", "--ledger", ledger)
+    assert ran.code == 0
+    assert "where programs name it" in ran.out
+    assert run("budgets", "show", "nightly", "--json", "--ledger", ledger).json["terms"]["standing"] is False
+
+
+def test_list_shows_limit_spent_held_suspect_left_and_reset(run: Run, after_a_kill: Path) -> None:
+    run("budgets", "set", "all", "--usd", "100", "--per", "month", "--ledger", after_a_kill)
+    ran = run("budgets", "list", "--ledger", after_a_kill)
+    assert ran.code == 0
+    assert max(map(len, ran.out.splitlines())) <= 80
+    assert "per month, resets in" in ran.out
+    (line,) = [line for line in ran.out.splitlines() if line.strip().startswith("tokens")]
+    assert line.split()[2:] == ["0", "3,000", "7,000", "10,000"]
+    assert "▒" in line
+    assert "suspect: outcome unknown" in ran.out
+
+
+def test_json_has_exact_figures(run: Run, ledger: Path) -> None:
+    (nightly,) = run("budgets", "list", "--json", "--ledger", ledger).json["budgets"]
+    assert nightly["name"] == "nightly"
+    assert nightly["tokens"] == {
+        "limit": 10_000,
+        "granted": 0,
+        "spent": 3_010,
+        "held": 0,
+        "suspect": 0,
+        "remaining": 6_990,
+        "overrun": 0,
+    }
+    # 3,000 at $0.15 and 10 at $0.60 per million.
+    assert Decimal(nightly["usd"]["spent"]) == Decimal("0.000456")
+    assert nightly["usd"]["limit"] is None
+
+
+def test_an_account_for_each_value(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "each.db"
+    run("budgets", "set", "each-user", "--tokens", 100, "--each", "user", "--ledger", path)
+    assert "no call yet" in run("budgets", "list", "--ledger", path).out
+    farthing.configure(ledger=f"sqlite:///{path}")
+    for user, tokens in (("bob", 10), ("alice", 150)):
+        with farthing.track(user=user):
+            farthing.record({"input_tokens": tokens})
+    farthing.record({"input_tokens": 5})
+    farthing.reset()
+    accounts = run("budgets", "list", "--json", "--ledger", path).json["budgets"]
+    assert [(row["scope"], row["tokens"]["spent"]) for row in accounts] == [
+        ({"user": None}, 5),
+        ({"user": "alice"}, 150),
+        ({"user": "bob"}, 10),
+    ]
+    shown = run("budgets", "list", "--ledger", path).out
+    assert "each-user user=alice" in shown
+    assert "each-user (no user)" in shown
+    assert "over 50" in shown
+
+
+def test_a_grant_raises_the_limit_and_is_signed(run: Run, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "olga")
+    words = ("--tokens", 500, "--until", "7d", "--reason", "launch week")
+    assert run("budgets", "grant", "nightly", *words, "--ledger", ledger).code == 0
+    shown = run("budgets", "show", "nightly", "--json", "--ledger", ledger).json
+    (account,), (grant,) = shown["accounts"], shown["grants"]
+    assert (account["tokens"]["limit"], account["tokens"]["granted"]) == (10_500, 500)
+    assert (grant["who"], grant["reason"], grant["amount"]) == ("olga", "launch week", 500)
+    text = run("budgets", "show", "nightly", "--ledger", ledger).out
+    assert "granted 500 tokens until" in text
+    assert "by olga: launch week" in text
+
+
+def test_a_user_without_a_name_may_grant(run: Run, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert run("budgets", "grant", "nightly", "--tokens", 1, "--ledger", ledger).code == 0
+    (grant,) = run("budgets", "show", "nightly", "--json", "--ledger", ledger).json["grants"]
+    assert grant["who"] is None
+
+
+def test_frozen_denies_and_unfrozen_admits(run: Run, ledger: Path) -> None:
+    def ask() -> None:
+        farthing.configure(ledger=f"sqlite:///{ledger}")
+        with farthing.budget("nightly", tokens=10_000), farthing.hold(tokens=1):
+            pass
+        farthing.reset()
+
+    assert run("budgets", "freeze", "nightly", "--ledger", ledger).code == 0
+    assert "frozen" in run("budgets", "list", "--ledger", ledger).out
+    with pytest.raises(farthing.BudgetExceeded, match="frozen"):
+        ask()
+    farthing.reset()
+    assert run("budgets", "unfreeze", "nightly", "--ledger", ledger).code == 0
+    ask()
+
+
+def test_remove_asks_first(run: Run, ledger: Path) -> None:
+    remove = ("budgets", "remove", "nightly", "--ledger", ledger)
+    assert run(*remove, stdin="n\n").code == 1
+    assert len(run("budgets", "list", "--json", "--ledger", ledger).json["budgets"]) == 1
+    assert run(*remove, stdin="y\n").code == 0
+    assert run("budgets", "list", "--json", "--ledger", ledger).json["budgets"] == []
+
+
+def test_an_empty_ledger_says_what_to_do(run: Run, empty: Path) -> None:
+    ran = run("budgets", "list", "--ledger", empty)
+    assert ran.code == 0
+    assert "farthing budgets set" in ran.out
+    assert run("budgets", "list", "--json", "--ledger", empty).json == {"budgets": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["set", "b", "--usd", "five"], "--usd"),
+        (["set", "b", "--usd", "-1"], "usd must not be negative"),
+        (["set", "b", "--usd", "nan"], "usd must be finite"),
+        (["set", "b", "--tokens", "-5"], "tokens must not be negative"),
+        (["set", "b"], "a budget needs a limit"),
+        (["set", "b", "--tokens", "5", "--per", "fortnight"], "per='fortnight'"),
+        (["set", "b", "--tokens", "5", "--per", "day Atlantis"], "unknown time zone 'Atlantis'"),
+        (["set", "b", "--tokens", "5", "--on-exceed", "explode"], "on_exceed='explode'"),
+        (["set", "b", "--tokens", "5", "--scope", "team"], "--scope takes NAME=VALUE"),
+        (["grant", "nightly"], "needs an amount"),
+        (["grant", "nightly", "--usd", "1"], "no limit in usd"),
+        (["grant", "nightly", "--tokens", "1", "--until", "2020-01-01"], "is over already"),
+        (["grant", "nightly", "--tokens", "1", "--scope", "user=x"], "no account for each 'user'"),
+        (["grant", "nobody", "--tokens", "1"], "no budget is named 'nobody'"),
+        (["show", "nobody"], "no budget is named 'nobody'"),
+        (["freeze", "nobody"], "no budget is named 'nobody'"),
+        (["remove", "nobody", "--yes"], "no budget is named 'nobody'"),
+    ],
+)
+def test_bad_terms_are_named_and_change_nothing(run: Run, ledger: Path, words: list[str], named: str) -> None:
+    before = run("budgets", "list", "--json", "--ledger", ledger).json
+    ran = run("budgets", *words, "--ledger", ledger)
+    assert ran.code == 2
+    assert named in ran.err
+    assert "Traceback" not in ran.err
+    assert run("budgets", "list", "--json", "--ledger", ledger).json == before

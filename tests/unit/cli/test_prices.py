@@ -1,0 +1,99 @@
+"""``farthing estimate`` and ``farthing prices``: the library's figures, offline."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+import farthing
+from tests.unit.cli.conftest import Run
+
+
+def test_estimate_is_the_librarys(run: Run) -> None:
+    answer = run("estimate", "gpt-4o", "--text", "Hello there", "--max-output-tokens", 500, "--json").json
+    messages = [{"role": "user", "content": "Hello there"}]
+    assert Decimal(answer["usd"]) == farthing.estimate("gpt-4o", messages, max_output_tokens=500)
+    assert answer["input_tokens_exact"] is True
+    assert answer["price"]["how"] == "exact"
+
+
+def test_estimate_of_a_number_of_tokens(run: Run) -> None:
+    words = ("--input-tokens", 1_000_000, "--max-output-tokens", 100_000)
+    ran = run("estimate", "gpt-4o", *words)
+    assert ran.code == 0
+    assert "$3.50" in ran.out  # $2.50 and a tenth of $10.00
+    assert run("estimate", "gpt-4o", *words, "--json").json["usd"] == "3.5"
+
+
+def test_estimate_of_a_file_and_of_standard_input(run: Run, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("What is a farthing?", "utf-8")
+    from_file = run("estimate", "gpt-4o", "--file", prompt, "--json").json
+    piped = run("estimate", "gpt-4o", "--file", "-", "--json", stdin="What is a farthing?").json
+    assert from_file == piped
+    assert from_file["input_tokens"] > 5
+
+
+def test_an_upper_estimate_says_so(run: Run) -> None:
+    assert "an upper estimate" in run("estimate", "claude-sonnet-4-5", "--text", "Hello").out
+    assert run("estimate", "claude-sonnet-4-5", "--text", "Hello", "--json").json["input_tokens_exact"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "named"),
+    [
+        (["gpt-4o", "--text", "a", "--input-tokens", "1"], 2, "one of"),
+        (["gpt-4o", "--input-tokens", "-1"], 2, "input_tokens must be an integer >= 0"),
+        (["gpt-4o", "--max-output-tokens", "-1"], 2, "max_output_tokens must be an integer >= 0"),
+        (["no-such-model", "--input-tokens", "1"], 1, "no price is known for model 'no-such-model'"),
+    ],
+)
+def test_what_cannot_be_estimated_is_said(run: Run, words: list[str], code: int, named: str) -> None:
+    ran = run("estimate", *words)
+    assert ran.code == code
+    assert named in ran.err
+
+
+def test_explain_names_the_source(run: Run) -> None:
+    ran = run("prices", "explain", "gpt-4o")
+    assert ran.code == 0
+    assert "genai-prices" in ran.out
+    assert run("prices", "explain", "gpt-4o", "--json").json == farthing.prices.explain("gpt-4o").to_dict()
+
+
+def test_a_model_without_a_price_is_explained_and_fails(run: Run) -> None:
+    ran = run("prices", "explain", "no-such-model")
+    assert ran.code == 1
+    assert "unpriced" in ran.out
+    assert "prices.register" in ran.out
+    assert run("prices", "explain", "no-such-model", "--json").json["how"] == "unpriced"
+
+
+def test_list_finds_by_part_pattern_and_provider(run: Run) -> None:
+    rows = run("prices", "list", "gpt-4o", "--provider", "openai", "--json").json["prices"]
+    by_name = {row["model"]: row for row in rows}
+    assert by_name["gpt-4o"]["usd_per_million"]["output"] == "10"
+    assert "gpt-4o-mini" in by_name
+    assert all("gpt-4o" in name for name in by_name)
+    (only,) = run("prices", "list", "gpt-4o?mini", "--provider", "openai", "--json").json["prices"]
+    assert only["model"] == "gpt-4o-mini"
+    ran = run("prices", "list", "gpt-4o-mini", "--provider", "openai")
+    assert "$0.15" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_the_whole_list_says_what_has_no_price(run: Run) -> None:
+    rows = run("prices", "list", "--json").json["prices"]
+    assert len(rows) > 1_000
+    for row in rows:
+        rates = row["usd_per_million"].values()
+        assert (row["reason"] is None) == all(rate is not None and Decimal(rate) >= 0 for rate in rates)
+    assert any(row["reason"] for row in rows)
+
+
+def test_no_match_fails(run: Run) -> None:
+    ran = run("prices", "list", "no-such-model")
+    assert ran.code == 1
+    assert "no model" in ran.err

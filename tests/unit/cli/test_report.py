@@ -1,0 +1,99 @@
+"""``farthing report``: the figures are those of the ledger, and what they leave out is said."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+import farthing
+from tests.unit.cli.conftest import Run
+
+
+def test_figures_are_those_of_the_library(run: Run, ledger: Path) -> None:
+    answer = run("report", "--group-by", "feature,model", "--json", "--ledger", ledger).json
+    farthing.configure(ledger=f"sqlite:///{ledger}")
+    expected = farthing.report(["feature", "model"], since="all")
+    assert [{**row, "usd": Decimal(row["usd"])} for row in answer["rows"]] == expected.to_dicts()
+    assert Decimal(answer["total"]["usd"]) == expected.total() > 0
+    assert answer["group_by"] == ["feature", "model"]
+
+
+def test_json_has_integers_and_decimal_texts(run: Run, ledger: Path) -> None:
+    (row,) = run("report", "--where", "model=gpt-4o", "--json", "--ledger", ledger).json["rows"]
+    # Three calls at $2.50 and $10.00 per million.
+    assert row["usd"] == "0.045"
+    assert row["input_tokens"] == 12_000
+    assert row["output_tokens"] == 1_500
+    assert row["calls"] == 3
+
+
+def test_table_marks_what_is_unpriced_and_denied(run: Run, ledger: Path) -> None:
+    ran = run("report", "--ledger", ledger)
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (own,) = [line for line in lines if line.startswith("my-own-model")]
+    assert "unknown" in own
+    assert "$" not in own
+    (mini,) = [line for line in lines if line.startswith("gpt-4o-mini")]
+    assert mini.split()[-2] == "1" or mini.split()[-1] == "1"
+    assert "denied" in lines[0]
+    assert "1 call without a known price" in ran.out
+    assert "*" in next(line for line in lines if line.startswith("total"))
+
+
+def test_suspects_are_said(run: Run, after_a_kill: Path) -> None:
+    ran = run("report", "--ledger", after_a_kill)
+    assert "2 calls counted at all that was held" in " ".join(ran.out.split())
+    assert run("report", "--json", "--ledger", after_a_kill).json["total"]["suspect"] == 2
+
+
+def test_where_and_time_narrow_it(run: Run, ledger: Path) -> None:
+    assert run("report", "--where", "user=bob", "--json", "--ledger", ledger).json["total"]["calls"] == 2
+    assert run("report", "--since", "1h", "--json", "--ledger", ledger).json["total"]["calls"] == 6
+    assert run("report", "--until", "2020-01-01", "--json", "--ledger", ledger).json["total"]["calls"] == 0
+
+
+def test_a_group_that_a_call_does_not_have_is_named(run: Run, ledger: Path) -> None:
+    assert "(no user)" in run("report", "--group-by", "user", "--ledger", ledger).out
+
+
+def test_an_empty_ledger_says_what_to_do(run: Run, empty: Path) -> None:
+    ran = run("report", "--ledger", empty)
+    assert ran.code == 0
+    assert "instrument(OpenAI())" in ran.out
+    assert str(empty) in ran.out
+    assert run("report", "--json", "--ledger", empty).json["rows"] == []
+
+
+def test_nothing_matched_is_not_an_empty_ledger(run: Run, ledger: Path) -> None:
+    ran = run("report", "--where", "user=nobody", "--ledger", ledger)
+    assert ran.code == 0
+    assert "matches" in ran.out
+    assert "instrument" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--since", "tomorrow"], "--since='tomorrow'"),
+        (["--until", "2026-13-01"], "--until"),
+        (["--where", "user"], "--where takes NAME=VALUE"),
+    ],
+)
+def test_words_that_mean_nothing_are_named(run: Run, ledger: Path, words: list[str], named: str) -> None:
+    ran = run("report", *words, "--ledger", ledger)
+    assert ran.code == 2
+    assert named in ran.err
+    assert len(ran.err.strip().splitlines()) <= 2  # the ledger's name, and the mistake
+
+
+def test_narrow_and_wide_terminals(run: Run, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in ("60", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        ran = run("report", "--group-by", "feature,model", "--ledger", ledger)
+        assert max(map(len, ran.out.splitlines())) <= int(columns)
+        assert ("█" in ran.out) == (columns == "200"), "bars take what room the figures leave"
+        assert "search" in ran.out

@@ -1,0 +1,192 @@
+"""What command lines end with: exit codes, one line an error, no traceback; and which ledger they work on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import farthing
+from farthing.cli.app import app
+from farthing.cli.running import EXIT_CODES
+from farthing.cli.running import run as run_command_line
+from farthing.kernel.decision import refusal
+from tests.unit.cli.conftest import Run
+
+COMMAND = [sys.executable, "-c", "from farthing.cli import main; main()"]
+SOURCE = str(Path(farthing.__file__).resolve().parents[1])
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, os.environ.get("PYTHONPATH", "")])}
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """Every command and group, with the words that lead to it."""
+    group = group or get_command(app)
+    found = [(path, group)]
+    for name, command in getattr(group, "commands", {}).items():
+        found += commands(command, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), commands(), ids=lambda part: "-".join(part) if type(part) is tuple else ""
+)
+def test_every_command_and_option_has_help(run: Run, path: tuple[str, ...], command: Any) -> None:
+    ran = run(*path, "--help")
+    assert ran.code == 0
+    assert command.help, f"{path} says nothing about itself"
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name} has no help"
+    assert "3 a budget said no" in " ".join(ran.out.replace("│", " ").split())
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+def test_the_commands_are_those_of_the_design() -> None:
+    words = {" ".join(path) for path, command in commands() if not hasattr(command, "commands")}
+    assert words == {
+        "demo",
+        "report",
+        "estimate",
+        *(f"budgets {verb}" for verb in ("list", "show", "set", "grant", "freeze", "unfreeze", "remove")),
+        "holds list",
+        "holds resolve",
+        "prices explain",
+        "prices list",
+    }
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"farthing {farthing.__version__}\n"
+
+
+def test_help_starts_without_sdk_prices_tokenisers_or_server() -> None:
+    heavy = ["openai", "anthropic", "genai_prices", "quicktok", "splintr", "httptools", "httpx", "httpx2", "numpy"]
+    script = (
+        "import sys\nfrom farthing.cli.running import run\nassert run(['--help']) == 0\n"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=ENV, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_a_budgets_no_is_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def deny(**_: object) -> None:
+        raise farthing.BudgetExceeded(refusal(budget="nightly", remedy="Wait."))
+
+    monkeypatch.setattr("farthing.cli.app.app", deny)
+    assert run_command_line(["anything", "--json"]) == 3
+    assert json.loads(capsys.readouterr().err)["budget"] == "nightly"
+    assert "3 a budget said no" in EXIT_CODES
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("farthing.cli.app.app", broken)
+    with pytest.raises(ZeroDivisionError):
+        run_command_line(["anything"])
+
+
+@pytest.mark.parametrize("words", [["report"], ["budgets", "list"], ["holds", "list"], ["budgets", "freeze", "x"]])
+def test_a_ledger_that_is_not_there_is_not_made(run: Run, tmp_path: Path, words: list[str]) -> None:
+    path = tmp_path / "nowhere" / "ledger.db"
+    ran = run(*words, "--ledger", path)
+    assert ran.code == 1
+    assert f"no ledger at {path}" in ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_are_json_when_asked(run: Run, tmp_path: Path) -> None:
+    missing = json.loads(run("report", "--json", "--ledger", tmp_path / "no.db").err)
+    assert "no ledger at" in missing["message"]
+    mistaken = json.loads(run("report", "--json", "--ledger", "redis://elsewhere").err)
+    assert (mistaken["error"], mistaken["key"]) == ("ConfigError", "--ledger")
+
+
+def test_what_is_no_ledger_is_said_and_left_alone(run: Run, tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, but long enough to be looked at" * 40, "utf-8")
+    before = text.read_bytes()
+    ran = run("report", "--ledger", text)
+    assert (ran.code, text.read_bytes()) == (1, before)
+    assert "not a database" in ran.err
+    assert run("report", "--ledger", tmp_path).code == 2, "a directory"
+    assert run("report", "--ledger", "memory:").code == 2
+
+
+def test_the_ledger_is_named_except_in_json(run: Run, empty: Path) -> None:
+    assert str(empty) in run("report", "--ledger", empty).err
+    quiet = run("report", "--json", "--ledger", empty)
+    assert quiet.err == ""
+
+
+def test_ledger_by_url_path_environment_and_default(
+    run: Run, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("report", "--ledger", f"sqlite:///{empty}").code == 0
+    assert run("report", "--ledger", "empty.db").code == 0
+    assert run("report", "--ledger", "sqlite:///empty.db").code == 0
+    monkeypatch.setenv("FARTHING_LEDGER", str(empty))
+    assert str(empty) in run("report").err
+    monkeypatch.delenv("FARTHING_LEDGER")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    if sys.platform == "linux":
+        assert run("report").code == 1
+        assert run("budgets", "set", "b", "--tokens", 1).code == 0
+        assert (tmp_path / "share" / "farthing" / "ledger.db").exists()
+        assert run("report").code == 0
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "prices", "list"], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    process.wait()
+    assert said == ""
+
+
+def test_ctrl_c_prints_no_traceback(tmp_path: Path) -> None:
+    fifo = tmp_path / "prompt"
+    os.mkfifo(fifo)
+    process = subprocess.Popen(
+        [*COMMAND, "estimate", "gpt-4o", "--file", str(fifo)], env=ENV, stderr=subprocess.PIPE, text=True
+    )
+    # Opening a pipe for writing waits for its reader: the command is then inside of its work, reading.
+    with fifo.open("w"):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
+def test_no_colour_and_plain_terminals(ledger: Path) -> None:
+    def shown(**settings: str) -> str:
+        done = subprocess.run(
+            [*COMMAND, "budgets", "list", "--ledger", str(ledger)],
+            env={**ENV, "COLUMNS": "80", **settings},
+            capture_output=True,
+            check=True,
+        )
+        return done.stdout.decode("utf-8")
+
+    coloured = shown(FORCE_COLOR="1", TERM="xterm-256color")
+    assert "\x1b[32m" in coloured
+    assert "\x1b[3" not in shown(FORCE_COLOR="1", TERM="xterm-256color", NO_COLOR="1")
+    plain = shown(PYTHONIOENCODING="ascii")
+    assert plain.isascii()
+    assert "#" in plain
