@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -21,9 +22,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from .. import __version__
-
-        print(f"farthing {__version__}")
+        # Whoever runs this has imported the package; nothing inside of it imports its public face again.
+        print(f"farthing {sys.modules[__name__.partition('.')[0]].__version__}")
         raise typer.Exit
 
 
