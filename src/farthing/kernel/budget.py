@@ -23,7 +23,7 @@ MODES = ("block", "clamp", "downgrade", "raise", "warn")
 """What ``on_exceed`` may say."""
 HARD_MODES = ("block", "clamp", "downgrade")
 """Modes under which no hold is ever admitted that would pass the limit."""
-UNCAPPED = ("reject", "inject", "watch")
+UNCAPPED = ("reject", "inject")
 """What happens to a request without an output ceiling of its own, strictest first."""
 OPEN_BOUND = ("reject", "context_window", "overrun")
 """What happens to a request whose input has no bound on this side, strictest first."""
