@@ -138,6 +138,20 @@ def a_stale_plan_is_taken(patch: Patch) -> None:
 
 
 @mutant
+def old_terms_pass_under_a_new_version(patch: Patch) -> None:
+    """
+    As it was: another call learns of a change while this one is planned, and its plan goes by the old terms with the
+    new version.
+    """
+    place = admission._place
+
+    def renamed(to: Any, asked: Any) -> Any:
+        return place(to, asked._replace(catalogue_version=to.catalogue.version))
+
+    patch.setattr(admission, "_place", renamed)
+
+
+@mutant
 def choices_are_counted_once(patch: Patch) -> None:
     """``n=3`` is held as one answer."""
     read = OpenAIChat.read_request
@@ -425,6 +439,17 @@ def an_unpriced_call_costs_zero(patch: Patch) -> None:
         return outcome if outcome.cost_nano is not None else outcome._replace(cost_nano=0)
 
     patch.setattr(endings, "priced", zero)
+
+
+@mutant
+def a_downgraded_call_is_priced_as_it_was_asked(patch: Patch) -> None:
+    """As it was: a call that left every budget's scope by its downgrade was recorded at the dearer model's price."""
+    limits = life._limits
+
+    def as_asked(call: Any, admitted: Any) -> Any:
+        return limits(call, admitted if admitted.granted is not None else _with(admitted, model=call.request.model))
+
+    patch.setattr(life, "_limits", as_asked)
 
 
 @mutant

@@ -435,7 +435,7 @@ class Oracle:
         for budget in budgets:
             for unit in ("tokens", "usd", "requests", "concurrency"):
                 limit = self._ceiling(budget, unit, facts, asked, catalogue, now_ms)
-                if limit is None or budget.on_exceed not in HARD:
+                if limit is None or budget.on_exceed not in HARD or (unit == "usd" and facts.price is None):
                     continue
                 scope = self._scope(budget, facts, asked)
                 counters = [Counter(budget.name, scope, start, unit) for start in self._starts(budget, now_ms)]

@@ -200,7 +200,8 @@ class SimulatedCall:
         words = sum(message["content"].count(provider.WORD) for message in sent["messages"])
         for store in self.process.stores:
             for row in store.oracle.rows.values():
-                if row.id.startswith(self.id) and row.state == "held" and row.id not in store.unanswered:
+                its_own = row.id.startswith(self.id) and row.id not in store.unanswered | store.given_back
+                if its_own and row.state == "held":
                     most = words + provider.MESSAGE_TOKENS
                     most += self.exchange.choices * (provider.DEFAULT_CEILING if ceiling is None else ceiling)
                     if ceiling is not None and row.held("tokens") < most:
