@@ -19,7 +19,7 @@ farthing.tokens.count("hi", "gpt-4o")
 
 
 def main(pipe: Connection[Any, Any], ledger: str, url: str, limits: dict[str, Any], threads: int, calls: int) -> None:
-    """Makes the calls, and closes the ledger: a process of multiprocessing ends without running what atexit was given."""
+    """Makes the calls, and closes the ledger: a process of multiprocessing ends without what atexit was given."""
     farthing.configure(ledger=ledger)
     admitted: list[int] = []
 
