@@ -135,7 +135,10 @@ def make_budget(
 
     Raises ValueError naming the field.
     """
-    if name is not None and (not isinstance(name, str) or not name.strip() or len(name) > 200):
+    if name is not None and not isinstance(name, str):
+        what = "a function is decorated by a budget with a limit" if callable(name) else "limits are given by keyword"
+        raise ValueError(f"name must be text, not {name!r}; {what}, such as budget(usd=0.50)")
+    if name is not None and (not name.strip() or len(name) > 200):
         raise ValueError(f"name must be non-empty text of at most 200 characters, not {name!r}")
     budget = Budget(
         name=name or "",
