@@ -11,13 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..kernel.usage import Usage
 from . import json
 from .facts import AnswerFacts, RequestFacts
 from .images import UNKNOWN, size_of_base64
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
 from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
-from .reported import reported
+from .reported import input_part, reported
 
 MESSAGE_OVERHEAD = 5
 PROMPT_OVERHEAD = 8
@@ -194,7 +193,7 @@ class MessagesMeter(EventMeter):
         return AnswerFacts(
             usage=final,
             usage_note=note if final is not None else None,
-            partial_input=None if usage is None else _input_of(usage),
+            partial_input=None if usage is None else input_part(usage),
             text=() if final is not None else self._delivered_text(),
             model=self._model,
             response_id=self._id,
@@ -255,12 +254,6 @@ def _finish(reason: object) -> str | None:
 def _tier(usage: Mapping[str, Any]) -> str | None:
     """Fast mode has prices of its own, like a tier."""
     return "fast" if usage.get("speed") == "fast" else string(usage.get("service_tier"))
-
-
-def _input_of(usage: Usage) -> Usage:
-    return Usage(
-        input=usage.input, cached=usage.cached, cache_write=usage.cache_write, cache_write_1h=usage.cache_write_1h
-    )
 
 
 def _block_text(block: Mapping[str, Any]) -> list[tuple[str, str]]:

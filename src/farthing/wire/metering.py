@@ -8,7 +8,7 @@ as bytes and read only when :meth:`EventMeter.facts` is asked without a figure, 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from . import json
 from .facts import AnswerFacts
@@ -18,6 +18,15 @@ MAX_UNREAD_BYTES = 64 * 1024
 """More unread text than this is read, and shrinks to the text itself: a thousand slow streams stay small."""
 MAX_TEXT_CHARS = 16 * 1024 * 1024
 """More delivered text than any model's output; what comes after it is not counted."""
+
+
+class Splitter(Protocol):
+    """Cuts a stream into frames; :class:`~.sse.FrameSplitter` is the usual one."""
+
+    @property
+    def held_bytes(self) -> int: ...
+    def feed(self, data: bytes) -> list[bytes]: ...
+    def finish(self) -> list[bytes]: ...
 
 
 class EventMeter:
@@ -30,8 +39,8 @@ class EventMeter:
 
     __slots__ = ("_chars", "_splitter", "_strip", "_text", "_unread", "_unread_bytes")
 
-    def __init__(self, *, strip: bool) -> None:
-        self._splitter = FrameSplitter()
+    def __init__(self, *, strip: bool, splitter: Splitter | None = None) -> None:
+        self._splitter = splitter or FrameSplitter()
         self._strip = strip
         self._unread: list[bytes] = []
         self._unread_bytes = 0

@@ -150,7 +150,7 @@ class OpenAIChat:
             text=tuple(text),
             model=string(answer.get("model")),
             response_id=string(answer.get("id")),
-            finish=_finish(choice.get("finish_reason") for choice in choices),
+            finish=finish_of(choice.get("finish_reason") for choice in choices),
             complete=True,
             error=refused or not 200 <= status < 300,
             service_tier=string(answer.get("service_tier")),
@@ -205,7 +205,7 @@ class ChatMeter(EventMeter):
             text=() if usage is not None else self._delivered_text(),
             model=self._model,
             response_id=self._id,
-            finish=_finish(self._finishes.values()),
+            finish=finish_of(self._finishes.values()),
             complete=self._done or self._error or ended,
             error=self._error,
             service_tier=self._tier,
@@ -266,7 +266,7 @@ def _matters(frame: bytes) -> bool:
     return _MATTERS.search(frame) is not None
 
 
-def _finish(reasons: Any) -> str | None:
+def finish_of(reasons: Any) -> str | None:
     """``length`` if any choice ended at the ceiling, else the first one's reason."""
     told = [reason for reason in reasons if isinstance(reason, str)]
     return "length" if "length" in told else next(iter(told), None)

@@ -25,6 +25,28 @@ def other_deployment(path: str, model: str) -> str | None:
     return changed if found else None
 
 
+def read_inputs(request: Mapping[str, Any], field: str, found: Gathering) -> int:
+    """
+    Texts or token ids: one text, several, one list of ids, or several of those. Gives how many inputs there are.
+
+    A token is added to each, for one that a model sets before its text, or that stands for an empty one.
+    """
+    value = request.get(field)
+    if not isinstance(value, list) or (value and all(type(item) is int for item in value)):
+        value = [value]
+    if not value:
+        raise ValueError(f"{field} must not be an empty list")
+    for item in value:
+        found.overhead += 1
+        if isinstance(item, list) and all(type(token) is int for token in item):
+            found.overhead += len(item)
+        elif isinstance(item, str) or item is None:
+            found.add(item)
+        else:
+            raise ValueError(f"{field} must be a text, a list of texts, or token ids, not {item!r:.60}")
+    return len(value)
+
+
 def read_cache_options(request: Mapping[str, Any], found: Gathering) -> None:
     """
     Newer models write the cache by themselves and bill it above fresh input (openai 3.54, ``PromptCacheOptions``), so

@@ -1,10 +1,9 @@
 """
 What a request is: one that a dialect meters, one that is free, one that nothing here can measure, or none of ours.
 
-The table below is reviewed data: the routes of the SDKs openai 3.54 and anthropic 2.12 (read from their resources) and
-of the public API docs, 2026-11. Whatever goes to a provider and stands in no row is *unmetered*: a new endpoint is
-never a silent bypass. Nor is an odd spelling of an old one: a path with ``//``, a slash at its end, dot segments or
-percent escapes is unmetered too, save for reading what is free.
+The table of routes is reviewed data (:mod:`.routes`). Whatever goes to a provider and stands in no row is *unmetered*:
+a new endpoint is never a silent bypass. Nor is an odd spelling of an old one: a path with ``//``, a slash at its end,
+dot segments or percent escapes is unmetered too, save for reading what is free.
 """
 
 from __future__ import annotations
@@ -12,15 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from .anthropic_messages import AnthropicMessages
 from .facts import Dialect
+from .gemini import GeminiGenerate
+from .gemini_embeddings import GeminiEmbeddings
 from .openai_chat import OpenAIChat
+from .openai_completions import OpenAICompletions
+from .openai_embeddings import OpenAIEmbeddings
+from .openai_images import OpenAIImages
 from .openai_responses import OpenAIResponses
-
-Verdict = Literal["metered", "free", "unmetered", "other"]
+from .routes import ROUTES, Row, Verdict
 
 
 class Recognised(NamedTuple):
@@ -35,92 +38,20 @@ class Recognised(NamedTuple):
     dialect: Dialect | None = None
 
 
-class Row(NamedTuple):
-    """A route: ``*`` stands for one path segment, ``**`` at the end for any number, none included."""
-
-    methods: str
-    path: str
-    provider: str
-    verdict: Verdict
-    note: str
-    """The dialect of a metered route, else the reason of the verdict."""
-
-
 DIALECTS: dict[str, Dialect] = {
-    dialect.name: dialect for dialect in (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
+    dialect.name: dialect
+    for dialect in (
+        OpenAIChat(),
+        OpenAIResponses(),
+        OpenAICompletions(),
+        OpenAIEmbeddings(),
+        OpenAIImages(),
+        AnthropicMessages(),
+        GeminiGenerate(),
+        GeminiEmbeddings(),
+    )
 }
 """Every dialect by name, each for its own provider."""
-
-_FREE = "costs no tokens"
-_LATER = "not metered yet"
-
-ROUTES: tuple[Row, ...] = (
-    Row("POST", "chat/completions", "openai", "metered", "openai.chat"),
-    Row("POST", "responses", "openai", "metered", "openai.responses"),
-    Row("POST", "messages", "anthropic", "metered", "anthropic.messages"),
-    # OpenAI: what belongs to a stored answer
-    Row("GET DELETE", "responses/*", "openai", "free", _FREE),
-    Row("POST", "responses/*/cancel", "openai", "free", _FREE),
-    Row("GET", "responses/*/input_items", "openai", "free", _FREE),
-    Row("POST", "responses/input_tokens", "openai", "free", _FREE),
-    Row("POST", "responses/compact", "openai", "unmetered", _LATER),
-    Row("GET", "responses", "openai", "unmetered", "a WebSocket's answers are not metered"),
-    Row("GET", "chat/completions/**", "openai", "free", _FREE),
-    Row("POST DELETE", "chat/completions/*", "openai", "free", "edits or deletes a stored answer"),
-    # OpenAI: models that are billed by other endpoints
-    Row("POST", "completions", "openai", "unmetered", _LATER),
-    Row("POST", "embeddings", "openai", "unmetered", _LATER),
-    Row("POST", "images/*", "openai", "unmetered", "billed by the image"),
-    Row("POST", "audio/*", "openai", "unmetered", "billed by the second or the audio token"),
-    Row("POST", "decisions", "openai", "unmetered", _LATER),
-    Row("POST", "batches", "openai", "unmetered", "its calls are run later, unseen"),
-    Row("POST", "videos/**", "openai", "unmetered", "billed by the second"),
-    Row("GET POST", "realtime/**", "openai", "unmetered", "billed over a connection of its own"),
-    Row("GET POST", "live/**", "openai", "unmetered", "billed over a connection of its own"),
-    Row("POST", "fine_tuning/jobs", "openai", "unmetered", "training is billed by the provider"),
-    Row("POST", "fine_tuning/alpha/**", "openai", "unmetered", "graders call models"),
-    Row("POST", "evals/**", "openai", "unmetered", "its runs call models"),
-    Row("POST", "threads/**", "openai", "unmetered", "its runs call models"),
-    Row("POST", "assistants/**", "openai", "unmetered", "its runs call models"),
-    Row("POST", "chatkit/**", "openai", "unmetered", "its sessions call models"),
-    Row("POST", "agents/**", "openai", "unmetered", "its sessions call models"),
-    Row("POST", "vector_stores/**", "openai", "unmetered", "storage and searches are billed"),
-    Row("POST", "containers/**", "openai", "unmetered", "containers are billed by the session"),
-    # OpenAI: what no tokens are billed for
-    Row("POST", "moderations", "openai", "free", _FREE),
-    Row("POST", "batches/*/cancel", "openai", "free", _FREE),
-    Row("POST", "fine_tuning/jobs/*/cancel", "openai", "free", _FREE),
-    Row("POST", "fine_tuning/jobs/*/pause", "openai", "free", _FREE),
-    Row("POST", "evals/*/runs/*/cancel", "openai", "free", _FREE),
-    Row("POST", "threads/*/runs/*/cancel", "openai", "free", _FREE),
-    Row("POST", "files", "openai", "free", _FREE),
-    Row("POST", "uploads/**", "openai", "free", _FREE),
-    Row("POST", "conversations/**", "openai", "free", _FREE),
-    Row("GET DELETE", "models/**", "openai", "free", _FREE),
-    Row("GET DELETE", "files/**", "openai", "free", _FREE),
-    Row("GET", "batches/**", "openai", "free", _FREE),
-    Row("GET DELETE", "conversations/**", "openai", "free", _FREE),
-    Row("GET DELETE", "assistants/**", "openai", "free", _FREE),
-    Row("GET DELETE", "threads/**", "openai", "free", _FREE),
-    Row("GET DELETE", "vector_stores/**", "openai", "free", _FREE),
-    Row("GET DELETE", "containers/**", "openai", "free", _FREE),
-    Row("GET DELETE", "evals/**", "openai", "free", _FREE),
-    Row("GET DELETE", "videos/**", "openai", "free", _FREE),
-    Row("GET", "fine_tuning/**", "openai", "free", _FREE),
-    # Anthropic
-    Row("POST", "messages/count_tokens", "anthropic", "free", _FREE),
-    Row("POST", "messages/batches", "anthropic", "unmetered", "its calls are run later, unseen"),
-    Row("POST", "messages/batches/*/cancel", "anthropic", "free", _FREE),
-    Row("GET DELETE", "messages/batches/**", "anthropic", "free", _FREE),
-    Row("POST", "complete", "anthropic", "unmetered", _LATER),
-    Row("POST", "sessions/**", "anthropic", "unmetered", "its sessions call models"),
-    Row("POST", "agents/**", "anthropic", "unmetered", "its sessions call models"),
-    Row("POST", "dreams/**", "anthropic", "unmetered", "its runs call models"),
-    Row("GET", "models/**", "anthropic", "free", _FREE),
-    Row("GET DELETE", "files/**", "anthropic", "free", _FREE),
-    Row("POST", "files", "anthropic", "free", _FREE),
-    Row("GET DELETE", "skills/**", "anthropic", "free", _FREE),
-)
 
 KNOWN_HOSTS: dict[str, str] = {
     "api.openai.com": "openai",
@@ -130,6 +61,7 @@ KNOWN_HOSTS: dict[str, str] = {
     ".services.ai.azure.com": "azure",
     ".cognitiveservices.azure.com": "azure",
     "generativelanguage.googleapis.com": "google",
+    "aiplatform.googleapis.com": "google",
     ".aiplatform.googleapis.com": "google",
 }
 """Hosts, or with a dot in front any host under that name, and the provider there (the price table's id)."""
@@ -138,11 +70,13 @@ _PATTERNS_OF_HOSTS = (
     (re.compile(r"bedrock-runtime[^.]*\.[^.]+\.amazonaws\.com"), "aws"),
     (re.compile(r"[a-z0-9-]+-aiplatform\.googleapis\.com"), "google"),
 )
-_SDK_HEADERS = ("x-stainless-lang", "anthropic-version")
+_SDK_HEADERS = ("x-stainless-lang", "anthropic-version", "x-goog-api-key")
 _HOMES = frozenset({"openai", "anthropic"})
 """Providers with a dialect of their own; at any other, a dialect is spoken at that provider's prices."""
-# What may stand right before a route: a version, a gateway's name for the provider, or an Azure deployment.
-_BEFORE = re.compile(r"v\d+[a-z0-9]*|api|openai|anthropic")
+# What may stand right before a route: a version, a gateway's name for the provider; or an Azure deployment, a place or
+# a publisher of Vertex AI.
+_BEFORE = re.compile(r"v\d+[a-z0-9]*|api|openai|openapi|anthropic|gemini")
+_BEFORE_NAME = frozenset({"deployments", "locations", "publishers"})
 _MAX_PATH_CHARS = 4096
 
 
@@ -205,7 +139,7 @@ def _route(method: str, path: str, provider: str | None) -> Recognised | None:
     segments = [segment for segment in unquote(path[: _MAX_PATH_CHARS + 1]).split("/") if segment]
     reads = method in ("GET", "HEAD")
     if method == "OPTIONS" or (reads and not segments):
-        return Recognised("free", _FREE, provider)
+        return Recognised("free", "costs no tokens", provider)
     row = _row(method, segments, provider) if len(path) <= _MAX_PATH_CHARS else None
     if row is None:
         return None
@@ -226,7 +160,8 @@ def _row(method: str, segments: list[str], provider: str | None) -> Row | None:
     """
     found = None
     for start, head in enumerate(segments):
-        if start and not _BEFORE.fullmatch(segments[start - 1]) and segments[start - 2 : start - 1] != ["deployments"]:
+        named = start >= 2 and segments[start - 2] in _BEFORE_NAME
+        if start and not named and not _BEFORE.fullmatch(segments[start - 1]):
             continue
         matching = [row for row in _BY_HEAD.get(head, ()) if _matches(row, method, segments[start:])]
         if not matching:
@@ -239,7 +174,7 @@ def _row(method: str, segments: list[str], provider: str | None) -> Row | None:
 
 
 def _literals(row: Row) -> int:
-    return sum("*" not in segment for segment in row.path.split("/"))
+    return sum(segment not in ("*", "**") for segment in row.path.split("/"))
 
 
 def _matches(row: Row, method: str, segments: list[str]) -> bool:
@@ -249,9 +184,11 @@ def _matches(row: Row, method: str, segments: list[str]) -> bool:
     if pattern[-1] == "**":
         pattern.pop()
         segments = segments[: len(pattern)]
-    return len(pattern) == len(segments) and all(
-        want in ("*", got) for want, got in zip(pattern, segments, strict=True)
-    )
+    return len(pattern) == len(segments) and all(map(_fits, pattern, segments))
+
+
+def _fits(want: str, got: str) -> bool:
+    return want in ("*", got) or (want.startswith("*:") and got.endswith(want[1:]) and len(got) >= len(want))
 
 
 _BY_HEAD: dict[str, list[Row]] = {}
@@ -266,8 +203,4 @@ def _dialect(name: str, provider: str) -> Dialect:
     return own if provider == own.provider else _SPEAKERS[name](provider)
 
 
-_SPEAKERS: dict[str, Callable[[str], Dialect]] = {
-    OpenAIChat.name: OpenAIChat,
-    OpenAIResponses.name: OpenAIResponses,
-    AnthropicMessages.name: AnthropicMessages,
-}
+_SPEAKERS: dict[str, Callable[[str], Dialect]] = {name: type(dialect) for name, dialect in DIALECTS.items()}

@@ -10,7 +10,8 @@ OpenAI chat             ``prompt_tokens`` contain cached, cache-written and audi
 OpenAI Responses        ``input_tokens``, ``output_tokens`` and ``…_details``: the same containment. Images API too
 Anthropic               ``input_tokens`` contain *neither* cache reads nor cache writes; ``output_tokens`` contain
                         thinking. Compactions and advisors stand in ``iterations`` alone
-Gemini                  ``promptTokenCount`` contains cached ones; thoughts and tool-use prompts stand beside
+Gemini                  ``promptTokenCount`` contains cached ones; thoughts and tool-use prompts stand beside;
+                        ``…TokensDetails`` tell the audio and image tokens in them
 Bedrock Converse        ``inputTokens`` contain neither cache reads nor cache writes
 ours                    ``input_tokens output_tokens cached_tokens cache_write_tokens reasoning_tokens``: cached and
                         cache-written are part of the input, reasoning of the output. Or the fields of ``Usage``
@@ -88,6 +89,14 @@ def reported(value: object) -> Reported:
     usage, note = _translate(counts)
     notes = [*counts.malformed, *([note] if note else [])]
     return Reported(usage, "; ".join(notes) or None)
+
+
+def input_part(usage: Usage) -> Usage:
+    """The input of a usage, without what was put out."""
+    return Usage(**{**usage.to_dict(), **_NO_OUTPUT})
+
+
+_NO_OUTPUT = {"output": 0, "reasoning": 0, "output_audio": 0, "output_image": 0}
 
 
 class _Counts:
@@ -293,14 +302,42 @@ def _gemini(counts: _Counts) -> _Translation:
     if prompt is None:
         return None, None
     thoughts = either("thoughtsTokenCount", "thoughts_token_count") or 0
+    fresh = _by_modality(counts, "promptTokensDetails", "prompt_tokens_details")
+    used = _by_modality(counts, "toolUsePromptTokensDetails", "tool_use_prompt_tokens_details")
+    cached = _by_modality(counts, "cacheTokensDetails", "cache_tokens_details")
+    made = _by_modality(counts, "candidatesTokensDetails", "candidates_tokens_details")
+    told_cached = either("cachedContentTokenCount", "cached_content_token_count")
+    # What the cache holds is told of the prompt too.
+    audio = fresh.get("AUDIO", 0) - cached.get("AUDIO", 0) + used.get("AUDIO", 0)
+    image = fresh.get("IMAGE", 0) - cached.get("IMAGE", 0) + used.get("IMAGE", 0)
+    cached_audio = min(cached.get("AUDIO", 0), told_cached or 0)
     return _containing(
         whole_input=prompt + (either("toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0),
         whole_output=thoughts + (either("candidatesTokenCount", "candidates_token_count") or 0),
         total=either("totalTokenCount", "total_token_count"),
-        parts={"cached": either("cachedContentTokenCount", "cached_content_token_count")},
+        parts={
+            "cached": told_cached and told_cached - cached_audio,
+            "cached_audio": cached_audio,
+            "input_audio": max(audio, 0),
+            "input_image": max(image, 0),
+        },
         reasoning=thoughts,
-        output_parts={},
+        output_parts={"output_audio": made.get("AUDIO"), "output_image": made.get("IMAGE")},
     )
+
+
+def _by_modality(counts: _Counts, *names: str) -> dict[str, int]:
+    """``[{"modality": "AUDIO", "tokenCount": 5}]`` as a mapping; what is not told so is left out."""
+    found: dict[str, int] = {}
+    for name in names:
+        details = counts.fields.get(name)
+        for detail in details if isinstance(details, list) else ():
+            if isinstance(detail, Mapping):
+                one = _Counts(detail)
+                tokens = _first(one.get("tokenCount"), one.get("token_count"))
+                modality = str(getattr(detail.get("modality"), "value", detail.get("modality")))
+                found[modality] = found.get(modality, 0) + (tokens or 0)
+    return found
 
 
 def _bedrock(counts: _Counts) -> _Translation:

@@ -17,9 +17,34 @@ from farthing.wire.facts import AnswerFacts, Dialect, RequestFacts
 from farthing.wire.json import decode
 from farthing.wire.recognise import DIALECTS
 
-from .recorded_bodies import CHAT_STREAM, MESSAGES, RESPONSES, recorded
+from .recorded_bodies import (
+    CHAT_STREAM,
+    COMPLETIONS,
+    EMBEDDINGS,
+    GEMINI,
+    GEMINI_ARRAY,
+    GEMINI_EMBEDDINGS,
+    GEMINI_EMBEDDINGS_PATH,
+    GEMINI_SSE,
+    IMAGES,
+    MESSAGES,
+    RESPONSES,
+    recorded,
+)
 
-REQUESTS = {"openai.chat": CHAT_STREAM, "openai.responses": RESPONSES, "anthropic.messages": MESSAGES}
+REQUESTS = {
+    "openai.chat": CHAT_STREAM,
+    "openai.responses": RESPONSES,
+    "openai.completions": COMPLETIONS,
+    "openai.embeddings": EMBEDDINGS,
+    "openai.images": IMAGES,
+    "anthropic.messages": MESSAGES,
+    "gemini.generate": GEMINI,
+    "gemini.embeddings": GEMINI_EMBEDDINGS,
+}
+PATHS = {"gemini.generate": GEMINI_SSE, "gemini.embeddings": GEMINI_EMBEDDINGS_PATH}
+NO_CEILING = {"openai.embeddings", "openai.images", "gemini.embeddings"}
+"""Nothing on the wire limits their output."""
 WORDS = st.sampled_from(
     """model messages role content type text input name arguments tool_calls function function_call tools parameters
     response_format json_schema image_url url detail image_file file audio system tool_use tool_result thinking
@@ -30,7 +55,13 @@ WORDS = st.sampled_from(
     content_block_delta content_block_start stop_reason response.completed response.output_text.delta id user
     assistant reasoning item_reference function_call_output input_image input_text budget_tokens iterations
     prompt_cache_options prompt_cache_breakpoint mode explicit tool_choice modalities instructions item
-    incomplete_details reason max_output_tokens""".split()
+    incomplete_details reason max_output_tokens prompt suffix echo best_of dimensions
+    image_generation.completed image_generation.partial_image partial_images size quality images
+    contents parts systemInstruction generationConfig generation_config maxOutputTokens candidateCount thinkingConfig
+    thinkingBudget inlineData mimeType fileData functionCall functionResponse functionDeclarations args executableCode
+    responseSchema responseModalities cachedContent candidates usageMetadata promptTokenCount candidatesTokenCount
+    thoughtsTokenCount cachedContentTokenCount totalTokenCount promptTokensDetails modality AUDIO tokenCount
+    finishReason promptFeedback blockReason requests content title taskType embeddings image/png""".split()
 )
 SCALARS = (
     WORDS | st.none() | st.booleans() | st.integers(-10, 10_000) | st.floats(allow_nan=False) | st.text(max_size=5)
@@ -44,34 +75,37 @@ NAMES = st.sampled_from(sorted(DIALECTS))
 
 def request_of(name: str) -> tuple[Dialect, RequestFacts]:
     dialect = DIALECTS[name]
-    return dialect, dialect.read_request(REQUESTS[name])
+    return dialect, dialect.read_request(REQUESTS[name], PATHS.get(name, ""))
 
 
 @settings(max_examples=300)
 @given(NAMES, OBJECTS)
 def test_a_request_is_read_or_refused(name: str, fields: dict[str, Any]) -> None:
-    dialect = DIALECTS[name]
+    dialect, path = DIALECTS[name], PATHS.get(name, "")
     raw = json.dumps({**json.loads(REQUESTS[name]), **fields}).encode()
     try:
-        facts = dialect.read_request(raw)
+        facts = dialect.read_request(raw, path)
     except ValueError:
         return
     assert facts.body_bytes == len(raw)
     assert facts.choices >= 1
     assert all(isinstance(piece, str) and piece for piece in facts.text)
-    again = dialect.rewrite(
-        facts, model="other", output_ceiling=max(1, facts.min_output_tokens), ask_usage=facts.stream
-    )
-    reread = dialect.read_request(again)
-    assert reread.model == "other"
-    assert reread.output_ceiling == max(1, facts.min_output_tokens)
+    other = "gpt-image-1" if name == "openai.images" else "other"
+    again = dialect.rewrite(facts, model=other, output_ceiling=max(1, facts.min_output_tokens), ask_usage=facts.stream)
+    reread = dialect.read_request(again, dialect.rewrite_path(facts, model=other) or path)
+    assert reread.model == other
+    if name in NO_CEILING:
+        assert reread.output_ceiling == facts.output_ceiling
+        assert dialect.rewrite(facts, output_ceiling=1) == dialect.rewrite(facts)
+    else:
+        assert reread.output_ceiling == max(1, facts.min_output_tokens)
     assert reread.text == facts.text
 
 
 @given(NAMES, st.binary(max_size=60))
 def test_any_bytes_are_a_value_error_or_a_request(name: str, raw: bytes) -> None:
     try:
-        DIALECTS[name].read_request(raw)
+        DIALECTS[name].read_request(raw, PATHS.get(name, ""))
     except ValueError:
         pass  # refused, as it may be; any other exception fails the test
 
@@ -98,7 +132,7 @@ def test_any_stream_is_metered(name: str, parts: list[Any], strip: bool) -> None
     assert isinstance(answer, AnswerFacts)
     assert all(isinstance(piece, str) for piece in answer.text)
     assert isinstance(meter.complete, bool)
-    if not strip or name != "openai.chat":
+    if not strip or name not in ("openai.chat", "openai.completions"):
         assert relayed == b"".join(frames)
 
 
@@ -106,6 +140,10 @@ STREAMS = {
     "openai_chat_stream.sse": "openai.chat",
     "openai_responses_stream.sse": "openai.responses",
     "anthropic_stream.sse": "anthropic.messages",
+    "openai_completions_stream.sse": "openai.completions",
+    "openai_images_stream.sse": "openai.images",
+    "gemini_stream.sse": "gemini.generate",
+    "gemini_stream_array.json": "gemini.generate",
 }
 
 
@@ -117,6 +155,8 @@ def test_a_damaged_recording_is_metered(name: str, damages: list[tuple[int, byte
         at = place % len(stream)
         stream = stream[:at] + junk + stream[at + len(junk) :]
     dialect, facts = request_of(STREAMS[name])
+    if name.endswith(".json"):
+        facts = dialect.read_request(GEMINI, GEMINI_ARRAY)
     meter = dialect.meter(facts, strip_usage=False)
     assert meter.feed(stream) + meter.finish() == stream
     assert isinstance(meter.facts(), AnswerFacts)
@@ -126,7 +166,7 @@ def test_a_damaged_recording_is_metered(name: str, damages: list[tuple[int, byte
 def test_deep_nesting_is_refused(name: str) -> None:
     deep = b'{"model":"m","messages":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
     with pytest.raises(ValueError, match="deep"):
-        DIALECTS[name].read_request(deep)
+        DIALECTS[name].read_request(deep, PATHS.get(name, ""))
 
 
 @pytest.mark.parametrize("depth", [10, 300, 450])

@@ -16,11 +16,25 @@ from hypothesis import strategies as st
 from farthing.kernel.usage import Usage
 from farthing.wire.anthropic_messages import AnthropicMessages
 from farthing.wire.facts import AnswerFacts, Dialect, StreamMeter
+from farthing.wire.gemini import GeminiGenerate
 from farthing.wire.metering import MAX_UNREAD_BYTES
 from farthing.wire.openai_chat import OpenAIChat
+from farthing.wire.openai_completions import OpenAICompletions
+from farthing.wire.openai_images import OpenAIImages
 from farthing.wire.openai_responses import OpenAIResponses
 
-from .recorded_bodies import CHAT_STREAM, MESSAGES, RESPONSES, body, recorded
+from .recorded_bodies import (
+    CHAT_STREAM,
+    COMPLETIONS,
+    GEMINI,
+    GEMINI_ARRAY,
+    GEMINI_SSE,
+    IMAGES,
+    MESSAGES,
+    RESPONSES,
+    body,
+    recorded,
+)
 
 CHAT = OpenAIChat()
 STREAMS: dict[str, tuple[Dialect, bytes]] = {
@@ -30,12 +44,20 @@ STREAMS: dict[str, tuple[Dialect, bytes]] = {
     "openai_responses_stream_incomplete.sse": (OpenAIResponses(), RESPONSES),
     "anthropic_stream.sse": (AnthropicMessages(), MESSAGES),
     "anthropic_stream_error.sse": (AnthropicMessages(), MESSAGES),
+    "openai_completions_stream.sse": (OpenAICompletions(), COMPLETIONS),
+    "openai_images_stream.sse": (OpenAIImages(), IMAGES),
+    "gemini_stream.sse": (GeminiGenerate(), GEMINI),
+    "gemini_stream_array.json": (GeminiGenerate(), GEMINI),
+    "gemini_stream_length.sse": (GeminiGenerate(), GEMINI),
+    "gemini_stream_blocked.sse": (GeminiGenerate(), GEMINI),
 }
+STRIPPED = {"openai_chat_stream.sse", "openai_completions_stream.sse"}
 
 
 def meter_for(name: str, *, strip: bool = False) -> StreamMeter:
     dialect, request = STREAMS[name]
-    return dialect.meter(dialect.read_request(request), strip_usage=strip)
+    path = GEMINI_ARRAY if name.endswith(".json") else GEMINI_SSE
+    return dialect.meter(dialect.read_request(request, path), strip_usage=strip)
 
 
 def drain(meter: StreamMeter, pieces: list[bytes]) -> bytes:
@@ -81,7 +103,7 @@ def test_any_split_gives_the_same(name: str, end: bytes, places: list[int], stri
     assert drain(cut, pieces) == relayed
     assert cut.facts() == whole.facts() == cut.facts()
     assert cut.complete == whole.complete
-    if not strip or name != "openai_chat_stream.sse":
+    if not strip or name not in STRIPPED:
         assert relayed == stream
 
 
@@ -144,6 +166,54 @@ def test_anthropic() -> None:
     assert (facts.complete, facts.finish, facts.model) == (True, "tool_use", "claude-sonnet-4-5-20250929")
 
 
+def test_completions() -> None:
+    meter = meter_for("openai_completions_stream.sse")
+    drain(meter, [recorded("openai_completions_stream.sse")])
+    facts = meter.facts()
+    assert (facts.usage, facts.complete, facts.finish) == (Usage(input=5, output=14), True, "stop")
+    assert (facts.model, facts.response_id) == ("gpt-3.5-turbo-instruct", "cmpl-9aC")
+
+
+def test_images() -> None:
+    meter = meter_for("openai_images_stream.sse")
+    drain(meter, [recorded("openai_images_stream.sse")])
+    assert meter.facts() == AnswerFacts(usage=Usage(input=18, output_image=372), complete=True)
+
+
+@pytest.mark.parametrize("name", ["gemini_stream.sse", "gemini_stream_array.json"])
+def test_gemini(name: str) -> None:
+    meter = meter_for(name)
+    relayed = meter.feed(recorded(name))
+    # The last chunk looks like every other one: it was the last only once the body has ended.
+    assert not meter.complete
+    assert relayed + meter.finish() == recorded(name)
+    assert meter.complete
+    facts = meter.facts()
+    assert facts == AnswerFacts(
+        usage=Usage(input=11, output=85, reasoning=60),
+        partial_input=Usage(input=11),
+        model="gemini-2.5-flash",
+        response_id="Yx0aac",
+        finish="STOP",
+        complete=True,
+    )
+
+
+def test_gemini_ended_at_the_ceiling() -> None:
+    meter = meter_for("gemini_stream_length.sse")
+    drain(meter, [recorded("gemini_stream_length.sse")])
+    facts = meter.facts()
+    assert (facts.usage, facts.complete, facts.finish) == (Usage(input=11, output=2), True, "length")
+
+
+def test_a_blocked_prompt_was_read_and_is_billed() -> None:
+    meter = meter_for("gemini_stream_blocked.sse")
+    drain(meter, [recorded("gemini_stream_blocked.sse")])
+    facts = meter.facts()
+    assert (facts.usage, facts.complete, facts.error) == (Usage(input=8), True, False)
+    assert facts.finish == "PROHIBITED_CONTENT"
+
+
 # --- cut streams -------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +236,54 @@ def test_a_cut_responses_stream_gives_what_was_delivered() -> None:
     facts = cut_before("openai_responses_stream.sse", b"event: response.completed")
     assert (facts.usage, facts.complete, facts.error) == (None, False, False)
     assert facts.text == ("Find the city.", "get_weather", '{"city":"Oslo"}', "Looking it up.")
+
+
+def test_cut_completions_give_what_was_delivered() -> None:
+    facts = cut_before("openai_completions_stream.sse", b'"finish_reason":"stop"')
+    assert (facts.usage, facts.complete) == (None, False)
+    assert facts.text == (' He said "usage": { and [DONE] — 東京.',)
+
+
+def test_cut_images_give_nothing_that_could_be_counted() -> None:
+    facts = cut_before("openai_images_stream.sse", b"event: image_generation.completed")
+    assert facts == AnswerFacts()
+
+
+@pytest.mark.parametrize("name", ["gemini_stream.sse", "gemini_stream_array.json"])
+def test_a_cut_gemini_stream_gives_its_input_and_what_was_delivered(name: str) -> None:
+    stream = recorded(name)
+    meter = meter_for(name)
+    # Cut within the chunk that has the finish reason.
+    drain(meter, [stream[: stream.rindex(b'"STOP"')]])
+    facts = meter.facts()
+    assert not meter.complete
+    assert (facts.usage, facts.complete, facts.partial_input) == (None, False, Usage(input=11))
+    assert facts.text == (
+        "Weighing the coin.",
+        'He said "usageMetadata": { and } \\" — 東京.',
+        "price_of",
+        '{"coin":"farthing","finishReason":"none"}',
+    )
+
+
+def test_a_gemini_reason_that_more_text_follows_was_none() -> None:
+    """Older models gave a finish reason with every chunk."""
+    first, second = recorded("gemini_stream_length.sse").split(b"\n\n")[:2]
+    meter = meter_for("gemini_stream_length.sse")
+    meter.feed(second + b"\n\n")
+    assert meter.facts().usage is not None
+    meter.feed(first + b"\n\n")
+    assert (meter.facts().usage, meter.complete) == (None, False)
+
+
+def test_fewer_candidates_than_were_asked_for_end_with_the_body() -> None:
+    dialect = GeminiGenerate()
+    request = body(**json.loads(GEMINI), generationConfig={"candidateCount": 3})
+    meter = dialect.meter(dialect.read_request(request, GEMINI_SSE), strip_usage=False)
+    meter.feed(recorded("gemini_stream_length.sse"))
+    assert meter.facts().usage is None
+    meter.finish()
+    assert (meter.facts().usage, meter.complete) == (Usage(input=11, output=2), True)
 
 
 def test_a_cut_anthropic_stream_gives_its_input_and_what_was_delivered() -> None:
@@ -264,6 +382,13 @@ def test_an_error_in_place_of_an_answer() -> None:
     assert meter.facts() == AnswerFacts(complete=True, error=True)
     meter = chat_meter()
     drain(meter, [b': hello\n\ndata: {"error": {"message": "overloaded", "type": "server_error"}}\n\n'])
+    assert meter.facts().error
+    for name, mark in (("gemini_stream.sse", b"data: %b\n\n"), ("gemini_stream_array.json", b"[%b]")):
+        meter = meter_for(name)
+        drain(meter, [mark % recorded("gemini_error.json").replace(b"\n", b"")])
+        assert (meter.facts().error, meter.complete) == (True, True)
+    meter = meter_for("openai_images_stream.sse")
+    drain(meter, [b'event: error\ndata: {"type":"error","error":{"message":"refused"}}\n\n'])
     assert meter.facts().error
     meter = meter_for("openai_responses_stream.sse")
     drain(meter, [b'event: error\ndata: {"type":"error","code":"server_error","message":"x","sequence_number":0}\n\n'])

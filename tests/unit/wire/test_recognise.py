@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from farthing.wire.recognise import DIALECTS, ROUTES, Recognised, recognise
 
-OPENAI, ANTHROPIC = "api.openai.com", "api.anthropic.com"
+OPENAI, ANTHROPIC, GEMINI = "api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com"
+VERTEX, PLACE = "us-central1-aiplatform.googleapis.com", "/v1beta1/projects/p/locations/us-central1"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,21 @@ OPENAI, ANTHROPIC = "api.openai.com", "api.anthropic.com"
         ("api.anthropic.com:443", "/v1/messages", "anthropic.messages", "anthropic"),
         ("x.openai.azure.com", "/openai/deployments/my-gpt/chat/completions?api-version=1", "openai.chat", "azure"),
         ("x.openai.azure.com", "/openai/v1/responses", "openai.responses", "azure"),
+        (OPENAI, "/v1/completions", "openai.completions", "openai"),
+        (OPENAI, "/v1/embeddings", "openai.embeddings", "openai"),
+        (OPENAI, "/v1/images/generations", "openai.images", "openai"),
+        (OPENAI, "/v1/images/edits", "openai.images", "openai"),
+        ("x.openai.azure.com", "/openai/deployments/e/embeddings?api-version=1", "openai.embeddings", "azure"),
+        (GEMINI, "/v1beta/models/gemini-2.5-flash:generateContent", "gemini.generate", "google"),
+        (GEMINI, "/v1/models/gemini-2.5-flash:streamGenerateContent?alt=sse", "gemini.generate", "google"),
+        (GEMINI, "/v1beta/tunedModels/mine:generateContent", "gemini.generate", "google"),
+        (GEMINI, "/v1beta/models/gemini-embedding-001:batchEmbedContents", "gemini.embeddings", "google"),
+        (GEMINI, "/v1beta/models/gemini-embedding-001:embedContent", "gemini.embeddings", "google"),
+        (GEMINI, "/v1beta/openai/chat/completions", "openai.chat", "google"),
+        (VERTEX, f"{PLACE}/publishers/google/models/gemini-2.5-pro:generateContent", "gemini.generate", "google"),
+        (VERTEX, f"{PLACE}/endpoints/12:streamGenerateContent", "gemini.generate", "google"),
+        ("aiplatform.googleapis.com", "/v1/publishers/google/models/g:generateContent", "gemini.generate", "google"),
+        (VERTEX, f"{PLACE}/endpoints/openapi/chat/completions", "openai.chat", "google"),
     ],
 )
 def test_what_is_metered(host: str, path: str, dialect: str, provider: str) -> None:
@@ -65,9 +81,8 @@ def test_a_declared_base_url_may_have_any_usual_prefix(prefix: str) -> None:
         ("POST", ANTHROPIC, "/v1/messages/count_tokens", "free"),
         ("GET", ANTHROPIC, "/v1/messages/batches/b/results", "free"),
         ("POST", OPENAI, "/v1/responses/compact", "unmetered"),
-        ("POST", OPENAI, "/v1/completions", "unmetered"),
-        ("POST", OPENAI, "/v1/embeddings", "unmetered"),
-        ("POST", OPENAI, "/v1/images/generations", "unmetered"),
+        ("POST", OPENAI, "/v1/images/variations", "unmetered"),
+        ("POST", OPENAI, "/v1/audio/transcriptions", "unmetered"),
         ("POST", OPENAI, "/v1/audio/speech", "unmetered"),
         ("POST", OPENAI, "/v1/batches", "unmetered"),
         ("POST", OPENAI, "/v1/threads/t/messages", "unmetered"),
@@ -81,7 +96,28 @@ def test_a_declared_base_url_may_have_any_usual_prefix(prefix: str) -> None:
         ("GET", OPENAI, "/v1/models/../realtime", "unmetered"),
         ("PATCH", OPENAI, "/v1/chat/completions", "unmetered"),
         ("POST", OPENAI, "/", "unmetered"),
-        ("POST", "generativelanguage.googleapis.com", "/v1beta/models/gemini-3:generateContent", "unmetered"),
+        ("POST", GEMINI, "/v1beta/models/gemini-2.5-flash:countTokens", "free"),
+        ("GET", GEMINI, "/v1beta/models", "free"),
+        ("GET", GEMINI, "/v1beta/models/gemini-2.5-flash", "free"),
+        ("GET", GEMINI, "/v1beta/files/a:download?alt=media", "free"),
+        ("POST", GEMINI, "/upload/v1beta/files", "free"),
+        ("POST", GEMINI, "/v1beta/batches/b:cancel", "free"),
+        ("POST", GEMINI, "/v1beta/models/gemini-2.5-flash:batchGenerateContent", "unmetered"),
+        ("POST", GEMINI, "/v1beta/models/gemini-2.5-flash:somethingNew", "unmetered"),
+        ("POST", GEMINI, "/v1beta/models/gemini-2.5-flash:GenerateContent", "unmetered"),
+        ("POST", GEMINI, "/v1beta/models/:generateContent", "unmetered"),
+        ("POST", GEMINI, "/v1beta/models/gemini-2.5-flash%3AgenerateContent", "unmetered"),
+        ("POST", GEMINI, "/v1beta/models/imagen-4.0:predict", "unmetered"),
+        ("POST", GEMINI, "/v1beta/models/veo-3.0:predictLongRunning", "unmetered"),
+        ("POST", GEMINI, "/v1beta/cachedContents", "unmetered"),
+        ("PATCH", GEMINI, "/v1beta/cachedContents/c", "unmetered"),
+        ("POST", GEMINI, "/v1beta/interactions", "unmetered"),
+        ("GET", GEMINI, "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", "unmetered"),
+        ("POST", VERTEX, f"{PLACE}/publishers/google/models/gemini-2.5-pro:countTokens", "free"),
+        ("POST", VERTEX, f"{PLACE}/publishers/google/models/text-embedding-005:predict", "unmetered"),
+        ("POST", VERTEX, f"{PLACE}/publishers/anthropic/models/claude-sonnet-5:rawPredict", "unmetered"),
+        ("POST", VERTEX, f"{PLACE}/batchPredictionJobs", "unmetered"),
+        ("POST", VERTEX, f"{PLACE}/somethingNew", "unmetered"),
         ("POST", "bedrock-runtime.eu-west-1.amazonaws.com", "/model/x/invoke", "unmetered"),
         ("POST", "us-east5-aiplatform.googleapis.com", "/v1/projects/p:rawPredict", "unmetered"),
         ("POST", "example.com", "/v1/messages", "other"),
@@ -113,7 +149,8 @@ def test_an_odd_spelling_is_never_a_bypass(path: str) -> None:
 
 def test_a_prefix_that_looks_free_hides_nothing() -> None:
     assert recognise("POST", OPENAI, "/uploads/v1/chat/completions").verdict == "metered"
-    assert recognise("POST", OPENAI, "/conversations/v1/embeddings").verdict == "unmetered"
+    assert recognise("POST", OPENAI, "/conversations/v1/responses/compact").verdict == "unmetered"
+    assert recognise("POST", OPENAI, "/organization/v1beta/models/g:generateContent").verdict == "metered"
 
 
 def test_who_is_in_care() -> None:
@@ -127,6 +164,10 @@ def test_who_is_in_care() -> None:
     assert recognise(*new, sdk_client=True).verdict == "unmetered"
     assert recognise(*new, known_hosts={".internal": "openai"}).verdict == "unmetered"
     assert recognise(*new, headers={"anthropic-version": "2023-06-01"}).verdict == "unmetered"
+    gemini = ("POST", "llm.internal", "/v1beta/models/gemini-2.5-flash:generateContent")
+    assert recognise(*gemini).verdict == "other"
+    assert recognise(*gemini, headers={"x-goog-api-key": "k"}).verdict == "metered"
+    assert recognise(*new, headers={"x-goog-api-key": "k"}).verdict == "other"
     # Other services' SDKs come from the same generator: the header alone condemns no unknown path of theirs.
     assert recognise(*new, headers={"x-stainless-lang": "python"}).verdict == "other"
 
