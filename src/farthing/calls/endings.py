@@ -82,10 +82,16 @@ def of_answer(answer: AnswerFacts, status: int, limits: Limits) -> Ending:
         return refused(f"http_{status}" if status >= 300 else "error")
     if answer.usage is not None:
         return Settle(priced(answer.usage, limits, ending="ok", source="provider", answer=answer))
-    if not answer.complete:
+    if not answer.complete or not says_anything(answer):
         # Billed for all we know, and nothing in it can be counted.
         return Settle(unknown(limits, ending="unreadable", note=None))
     return Settle(_counted(answer, limits))
+
+
+def says_anything(answer: AnswerFacts) -> bool:
+    """Whether anything in it was understood. Well-formed JSON, or events, need not be an answer of this dialect."""
+    parts = (answer.text, answer.usage, answer.partial_input, answer.model, answer.response_id, answer.finish)
+    return any(part for part in parts)
 
 
 def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None) -> Ending:

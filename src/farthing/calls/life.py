@@ -99,15 +99,9 @@ def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
 def _end_of_body(call: Call, admitted: Admitted, answered: Answered, meter: StreamMeter) -> Ended:
     """The body ended. Without its last event the provider cut it, unless all there was is an error."""
     facts = meter.facts()
-    if meter.complete or facts.error:
+    if meter.complete or facts.error or not endings.says_anything(facts):
         return (yield from _end_stream(call, admitted, answered, facts))
-    if facts == AnswerFacts():
-        # It came to its end in good order, and was no stream of this dialect: billed for all we know.
-        yield from _end(
-            call, admitted, Settle(endings.unknown(_limits(call, admitted), ending="unreadable", note=None))
-        )
-    else:
-        yield from _end_cut(call, admitted, facts, Broken("ended_early", "the stream ended without its last event"))
+    yield from _end_cut(call, admitted, facts, Broken("ended_early", "the stream ended without its last event"))
     return Finished()
 
 
