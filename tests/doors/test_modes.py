@@ -124,6 +124,20 @@ def test_a_denied_async_call_is_not_retried_nor_wrapped(provider: FakeProvider) 
     assert provider.requests == []
 
 
+def test_one_http_client_under_two_sdks(provider: FakeProvider) -> None:
+    """Each SDK is told in its own family, whichever of the two was instrumented first."""
+    with openai.DefaultHttpxClient() as http, farthing.budget(tokens=5):
+        client = farthing.instrument(OpenAI(base_url=provider.openai_url, api_key="fake", http_client=http))
+        claude = farthing.instrument(Anthropic(base_url=provider.anthropic_url, api_key="fake", http_client=http))
+        with pytest.raises(openai.OpenAIError) as denied:
+            chat(client)
+        assert isinstance(denied.value, farthing.BudgetExceeded)
+        with pytest.raises(anthropic.AnthropicError) as refused:
+            claude.messages.create(model="claude-haiku-4-5", max_tokens=10, messages=HI)
+        assert isinstance(refused.value, farthing.BudgetExceeded)
+    assert farthing.report().totals()["denied"] == 2
+
+
 # -- clamp -----------------------------------------------------------------------------------------------------------
 
 OPENAI_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")

@@ -41,7 +41,8 @@ def govern_sync(
     """
     A transport's ``handle_request``, governed.
 
-    *sdk* is the package whose client it serves, None if anybody's; *in_care*: the user handed that client over, so that
+    *sdk* is the package whose client it serves (a request that names another goes before: one HTTP client may serve
+    two SDKs), None if anybody's; *in_care*: the user handed that client over, so that
     whatever it sends to an unknown path is unmetered. *hosts* are declared hosts and their providers.
     """
     only = PROVIDERS.get(sdk or "")
@@ -50,7 +51,7 @@ def govern_sync(
         found = recognise_request(request, sdk=sdk, provider=only, hosts=hosts, in_care=in_care)
         if found is None:
             return inner(request)
-        family = sdk or sdk_of_request(request)
+        family = sdk_of_request(request) or sdk
         try:
             body = request.read() if found.dialect is not None else b""
             call = open_call(request, found, body)
@@ -71,7 +72,7 @@ def govern_async(
         found = recognise_request(request, sdk=sdk, provider=only, hosts=hosts, in_care=in_care)
         if found is None:
             return await inner(request)
-        family = sdk or sdk_of_request(request)
+        family = sdk_of_request(request) or sdk
         try:
             body = await request.aread() if found.dialect is not None else b""
             call = open_call(request, found, body)
