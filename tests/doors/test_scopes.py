@@ -445,9 +445,6 @@ def test_unpriced_tokens_only_and_price_as(provider: FakeProvider, client: OpenA
 # -- what nothing can measure ----------------------------------------------------------------------------------------
 
 UNMETERED = {
-    "completions": lambda client: client.completions.create(model="gpt-3.5-turbo-instruct", prompt="hi"),
-    "embeddings": lambda client: client.embeddings.create(model="text-embedding-3-small", input="hi"),
-    "images": lambda client: client.images.generate(prompt="a coin"),
     "batches": lambda client: client.batches.create(
         input_file_id="file", endpoint="/v1/chat/completions", completion_window="24h"
     ),
@@ -482,7 +479,7 @@ def test_what_nothing_can_measure_is_refused_under_a_hard_budget(
     assert holds() == []
 
 
-@pytest.mark.parametrize("what", ["embeddings", "new endpoint", "no model"])
+@pytest.mark.parametrize("what", ["batches", "new endpoint", "no model"])
 def test_and_passes_with_a_loud_notice_once_without_one(provider: FakeProvider, client: OpenAI, what: str) -> None:
     for expect in (True, False):
         with farthing.budget(tokens=0, on_exceed="warn"):
