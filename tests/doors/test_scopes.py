@@ -237,6 +237,57 @@ def test_an_async_function_is_covered(provider: FakeProvider) -> None:
     assert provider.posts == 6
 
 
+def _hiding(function: Any) -> Any:
+    """A decorator that hides what kind of function it wraps."""
+
+    def wrapped(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapped
+
+
+def test_work_that_a_plain_function_returns_instead_of_doing_it_is_covered(
+    provider: FakeProvider, client: OpenAI
+) -> None:
+    """Another decorator in between hides that a function is async, or a generator; its body is covered all the same."""
+
+    @farthing.budget(tokens=2 * SIZE)
+    @_hiding
+    def generate() -> Iterator[bool]:
+        yield calls_that_fit(client, 1) == 1
+        yield calls_that_fit(client, 1) == 1
+        yield calls_that_fit(client, 1) == 1
+
+    assert list(generate()) == [True, True, False]
+
+    async def main() -> None:
+        async with async_openai_client(provider) as mine:
+
+            @farthing.budget(tokens=SIZE)
+            @_hiding
+            async def ask() -> None:
+                for _ in range(2):
+                    await mine.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=10)
+
+            @farthing.budget(tokens=SIZE)
+            @_hiding
+            async def stream() -> AsyncIterator[int]:
+                for number in range(2):
+                    await mine.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=10)
+                    yield number
+
+            with pytest.raises(farthing.BudgetExceeded):
+                await ask()
+            with pytest.raises(farthing.BudgetExceeded):
+                async for _ in stream():
+                    pass
+
+    asyncio.run(main())
+    assert provider.posts == 4
+    assert all(row.facts.budgets for row in entries())
+    chat(client)
+
+
 def test_one_budget_object_entered_by_many_tasks(provider: FakeProvider) -> None:
     """Each task's ``with`` is a unit of work of its own; they leave in another order than they came."""
     budget = farthing.budget(tokens=2 * SIZE)

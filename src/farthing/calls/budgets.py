@@ -8,11 +8,10 @@ memory. **Named**: one account on the ledger, shared by everyone who names it, o
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 import os
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -21,7 +20,8 @@ from ..kernel.budget import Budget, make_budget, unit_of_work
 from ..kernel.money import usd_from_nano
 from ..kernel.plan import Balance
 from . import threads
-from .ambient import Ambient, Binding, current, enter
+from .ambient import Binding, current, enter
+from .bodies import around
 from .default import runtime
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -209,95 +209,10 @@ class BudgetHandle:
         if not callable(function):
             raise ValueError(f"a budget decorates a function, not {function!r}")
         self._label = self._label or f"{getattr(function, '__qualname__', function)}()"
-        if inspect.isasyncgenfunction(function):
-            wrapped: Any = self._around_async_generator(function)
-        elif inspect.isgeneratorfunction(function):
-            wrapped = self._around_generator(function)
-        elif inspect.iscoroutinefunction(function):
-            wrapped = self._around_async(function)
-        else:
-            wrapped = self._around(function)
+        wrapped: Any = around(function, lambda: current().with_binding(self._open()))
         functools.update_wrapper(wrapped, function)
         wrapped.budget = self
         return wrapped  # type: ignore[no-any-return]
-
-    def _around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def governed(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return function(*args, **kwargs)
-
-        return governed
-
-    def _around_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def governed(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return await function(*args, **kwargs)
-
-        return governed
-
-    def _around_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """
-        The body runs inside the budget, whatever stands between two steps does not: a generator's caller must not
-        find itself inside a budget that it never entered.
-        """
-
-        def governed(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            inside = current().with_binding(self._open())
-            body = function(*args, **kwargs)
-            step: Callable[[], Any] = functools.partial(next, body)
-            while True:
-                outside = current()
-                enter(inside)
-                try:
-                    value = step()
-                except StopIteration as stop:
-                    return stop.value
-                finally:
-                    inside = current()
-                    enter(outside)
-                try:
-                    sent = yield value
-                except GeneratorExit:
-                    _step_within(inside, body.close)
-                    raise
-                except BaseException as error:  # noqa: BLE001 - handed to the body, as a plain generator would have it
-                    step = functools.partial(body.throw, error)
-                else:
-                    step = functools.partial(body.send, sent)
-
-        return governed
-
-    def _around_async_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        async def governed(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            inside = current().with_binding(self._open())
-            body = function(*args, **kwargs)
-            step: Callable[[], Any] = body.__anext__
-            while True:
-                outside = current()
-                enter(inside)
-                try:
-                    value = await step()
-                except StopAsyncIteration:
-                    return
-                finally:
-                    inside = current()
-                    enter(outside)
-                try:
-                    sent = yield value
-                except GeneratorExit:
-                    outside = current()
-                    enter(inside)
-                    try:
-                        await body.aclose()
-                    finally:
-                        enter(outside)
-                    raise
-                except BaseException as error:  # noqa: BLE001 - handed to the body, as a plain generator would have it
-                    step = functools.partial(body.athrow, error)
-                else:
-                    step = functools.partial(body.asend, sent)
-
-        return governed
 
 
 def budget(
@@ -365,15 +280,6 @@ def budget(
         open_bound=open_bound,
     )
     return BudgetHandle(terms, update=update, label=description)
-
-
-def _step_within(inside: Ambient, step: Callable[[], Any]) -> Any:
-    outside = current()
-    enter(inside)
-    try:
-        return step()
-    finally:
-        enter(outside)
 
 
 def _sum(balances: Any) -> Balance:
