@@ -8,7 +8,6 @@ The API takes every field in camel case and in snake case, one object where a li
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -124,7 +123,7 @@ def _read_inline(inline: object, found: Gathering, *, resolution: object) -> Non
         found.overhead += PART_OVERHEAD
         found.add(_decoded(data))
     else:
-        found.open(f"inline {kind!s:.40}")
+        found.open(f"inline {kind or 'data'!s:.40}")
 
 
 def _detail(resolution: object, found: Gathering) -> str:
@@ -139,9 +138,10 @@ def _detail(resolution: object, found: Gathering) -> str:
 
 def _decoded(data: str) -> str:
     """The text in base64, either alphabet; data that is none is counted as it stands."""
+    plain = "".join(data.translate(_STANDARD).split()).rstrip("=")
     try:
-        return base64.b64decode(data.translate(_STANDARD).encode() + b"==").decode()
-    except (binascii.Error, UnicodeError):
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True).decode()
+    except ValueError:  # of base64 or of UTF-8
         return data
 
 
