@@ -67,6 +67,8 @@ class MemoryStore:
         self._ends: dict[str, int] = {}
         self._holds: dict[str, Hold] = {}
         self._ended: deque[str] = deque()
+        self._correctable: set[str] = set()
+        """Ended holds that their calls may still correct."""
         self._entries: dict[int, Entry] = {}
         self._entry_of: dict[str, int] = {}
         self._counts = {"seq": 0}
@@ -200,13 +202,16 @@ class MemoryStore:
         """
         Put away the counters of a unit of work that nobody can ask about any more (memory only).
 
-        False, and nothing is put away, while a hold or a suspect call still counts on one of them.
+        False, and nothing is put away, while a hold or a suspect call still counts on one of them, or a call that was
+        resolved without its word may still correct it.
         """
         names = tuple(keys)
 
         def run() -> bool:
             known = [key for key in names if key in self._balances]
             if any(self._balances[key].held or self._balances[key].suspect for key in known):
+                return False
+            if self._correctable and not self._needed().isdisjoint(known):
                 return False
             for key in known:
                 self._drop_counter(key)
@@ -287,6 +292,8 @@ class MemoryStore:
             (self._ends.update, change.ends),
             (self._counts.update, {"seq": seq}),
             (self._ended.extend, [hold.id for hold in change.holds.values() if hold.state not in LIVE]),
+            (self._correctable.difference_update, change.holds),
+            (self._correctable.update, [hold.id for hold in change.holds.values() if hold.automatic]),
         )
         self._bound()
         return tuple(entries.values())
@@ -297,6 +304,7 @@ class MemoryStore:
             hold = self._holds.get(hold_id)
             if hold is not None and hold.state not in LIVE:
                 self._entry_of.pop(hold_id, None)
+                self._correctable.discard(hold_id)
                 self._holds.pop(hold_id, None)
             self._ended.popleft()
         if self.entries_max is None:
@@ -324,17 +332,16 @@ class MemoryStore:
             self._fold([(key, -balance.settled)], (self._balances.pop, key))
         self._ends.pop(key, None)
 
+    def _needed(self) -> set[str]:
+        """The counters that some hold may still change: live ones, and by a difference to what was settled others."""
+        holds = [hold for hold in self._holds.values() if hold.state in LIVE or hold.id in self._correctable]
+        return {posting.key for hold in holds for posting in hold.postings}
+
     def _put_counters_away(self, now_ms: int) -> None:
         over = [key for key, ends_ms in self._ends.items() if ends_ms + COUNTER_GRACE_MS <= now_ms]
         if not over:
             return
-        # A hold that was resolved without its call may still be corrected, by a difference to what was settled.
-        needed = {
-            posting.key
-            for hold in self._holds.values()
-            if hold.state in LIVE or hold.automatic
-            for posting in hold.postings
-        }
+        needed = self._needed()
         for key in over:
             if key not in needed:
                 self._drop_counter(key)

@@ -613,6 +613,21 @@ def test_a_units_counters_are_forgotten_once_nothing_counts_on_them() -> None:
     check_books(store)
 
 
+def test_a_units_counters_are_not_forgotten_while_its_call_may_still_correct_them() -> None:
+    store = MemoryStore(clock=FakeClock())
+    store.put_budget(make_budget("unit", tokens=1_000))
+    store.place(call(store, "a"))
+    keys = list(store.balances().result())
+    store.suspect("a", ending="timeout")
+    store.resolve("a", "settle_at_hold")
+    assert not store.forget(keys)
+    assert store.settle("a", said(4)).result().hold.state == "settled"
+    assert spent(store) == 4
+    assert store.forget(keys)
+    assert balances(store) == {}
+    check_books(store)
+
+
 def test_healthy_holds_do_not_hide_those_that_are_due() -> None:
     """A batch is bounded after asking which holds are due: an outage's suspects come first, and stay for a day."""
     clock = FakeClock()
