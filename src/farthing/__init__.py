@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from .kernel.decision import Decision
     from .kernel.usage import Usage
     from .sdk.install import install, uninstall
-    from .sdk.instrument import UngovernedClientWarning, instrument
+    from .sdk.instrument import instrument
+    from .sdk.watch import UngovernedClientWarning
 
 __version__ = "0.1.0"
 
@@ -90,7 +91,7 @@ _HOMES = {
     "Decision": "kernel.decision",
     "ManualHold": "calls.manual",
     "Report": "calls.reports",
-    "UngovernedClientWarning": "sdk.instrument",
+    "UngovernedClientWarning": "sdk.watch",
     "UnmeteredCallWarning": "calls.runtime",
     "UnpricedModelWarning": "calls.runtime",
     "Usage": "kernel.usage",
@@ -116,8 +117,19 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{home}", __name__), name)
+    if home == "calls.budgets":
+        _watch()
     globals()[name] = value
     return value
+
+
+def _watch() -> None:
+    """Budgets are below the doors and do not know them, so it is said here: whoever uses one has its calls watched."""
+    from .calls.budgets import entered
+    from .sdk.watch import begin
+
+    if begin not in entered:
+        entered.append(begin)
 
 
 def __dir__() -> list[str]:

@@ -26,6 +26,8 @@ from .default import runtime
 
 F = TypeVar("F", bound=Callable[..., Any])
 _numbers = itertools.count(1)
+entered: list[Callable[[], None]] = []
+"""Called whenever a budget is entered: doors watch from then on for calls that pass them by."""
 
 
 class Amounts(NamedTuple):
@@ -156,6 +158,8 @@ class BudgetHandle:
         return known[1]
 
     def _open(self) -> Binding:
+        for begin in entered:
+            begin()
         if runtime().settings.follow_threads:
             threads.follow()
         if self._terms.anonymous:

@@ -46,6 +46,7 @@ def configure(**settings: Any) -> Settings:
             ``"release"``, after *suspect_after_hours*.
         suspect_after_hours: see *suspect_policy*.
         follow_threads: carry budgets and tags into threads and thread pools.
+        watch: say, once for each client, when a call to a provider passes a hard budget by (from the next budget on).
 
     Returns the settings now in force. Raises ConfigError naming the key; StoreUnavailable if the ledger cannot be
     opened. Nothing changes then.

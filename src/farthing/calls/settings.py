@@ -32,6 +32,7 @@ class Settings:
     suspect_policy: str = "settle_at_hold"
     suspect_after_hours: float = 24.0
     follow_threads: bool = True
+    watch: bool = True
 
     def __post_init__(self) -> None:
         if self.ledger is not None and not isinstance(self.ledger, str):
@@ -45,8 +46,9 @@ class Settings:
         hours = self.suspect_after_hours
         if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 <= hours <= 24 * 3650:
             raise ConfigError(f"must be hours, at least 0, not {hours!r}", key="suspect_after_hours")
-        if not isinstance(self.follow_threads, bool):
-            raise ConfigError(f"must be True or False, not {self.follow_threads!r}", key="follow_threads")
+        for key in ("follow_threads", "watch"):
+            if not isinstance(getattr(self, key), bool):
+                raise ConfigError(f"must be True or False, not {getattr(self, key)!r}", key=key)
 
     @property
     def price_as(self) -> str | None:

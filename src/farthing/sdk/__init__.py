@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .instrument import UngovernedClientWarning, instrument
+from .instrument import instrument
+from .watch import UngovernedClientWarning
 
 __all__ = ["UngovernedClientWarning", "instrument"]

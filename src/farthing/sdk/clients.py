@@ -37,3 +37,57 @@ def http_clients(client: Any) -> list[Any]:
 
 def _is_http_client(candidate: Any) -> bool:
     return hasattr(candidate, "_transport") and hasattr(candidate, "_mounts")
+
+
+def transports(http: Any) -> list[Any]:
+    """
+    The transports that an httpx-like client's requests leave by: of one that wraps another (to try again, to cache),
+    the inner one, so that each attempt is seen, and an answer out of a cache costs nothing.
+    """
+    # httpx has no public way to a client's transports.
+    found: list[Any] = []
+    for transport in (http._transport, *http._mounts.values()):
+        if transport is not None:
+            _gather(transport, found, _MAX_NESTING)
+    return found
+
+
+_MAX_NESTING = 8
+
+
+def _gather(transport: Any, found: list[Any], depth: int) -> None:
+    inner = [value for value in vars(transport).values() if _is_transport(value)] if depth else []
+    for each in inner:
+        _gather(each, found, depth - 1)
+    if not inner and transport not in found:
+        found.append(transport)
+
+
+def _is_transport(candidate: Any) -> bool:
+    # By name, for httpx and httpx2 each have their own; httpcore's pools have the same methods and are none.
+    return any(kind.__name__ in ("BaseTransport", "AsyncBaseTransport") for kind in type(candidate).__mro__)
+
+
+def send_over_httpx(client: Any) -> bool:
+    """
+    Where aiohttp is installed, google-genai's async calls leave by it, past every hook: move them to the httpx client
+    that it has as well. False if they stay where they are: the user gave it an aiohttp session of their own.
+    """
+    api = getattr(client, "_api_client", None)
+    uses_aiohttp = getattr(api, "_use_aiohttp", None)
+    if not callable(uses_aiohttp) or not uses_aiohttp():
+        return True
+    if not can_send_over_httpx(api):
+        return False
+    api._use_aiohttp = _never  # type: ignore[union-attr]
+    return True
+
+
+def can_send_over_httpx(api: Any) -> bool:
+    """Whether a google-genai client (its inner API client) has an httpx client for its async calls, and no choice."""
+    options = getattr(api, "_http_options", None)
+    return getattr(api, "_async_httpx_client", None) is not None and getattr(options, "aiohttp_client", None) is None
+
+
+def _never() -> bool:
+    return False

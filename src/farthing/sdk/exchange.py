@@ -33,6 +33,7 @@ from ..calls.steps import (
 )
 from ..errors import BudgetExceeded, FarthingError, InvariantError
 from .errors import in_family
+from .passing import INSIDE
 from .results import typed
 
 NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError"})
@@ -187,7 +188,7 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
         raise attempt.refused(error) from error.__cause__
     try:
         outgoing = attempt.outgoing(request, step)
-        response = inner(outgoing)
+        response = _within(inner, outgoing)
         body, step = b"", advance(attempt.life, attempt.answered(response))
         if isinstance(step, ReadAll):
             body = b"".join(response.stream)
@@ -211,7 +212,7 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         raise attempt.refused(error) from error.__cause__
     try:
         outgoing = attempt.outgoing(request, step)
-        response = await inner(outgoing)
+        response = await _within_async(inner, outgoing)
         body, step = b"", await advance_async(attempt.life, attempt.answered(response))
         if isinstance(step, ReadAll):
             body = b"".join([chunk async for chunk in response.stream])
@@ -224,6 +225,23 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         return _plain(attempt, response, body, decoded, await advance_async(attempt.life, decoded))
     attempt.opened()
     return _relayed(response, attempt, base="AsyncByteStream")
+
+
+def _within(inner: Any, outgoing: Any) -> Any:
+    """Send it, as what it is: governed. Transports and libraries below this one leave it alone."""
+    token = INSIDE.set(True)
+    try:
+        return inner(outgoing)
+    finally:
+        INSIDE.reset(token)
+
+
+async def _within_async(inner: Any, outgoing: Any) -> Any:
+    token = INSIDE.set(True)
+    try:
+        return await inner(outgoing)
+    finally:
+        INSIDE.reset(token)
 
 
 def _plain(attempt: Exchange, response: Any, body: bytes, decoded: bytes, finished: Step | Finished) -> Any:

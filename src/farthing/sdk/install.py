@@ -1,25 +1,23 @@
 """
 ``install()``: govern every HTTP client of this process that talks to a provider, also those that a framework makes.
 
-Wraps the transport classes of ``httpx`` and ``httpx2``. A call is recognised by a known provider host, by the headers
-of an SDK, or by a host that was declared here: another service's ``/v1/messages`` is left alone.
+A call is recognised by a known provider host, by the headers of an SDK, or by a host that was declared here: another
+service's ``/v1/messages`` is left alone. What leaves by a library that cannot be governed is refused under a hard
+budget, see :mod:`.watch`.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from ..errors import ConfigError
-from .hook import govern_async, govern_sync, is_governed
+from .seams import unwrap_all
+from .watch import state, watch_now
 
 MODULES = ("httpx", "httpx2")
-METHODS = (("HTTPTransport", "handle_request"), ("AsyncHTTPTransport", "handle_async_request"))
-_originals: list[tuple[type, str, Callable[..., Any]]] = []
 _lock = threading.Lock()
 
 
@@ -40,36 +38,20 @@ def install(*, hosts: Mapping[str, str] | None = None) -> None:
                 f"{host!r}: {provider!r} is not a host (without scheme or path) and a provider", key="hosts"
             )
     with _lock:
-        _restore()
         for name in MODULES:
-            if importlib.util.find_spec(name) is None:
-                continue
-            module = importlib.import_module(name)
-            for kind, method in METHODS:
-                _wrap(getattr(module, kind), method, declared)
+            if importlib.util.find_spec(name) is not None:
+                importlib.import_module(name)
+        state.installed = declared
+        watch_now()
 
 
 def uninstall() -> None:
     """Undo :func:`install`. Clients that were instrumented one by one stay governed."""
     with _lock:
-        _restore()
+        state.installed = None
+        unwrap_all()
 
 
-def _restore() -> None:
-    while _originals:
-        owner, method, original = _originals.pop()
-        setattr(owner, method, original)
-
-
-def _wrap(owner: type, method: str, hosts: tuple[tuple[str, str], ...]) -> None:
-    original = getattr(owner, method)
-    govern = govern_async if method == "handle_async_request" else govern_sync
-
-    @functools.wraps(original)
-    def handle(self: Any, request: Any) -> Any:
-        inner = functools.partial(original, self)
-        # A transport that was instrumented by itself comes here from inside of its own hook.
-        return inner(request) if is_governed(self) else govern(inner, sdk=None, hosts=hosts, in_care=False)(request)
-
-    _originals.append((owner, method, original))
-    setattr(owner, method, handle)
+def installed() -> bool:
+    """Whether :func:`install` is in force."""
+    return state.installed is not None

@@ -6,16 +6,13 @@ import logging
 import warnings
 from typing import TypeVar
 
-from .clients import http_clients
+from .clients import http_clients, send_over_httpx, transports
 from .errors import sdk_of
 from .hook import govern_transport
+from .watch import UngovernedClientWarning
 
 C = TypeVar("C")
 log = logging.getLogger("farthing")
-
-
-class UngovernedClientWarning(UserWarning):
-    """No HTTP transport was found on this client to govern: its calls pass without a budget and without a meter."""
 
 
 def instrument(client: C) -> C:
@@ -28,17 +25,18 @@ def instrument(client: C) -> C:
     """
     clients = http_clients(client)
     if not clients:
-        message = (
-            f"{type(client).__module__}.{type(client).__qualname__} has no HTTP transport that farthing can govern: "
-            "its calls pass without a budget and without a meter"
-        )
-        log.warning(message)
-        warnings.warn(message, UngovernedClientWarning, stacklevel=2)
+        _warn(client, "has no HTTP transport that farthing can govern: its calls pass without a budget and a meter")
         return client
     sdk = sdk_of(client)
     for http in clients:
-        # httpx has no public way to a client's transports.
-        for transport in (http._transport, *http._mounts.values()):
-            if transport is not None:
-                govern_transport(transport, sdk=sdk)
+        for transport in transports(http):
+            govern_transport(transport, sdk=sdk)
+    if not send_over_httpx(client):
+        _warn(client, "sends its async calls over an aiohttp session of yours: they pass without a budget and a meter")
     return client
+
+
+def _warn(client: object, what: str) -> None:
+    message = f"{type(client).__module__}.{type(client).__qualname__} {what}"
+    log.warning(message)
+    warnings.warn(message, UngovernedClientWarning, stacklevel=3)

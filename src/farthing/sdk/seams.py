@@ -1,0 +1,125 @@
+"""
+Where HTTP libraries send: the methods that are wrapped, each once its library is loaded, and put back by name.
+
+httpx and httpx2 transports can be governed; of the other libraries it can only be seen that a call to a provider leaves
+through them. Nothing is imported for it: a library that the program does not use costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+
+class Leaving(NamedTuple):
+    """A request that leaves by a library that cannot be governed."""
+
+    client: object
+    """What sends it: told once about each."""
+    method: str
+    host: str
+    path: str
+    headers: Mapping[str, Any]
+
+
+class Seam(NamedTuple):
+    """One method to wrap. ``read`` is None where what is passed speaks for itself (httpx's requests)."""
+
+    library: str
+    module: str
+    owner: str
+    """A class of the module; empty for the module's own function."""
+    method: str
+    read: Callable[[tuple[Any, ...], dict[str, Any]], Leaving] | None = None
+
+
+def _of_url(client: object, method: object, url: object, headers: object) -> Leaving:
+    parts = urlsplit(str(url))
+    path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    named = headers if isinstance(headers, Mapping) else {}
+    return Leaving(client, str(method), parts.netloc.rpartition("@")[2], path, named)
+
+
+def _aiohttp(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
+    session, method, url = (*given, named.get("method"), named.get("str_or_url"))[:3]
+    return _of_url(session, method, url, {**getattr(session, "headers", {}), **(named.get("headers") or {})})
+
+
+def _urllib3(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
+    pool, method, url = (*given, named.get("method"), named.get("url"))[:3]
+    headers = named.get("headers") or (given[4] if len(given) > 4 else None)
+    port = f":{pool.port}" if pool.port else ""
+    path = urlsplit(str(url))
+    return _of_url(pool, method, f"//{pool.host}{port}{path.path}?{path.query}", headers)
+
+
+def _websocket(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
+    # The class of the asyncio client is its own first argument; the function of the sync one has none.
+    uri = named.get("uri") or next((value for value in given if isinstance(value, str)), "")
+    return _of_url(urlsplit(uri).netloc, "GET", uri, named.get("additional_headers"))
+
+
+def _grpc(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
+    target = str(named.get("target") or next(iter(given), ""))
+    host = target.rpartition("/")[2]
+    return Leaving(host, "gRPC", host, "/", {})
+
+
+_AIOHTTP_TRANSPORT = "AiohttpTransport", "handle_async_request"
+
+SEAMS = (
+    *(
+        Seam(module, module, owner, method)
+        for module in ("httpx", "httpx2")
+        for owner, method in (
+            ("HTTPTransport", "handle_request"),
+            ("AsyncHTTPTransport", "handle_async_request"),
+        )
+    ),
+    Seam("aiohttp", "openai._vendor.httpx_aiohttp.transport", *_AIOHTTP_TRANSPORT),
+    Seam("aiohttp", "anthropic._vendor.httpx_aiohttp.transport", *_AIOHTTP_TRANSPORT),
+    Seam("aiohttp", "httpx_aiohttp.transport", *_AIOHTTP_TRANSPORT),
+    Seam("google-genai", "google.genai._api_client", "BaseApiClient", "_use_aiohttp"),
+    Seam("aiohttp", "aiohttp.client", "ClientSession", "_request", _aiohttp),
+    Seam("urllib3", "urllib3.connectionpool", "HTTPConnectionPool", "urlopen", _urllib3),
+    Seam("websockets", "websockets.asyncio.client", "connect", "__init__", _websocket),
+    Seam("websockets", "websockets.sync.client", "", "connect", _websocket),
+    Seam("grpc", "grpc", "", "secure_channel", _grpc),
+    Seam("grpc", "grpc.aio", "", "secure_channel", _grpc),
+)
+
+Wrap = Callable[[Seam, Callable[..., Any]], Callable[..., Any]]
+_wrapped: dict[Seam, tuple[Any, Callable[..., Any]]] = {}
+_lock = threading.Lock()
+_modules_seen = 0
+
+
+def wrap_loaded(wrap: Wrap) -> None:
+    """Wrap the seams of every library that is loaded by now, once. Costs next to nothing when none is new."""
+    global _modules_seen  # noqa: PLW0603 - which libraries this process has loaded is state of the process
+    modules = len(sys.modules)
+    if modules == _modules_seen:
+        return
+    with _lock:
+        for seam in SEAMS:
+            module = sys.modules.get(seam.module)
+            owner = getattr(module, seam.owner, None) if seam.owner else module
+            original = None if owner is None else getattr(owner, seam.method, None)
+            # A module that is still being loaded has no such name yet: next time.
+            if seam not in _wrapped and original is not None:
+                _wrapped[seam] = owner, original
+                setattr(owner, seam.method, wrap(seam, original))
+        _modules_seen = modules
+
+
+def unwrap_all() -> None:
+    """Put every original back."""
+    global _modules_seen  # noqa: PLW0603 - as above
+    with _lock:
+        while _wrapped:
+            seam, (owner, original) = _wrapped.popitem()
+            setattr(owner, seam.method, original)
+        _modules_seen = 0
