@@ -18,6 +18,7 @@ KNOWN_HOSTS: dict[str, str] = {
     ".services.ai.azure.com": "azure",
     ".cognitiveservices.azure.com": "azure",
     "generativelanguage.googleapis.com": "google",
+    "aiplatform.googleapis.com": "google",
     ".aiplatform.googleapis.com": "google",
     # They speak OpenAI's language, or nearly, at prices of their own.
     "api.cerebras.ai": "cerebras",
@@ -42,6 +43,14 @@ KNOWN_HOSTS: dict[str, str] = {
     "openrouter.ai": "openrouter",
 }
 """Hosts, or with a dot in front any host under that name, and the provider there (the price table's id)."""
+
+ONLY_MAX_TOKENS = frozenset(
+    {"deepseek", "fireworks", "minimax", "mistral", "moonshotai", "novita", "perplexity", "together", "zai"}
+)
+"""Providers whose chat completions know an output ceiling as ``max_tokens`` only: the newer name is refused or, worse,
+ignored (their API references, 2026-11)."""
+TELL_USAGE = frozenset({"mistral"})
+"""Providers whose streams always end with a usage figure, and that refuse to be asked for it."""
 
 _PATTERNS = (
     (re.compile(r"bedrock-runtime[^.]*\.[^.]+\.amazonaws\.com"), "aws"),

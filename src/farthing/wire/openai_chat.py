@@ -65,18 +65,25 @@ _OPEN_FIELDS = {
 
 
 class OpenAIChat:
-    """The dialect ``openai.chat``; *ceiling_field* is what a ceiling of ours is called where the caller set none."""
+    """
+    The dialect ``openai.chat``. *ceiling_field* is what a ceiling of ours is called where the caller set none;
+    *tells_usage*: every stream carries its usage figure unasked, and asking for it is refused (Mistral).
+    """
 
     name = "openai.chat"
 
-    def __init__(self, provider: str = "openai", *, ceiling_field: str = "max_completion_tokens") -> None:
+    def __init__(
+        self, provider: str = "openai", *, ceiling_field: str = "max_completion_tokens", tells_usage: bool = False
+    ) -> None:
         self.provider = provider
         self._ceiling_field = ceiling_field
+        self._tells_usage = tells_usage
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no chat completion request."""
         request = json.decode_object(body)
         stream = flag_in(request, "stream")
+        asks_usage = flag_in(object_in(request, "stream_options"), "include_usage")
         if not isinstance(request.get("messages"), list):
             raise ValueError("messages must be a list of objects")
         found = Gathering()
@@ -103,7 +110,7 @@ class OpenAIChat:
             cache_1h=found.cache_long,
             service_tier=word_in(request, "service_tier"),
             open_reasons=found.reasons,
-            wants_usage=flag_in(object_in(request, "stream_options"), "include_usage") and stream,
+            wants_usage=stream and (asks_usage or self._tells_usage),
             path=path,
         )
 

@@ -18,6 +18,7 @@ from .anthropic_messages import AnthropicMessages
 from .facts import Dialect
 from .gemini import GeminiGenerate
 from .gemini_embeddings import GeminiEmbeddings
+from .hosts import ONLY_MAX_TOKENS, TELL_USAGE, provider_of
 from .openai_chat import OpenAIChat
 from .openai_completions import OpenAICompletions
 from .openai_embeddings import OpenAIEmbeddings
@@ -53,23 +54,6 @@ DIALECTS: dict[str, Dialect] = {
 }
 """Every dialect by name, each for its own provider."""
 
-KNOWN_HOSTS: dict[str, str] = {
-    "api.openai.com": "openai",
-    ".api.openai.com": "openai",
-    "api.anthropic.com": "anthropic",
-    ".openai.azure.com": "azure",
-    ".services.ai.azure.com": "azure",
-    ".cognitiveservices.azure.com": "azure",
-    "generativelanguage.googleapis.com": "google",
-    "aiplatform.googleapis.com": "google",
-    ".aiplatform.googleapis.com": "google",
-}
-"""Hosts, or with a dot in front any host under that name, and the provider there (the price table's id)."""
-
-_PATTERNS_OF_HOSTS = (
-    (re.compile(r"bedrock-runtime[^.]*\.[^.]+\.amazonaws\.com"), "aws"),
-    (re.compile(r"[a-z0-9-]+-aiplatform\.googleapis\.com"), "google"),
-)
 _SDK_HEADERS = ("x-stainless-lang", "anthropic-version", "x-goog-api-key")
 _HOMES = frozenset({"openai", "anthropic"})
 """Providers with a dialect of their own; at any other, a dialect is spoken at that provider's prices."""
@@ -98,11 +82,11 @@ def recognise(
         path: as in the URL, undecoded, a query included or not.
         headers: the request's, in any case; only their names matter.
         known_hosts: declared base URLs: host (with its port, if it has one), and the provider there. They come on top
-            of :data:`KNOWN_HOSTS`.
+            of those of :mod:`.hosts`.
         sdk_client: the request comes from an SDK client that the user put in our care.
     """
     names = {name.lower() for name in headers} if headers else set()
-    provider = _provider_of(host.lower(), known_hosts or {})
+    provider = provider_of(host.lower(), known_hosts or {})
     in_care = sdk_client or provider is not None or "anthropic-version" in names
     if not in_care and not any(name in names for name in _SDK_HEADERS):
         return _OTHER
@@ -116,20 +100,6 @@ def recognise(
 
 
 _OTHER = Recognised("other", "not a call to a provider that is known here")
-
-
-def _provider_of(host: str, declared: Mapping[str, str]) -> str | None:
-    for hosts in (declared, KNOWN_HOSTS):
-        if host in hosts:
-            return hosts[host]
-    name = host.partition(":")[0].rstrip(".")
-    for hosts in (declared, KNOWN_HOSTS):
-        if name in hosts:
-            return hosts[name]
-        for suffix, provider in hosts.items():
-            if suffix.startswith(".") and name.endswith(suffix):
-                return provider
-    return next((provider for pattern, provider in _PATTERNS_OF_HOSTS if pattern.fullmatch(name)), None)
 
 
 @lru_cache(maxsize=1024)
@@ -147,6 +117,9 @@ def _route(method: str, path: str, provider: str | None) -> Recognised | None:
     dotted = "." in segments or ".." in segments
     if dotted or ("/" + "/".join(segments) != path and not (reads and row.verdict == "free")):
         return Recognised("unmetered", "the path is not in its plain form", home)
+    if row.verdict == "free" and home not in (row.provider, "azure") and method not in ("GET", "HEAD", "DELETE"):
+        # Mistral runs models where OpenAI only stores a conversation: what is free is free where the row was read.
+        return Recognised("unmetered", f"free at {row.provider}; not known to be so at {home}", home)
     if row.verdict == "metered":
         return Recognised("metered", row.note, home, _dialect(row.note, home))
     return Recognised(row.verdict, row.note, home)
@@ -203,4 +176,10 @@ def _dialect(name: str, provider: str) -> Dialect:
     return own if provider == own.provider else _SPEAKERS[name](provider)
 
 
+def _chat(provider: str) -> OpenAIChat:
+    ceiling = "max_tokens" if provider in ONLY_MAX_TOKENS else "max_completion_tokens"
+    return OpenAIChat(provider, ceiling_field=ceiling, tells_usage=provider in TELL_USAGE)
+
+
 _SPEAKERS: dict[str, Callable[[str], Dialect]] = {name: type(dialect) for name, dialect in DIALECTS.items()}
+_SPEAKERS[OpenAIChat.name] = _chat
