@@ -73,7 +73,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *[("usd", {"usd": wrong}) for wrong in (-1, float("nan"), float("inf"), "5", True, [5], Decimal("1e-10"), 1e9)],
     *[("name", {"name": wrong}) for wrong in ("", " ", 5, b"b", "x" * 201)],
     *[("per", {"per": wrong}) for wrong in ("dayly", "", 5, "day Mars/Olympus", "rolling", "rolling 0s")],
-    *[("on_exceed", {"on_exceed": wrong}) for wrong in ("blok", "Block", "", None, 5, ["block"], "wait", "break")],
+    *[("on_exceed", {"on_exceed": wrong}) for wrong in ("blok", "Block", "", None, 5, ["block"], "brake")],
     *[("uncapped", {"uncapped": wrong}) for wrong in ("injekt", None, 1)],
     *[("open_bound", {"open_bound": wrong}) for wrong in ("windows", None, 1)],
     *[("scope", {"scope": wrong}) for wrong in ("", [], 0, False, "team=a", {"": "x"}, {"a": None}, {"a": "x" * 300})],

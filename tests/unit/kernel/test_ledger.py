@@ -221,6 +221,20 @@ def test_what_was_never_placed_is_not_found(books: Books, verb: str) -> None:
     assert caught.value.hold_id == "nobody"
 
 
+@pytest.mark.parametrize("verb", ["settle", "void", "suspect", "resize"])
+def test_books_that_do_not_add_up_are_not_made_worse(held: Books, verb: str) -> None:
+    """A counter below what is held on it: someone else wrote here. Nothing is written, and it is said which."""
+    held.balances[f"{ACCOUNT.key}|tokens"] = Balance(0, 99, 0)
+    verbs = {
+        "settle": lambda: ledger.settle(held, "h", said(1), now_ms=1),
+        "void": lambda: ledger.void(held, "h", None, now_ms=1),
+        "suspect": lambda: ledger.suspect(held, "h", ending="x", note=None, now_ms=1),
+        "resize": lambda: ledger.resize(held, "h", x=0, now_ms=1),
+    }
+    with pytest.raises(InvariantError, match="tokens would become negative"):
+        verbs[verb]()
+
+
 # -- suspicion, and late truth ---------------------------------------------------------------------------------------
 
 
