@@ -1,8 +1,8 @@
 """
 Test what your program does when money runs out: offline, exactly, without waiting.
 
-- :class:`FakeProvider` is a real HTTP server that answers as OpenAI and Anthropic do, as :class:`Reply` tells it, and
-  keeps its own account of what it charged.
+- :class:`FakeProvider` is a real HTTP server that answers as OpenAI, Anthropic and Gemini do, as :class:`Reply` tells
+  it, and keeps its own account of what it charged.
 - :class:`FakeClock` is a clock that you move.
 - ``farthing.testing.pytest_plugin`` has the fixtures ``fake_provider``, ``fake_clock`` and ``farthing_isolated``.
 """

@@ -18,13 +18,14 @@ from .endpoint import Body, Endpoint, Frame, Rejection, Rendering, dumps
 from .exchange import Answer
 from .generation import Generation, generate
 from .render_anthropic import AnthropicCountTokens, AnthropicMessages
+from .render_gemini import GENERATE, GeminiCountTokens, gemini_endpoint
 from .render_openai_chat import OpenAIChat
 from .render_openai_responses import OpenAIResponses
 from .render_openai_text import OpenAICompletions, OpenAIEmbeddings
 from .reply import Reply
 from .server import HttpRequest
 
-MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5", "claude-sonnet-5", "claude-haiku-4-5")
+MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5", "claude-sonnet-5", "claude-haiku-4-5", "gemini-2.5-flash")
 """What the model lists show; a call may name any model."""
 
 _CHAT = OpenAIChat()
@@ -73,17 +74,18 @@ class Desk:
     def answer(self, http: HttpRequest) -> Answer:
         """The answer to one request. Raises what *choose* raises."""
         request = self._record(http)
-        endpoint = _ENDPOINTS.get(http.path) or _COUNTING.get(http.path)
+        named = gemini_endpoint(http.path, http.query)
+        endpoint = named[0] if named else _ENDPOINTS.get(http.path) or _COUNTING.get(http.path)
         if endpoint is None or http.method != "POST":
             return self._answer_free(request, endpoint)
         try:
-            body = self._checked(endpoint, request)
+            body = self._checked(endpoint, request, model=named[1] if named else None)
         except Rejection as rejection:
             return self._refusal(endpoint, request, rejection)
-        if http.path in _COUNTING:
-            counted = {"input_tokens": endpoint.input_tokens(body, self._count)}
+        if http.path in _COUNTING or isinstance(endpoint, GeminiCountTokens):
+            counted = endpoint.counted(endpoint.input_tokens(body, self._count))
             if endpoint is _RESPONSES:
-                counted["object"] = "response.input_tokens"  # type: ignore[assignment]
+                counted["object"] = "response.input_tokens"
             return self._simple(endpoint, request, counted)
         return self._generate(endpoint, request, body, self._choose(request))
 
@@ -107,12 +109,15 @@ class Desk:
         self._account.arrived(request)
         return request
 
-    def _checked(self, endpoint: Endpoint, request: RecordedRequest) -> Body:
+    def _checked(self, endpoint: Endpoint, request: RecordedRequest, *, model: str | None) -> Body:
         body = request.json
         if not isinstance(body, dict):
             raise Rejection("We could not parse the JSON body of your request: it must be a JSON object.")
         if self._strict:
             endpoint.check_fields(body)
+        if model is not None:
+            # It stands in the path; whatever the body says about it is ignored.
+            body = {**body, "model": model}
         endpoint.check(body, dict(request.headers))
         return body
 
@@ -135,7 +140,7 @@ class Desk:
             generated=lambda tokens, gone: None,
             total_tokens=made.billed.output_tokens,
             hidden_tokens=made.hidden_tokens,
-            stream=bool(body.get("stream")),
+            stream=bool(body.get("stream")) if endpoint.streamed is None else endpoint.streamed,
             abort_margin=self._abort_margin,
             latency_seconds=reply.latency_seconds,
             chunk_delay_seconds=reply.chunk_delay_seconds,
@@ -146,7 +151,7 @@ class Desk:
         )
         mark = Rendering(_id(endpoint.id_prefix, request), body["model"], request.at // _SECONDS_MS)
         billable = _fill(answer, endpoint, request, body, reply, made, mark) or reply.bill_anyway
-        answer.headers = _headers(endpoint, request, _EVENTS if answer.stream else _JSON, reply)
+        answer.headers = _headers(endpoint, request, _EVENTS if answer.stream and endpoint.sse else _JSON, reply)
         self._account.began()
         answer.generated = self._closing(request, made, body["model"], billable=billable)
         return answer
@@ -173,6 +178,8 @@ class Desk:
 
     def _answer_free(self, request: RecordedRequest, endpoint: Endpoint | None) -> Answer:
         """Model lists, and everything that is not there."""
+        if request.path.startswith("/v1beta/") or "x-goog-api-key" in request.headers:
+            return self._answer_free_gemini(request)
         anthropic = endpoint is _MESSAGES or "anthropic-version" in request.headers
         speaker: Endpoint = _MESSAGES if anthropic else _CHAT
         wanted = request.path.removeprefix("/v1/models")
@@ -186,6 +193,16 @@ class Desk:
             kind="not_found_error" if anthropic else "invalid_request_error",
         )
         return self._refusal(speaker, request, rejection)
+
+    def _answer_free_gemini(self, request: RecordedRequest) -> Answer:
+        folder, _, name = request.path.partition("/models")
+        if request.method == "GET" and not name:
+            names = [model for model in MODELS if model.startswith("gemini")]
+            return self._simple(GENERATE, request, {"models": [_gemini_model(model) for model in names]})
+        if request.method == "GET" and name.count("/") == 1 and folder:
+            return self._simple(GENERATE, request, _gemini_model(name[1:]))
+        rejection = Rejection(f"Method not found: {request.method} {request.path}", status=404)
+        return self._refusal(GENERATE, request, rejection)
 
     def _refusal(self, endpoint: Endpoint, request: RecordedRequest, rejection: Rejection) -> Answer:
         body = endpoint.error(rejection, _id("req_", request))
@@ -275,8 +292,14 @@ def _model(name: str, at: int, *, anthropic: bool) -> Body:
     return {"id": name, "object": "model", "created": at // _SECONDS_MS, "owned_by": "fake"}
 
 
+def _gemini_model(name: str) -> Body:
+    methods = ["generateContent", "countTokens"]
+    return {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": methods}
+
+
 def _model_list(at: int, *, anthropic: bool) -> Body:
-    data = [_model(name, at, anthropic=anthropic) for name in MODELS if name.startswith("claude") == anthropic]
+    own = "claude" if anthropic else "gpt"
+    data = [_model(name, at, anthropic=anthropic) for name in MODELS if name.startswith(own)]
     if anthropic:
         return {"data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
     return {"object": "list", "data": data}

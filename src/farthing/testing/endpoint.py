@@ -70,6 +70,15 @@ class Endpoint(ABC):
     error_kinds: ClassVar[dict[int, tuple[str, str | None]]]
     """Type and code of the errors that the provider sends, by status; ``500`` stands for every other 5xx."""
 
+    streamed: bool | None = None
+    """Whether it answers with a stream; None: as the request's ``stream`` says."""
+    sse: bool = True
+    """Whether its streams are server-sent events."""
+
+    def counted(self, tokens: int) -> Body:
+        """The answer of an endpoint that only counts."""
+        return {"input_tokens": tokens}
+
     @abstractmethod
     def check(self, body: Body, headers: dict[str, str]) -> None:
         """Raises Rejection on what the real provider refuses; unknown fields are checked by ``check_fields``."""

@@ -1,5 +1,6 @@
 """
-A fake provider: a real HTTP server on loopback that answers as OpenAI and Anthropic do, and keeps its own account.
+A fake provider: a real HTTP server on loopback that answers as OpenAI, Anthropic and Gemini do, and keeps its own
+account.
 
 ::
 
@@ -139,6 +140,11 @@ class FakeProvider:
     @property
     def anthropic_url(self) -> str:
         """What an Anthropic client takes as ``base_url``."""
+        return self.url
+
+    @property
+    def gemini_url(self) -> str:
+        """What a Google GenAI client takes as ``base_url`` in its ``http_options``."""
         return self.url
 
     # What it answers
