@@ -91,8 +91,9 @@ def test_a_streamed_call_comes_whole(provider: FakeProvider, gemini: Client) -> 
 def test_async(provider: FakeProvider) -> None:
     async def main() -> tuple[str | None, list[str | None]]:
         # Where aiohttp is installed the package sends by it, unless it is given a client.
-        options = types.HttpOptions(base_url=provider.gemini_url, httpx_async_client=httpx2.AsyncClient())
-        async with Client(api_key="fake", http_options=options).aio as client:
+        async with httpx2.AsyncClient() as http:
+            options = types.HttpOptions(base_url=provider.gemini_url, httpx_async_client=http)
+            client = Client(api_key="fake", http_options=options).aio
             plain = await client.models.generate_content(model=MODEL, contents="hi")
             stream = await client.models.generate_content_stream(model=MODEL, contents="hi")
             return plain.text, [chunk.text async for chunk in stream]
