@@ -1,9 +1,12 @@
 """
-Errors in an SDK's own family.
+Errors in an SDK's own family, and the way out for them.
 
 An SDK wraps or retries what it does not know: the Anthropic client sends a request three times when a foreign exception
 comes out of its transport. So what refuses a call is raised as a class that is both ours and that SDK's base error,
 made on demand: ``except BudgetExceeded`` works, and so does ``except openai.OpenAIError``.
+
+Some SDKs (groq 1.7, openai before it let its own errors pass) retry and wrap even their own. They are given an answer
+instead, which raises the error where the SDK looks whether an answer is one, outside of what it retries.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 from ..errors import FarthingError
 
@@ -47,6 +51,44 @@ def in_family(error: FarthingError, sdk: str | None) -> FarthingError:
     made.__dict__.update(error.__dict__)
     made.__cause__ = error.__cause__
     return made
+
+
+def refusal(error: FarthingError, message: Any, sdk: str | None) -> Any:
+    """
+    Refuse a call: raises the error in its SDK's family; or returns a response that does, where an SDK retries whatever
+    is raised. *message* is the request, or a paid answer that is not to be had: httpx's, or httpx2's.
+    """
+    refused = in_family(error, sdk)
+    if sdk is None or not _retries_its_own(sdk):
+        raise refused from refused.__cause__
+    answer = _refusing(sys.modules[type(message).__module__.partition(".")[0]])
+    return answer(refused)
+
+
+@cache
+def _retries_its_own(sdk: str) -> bool:
+    """Whether a client of this SDK treats its own base error, raised while it sends, like a broken connection."""
+    base = BASE_ERRORS.get(sdk)
+    client = getattr(sys.modules.get(f"{sdk}._base_client"), "SyncAPIClient", None)
+    # One that handles it names it there: no version says so as surely.
+    code = getattr(getattr(client, "request", None), "__code__", None)
+    return base is not None and code is not None and base not in code.co_names
+
+
+@cache
+def _refusing(http: Any) -> type:
+    """An answer of this HTTP module that no SDK can take for one: status 402, and its check raises the refusal."""
+
+    class Refusal(http.Response):  # type: ignore[misc]
+        def __init__(self, error: FarthingError) -> None:
+            headers = {"x-should-retry": "false"}
+            super().__init__(402, headers=headers, json={"error": {"message": str(error), "code": "budget_exceeded"}})
+            self._error = error
+
+        def raise_for_status(self) -> Any:
+            raise self._error from self._error.__cause__
+
+    return Refusal
 
 
 @cache

@@ -32,7 +32,7 @@ from ..calls.steps import (
     advance_detached,
 )
 from ..errors import BudgetExceeded, FarthingError, InvariantError
-from .errors import in_family
+from .errors import in_family, refusal
 from .passing import INSIDE
 from .results import typed
 
@@ -185,7 +185,7 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
     try:
         step = advance(attempt.life)
     except FarthingError as error:
-        raise attempt.refused(error) from error.__cause__
+        return refusal(error, request, sdk)
     try:
         outgoing = attempt.outgoing(request, step)
         response = _within(inner, outgoing)
@@ -209,7 +209,7 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
     try:
         step = await advance_async(attempt.life)
     except FarthingError as error:
-        raise attempt.refused(error) from error.__cause__
+        return refusal(error, request, sdk)
     try:
         outgoing = attempt.outgoing(request, step)
         response = await _within_async(inner, outgoing)
@@ -247,7 +247,7 @@ async def _within_async(inner: Any, outgoing: Any) -> Any:
 def _plain(attempt: Exchange, response: Any, body: bytes, decoded: bytes, finished: Step | Finished) -> Any:
     """A plain answer as it came, byte for byte; or the exception of the budget it crossed."""
     if isinstance(finished, Finished) and (error := attempt.crossed(finished, decoded)) is not None:
-        raise error
+        return refusal(error, response, attempt.sdk)
     # The transport made this response for us alone, and its client reads whatever stream it finds on it.
     response.stream = _http(type(response)).ByteStream(body)
     return response

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import FarthingError
 from .clients import PROVIDERS
-from .errors import in_family, sdk_of_request
+from .errors import refusal, sdk_of_request
 from .exchange import exchange, exchange_async
 from .opening import open_call, recognise_request
 
@@ -56,7 +56,7 @@ def govern_sync(
             body = request.read() if found.dialect is not None else b""
             call = open_call(request, found, body)
         except FarthingError as error:
-            raise in_family(error, family) from error.__cause__
+            return refusal(error, request, family)
         return inner(request) if call is None else exchange(request, call, inner, sdk=family)
 
     return handle_request
@@ -77,7 +77,7 @@ def govern_async(
             body = await request.aread() if found.dialect is not None else b""
             call = open_call(request, found, body)
         except FarthingError as error:
-            raise in_family(error, family) from error.__cause__
+            return refusal(error, request, family)
         return await inner(request) if call is None else await exchange_async(request, call, inner, sdk=family)
 
     return handle_async_request

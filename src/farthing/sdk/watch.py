@@ -39,7 +39,7 @@ class _State:
 
 state = _State()
 _told: weakref.WeakSet[Any] = weakref.WeakSet()
-_told_names: set[str] = set()
+_told_hosts: set[str] = set()
 
 ADVICE = {
     "aiohttp": "let it send over httpx (farthing.instrument(client) moves google-genai there by itself)",
@@ -141,18 +141,14 @@ def _notice(leaving: Leaving, library: str) -> None:
 
 
 def _say_once(client: object, message: str) -> None:
-    """Once for each client: an object, or a host where no object lives from one call to the next."""
-    if isinstance(client, str):
-        if client in _told_names:
-            return
-        _told_names.add(client)
-    elif client in _told:
+    """
+    Once for each client: an object, or a host where no object lives from one call to the next.
+
+    Where warnings are errors, this is one, for every call: then it must not be what makes an SDK's next try pass.
+    """
+    told: Any = _told_hosts if isinstance(client, str) else _told
+    if client in told:
         return
-    else:
-        _told.add(client)
     log.warning(message)
-    try:
-        warnings.warn(message, UngovernedClientWarning, stacklevel=4)
-    except UngovernedClientWarning:
-        # Warnings are errors here. It is in the log; a call that nobody handed over is not ours to stop.
-        pass
+    warnings.warn(message, UngovernedClientWarning, stacklevel=4)
+    told.add(client)
