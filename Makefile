@@ -6,6 +6,10 @@ LOCKED := $(VENV)/.locked
 WHEEL := $(VENV)/.wheel
 BUILD_LOG := $(VENV)/build.log
 LOCK_VENV := .venv-lock
+# SDKs that cannot live beside those of the main environment, and frameworks: .venv-NAME of requirements/NAME.lock, in
+# which tests/compat/NAME runs against the same wheel.
+COMPAT := httpx frameworks
+COMPAT_WHEELS := $(COMPAT:%=.venv-%/.wheel)
 # Twice quiet: errors still show, remarks on this machine's pip configuration do not.
 PIP_INSTALL := python -m pip install --quiet --quiet --disable-pip-version-check
 PIP_CHECK = problems=$$($(BIN)/python -m pip check --disable-pip-version-check) || { echo "$$problems"; exit 1; }
@@ -14,8 +18,9 @@ PIP_CHECK = problems=$$($(BIN)/python -m pip check --disable-pip-version-check) 
 SOURCES := $(shell find src -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 TYPED := src $(wildcard tests/typing)
 
-.PHONY: help demo test check bench format lock changelog clean
+.PHONY: help demo test test-compat check bench format lock changelog clean
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 15
@@ -23,8 +28,16 @@ help:  ## list these targets
 demo: $(WHEEL)  ## see budgets hold: offline, under a minute
 	@$(BIN)/farthing demo
 
-test: $(WHEEL)  ## run every test against the built wheel (ARGS="-k name" to choose)
+test: $(WHEEL) test-compat  ## run every test against the built wheel (ARGS="-k name" to choose)
 	@FARTHING_TEST_WHEEL=1 $(BIN)/python -m pytest -q $(ARGS)
+
+# Exit code 5: no test of that name there, which is no failure where tests were chosen by name.
+test-compat: $(COMPAT_WHEELS)
+	@for name in $(COMPAT); do \
+		echo "tests/compat/$$name, in .venv-$$name"; code=0; \
+		FARTHING_TEST_WHEEL=1 .venv-$$name/bin/python -m pytest -q -p no:cacheprovider tests/compat/$$name $(ARGS) || code=$$?; \
+		[ $$code = 0 ] || { [ $$code = 5 ] && [ -n '$(subst ','"'"',$(ARGS))' ]; } || exit $$code; \
+	done
 
 check: $(LOCKED)  ## formatting, lint, strict types, import contracts
 	@$(BIN)/ruff format --check .
@@ -39,19 +52,21 @@ format: $(LOCKED)  ## format, and mend what ruff can mend by itself
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-lock:  ## resolve requirements/dev.lock anew (ARGS="--upgrade" for newer versions)
+lock:  ## resolve requirements/*.lock anew (ARGS="--upgrade" for newer versions)
 	@scripts/make-venv $(LOCK_VENV)
 	@$(LOCK_VENV)/bin/$(PIP_INSTALL) pip-tools==7.6.2
-	@CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--output-file requirements/dev.lock pyproject.toml requirements/dev.in $(ARGS) 2>$(LOCK_VENV)/log \
-		|| { cat $(LOCK_VENV)/log; exit 1; }
+	@for name in dev $(COMPAT); do \
+		CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --strip-extras --generate-hashes \
+			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+			--output-file requirements/$$name.lock pyproject.toml requirements/$$name.in $(ARGS) 2>$(LOCK_VENV)/log \
+			|| { cat $(LOCK_VENV)/log; exit 1; }; \
+	done
 
 changelog: $(LOCKED)  ## show what the next release will say
 	@$(BIN)/towncrier build --draft --version Unreleased --date "" 2>/dev/null
 
 clean:  ## remove the environments, the wheel and all caches
-	rm -rf $(VENV) $(LOCK_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(COMPAT:%=.venv-%) $(LOCK_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The lock is complete, so nothing is resolved here; `pip check` says so if it ever is not.
@@ -68,4 +83,14 @@ $(WHEEL): $(LOCKED) $(SOURCES)
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . >$(BUILD_LOG) 2>&1 || { cat $(BUILD_LOG); exit 1; }
 	@$(BIN)/$(PIP_INSTALL) --no-deps --force-reinstall dist/*.whl
 	@$(PIP_CHECK)
+	@touch $@
+
+.venv-%/.locked: requirements/%.lock scripts/make-venv
+	@scripts/make-venv .venv-$*
+	@echo "installing requirements/$*.lock into .venv-$*"
+	@.venv-$*/bin/$(PIP_INSTALL) --no-deps --require-hashes -r requirements/$*.lock
+	@touch $@
+
+.venv-%/.wheel: .venv-%/.locked $(WHEEL)
+	@.venv-$*/bin/$(PIP_INSTALL) --no-deps --force-reinstall dist/*.whl
 	@touch $@
