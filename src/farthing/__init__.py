@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .calls.budgets import Amounts, BudgetHandle, budget
     from .calls.default import configure, reset
     from .calls.estimates import estimate
+    from .calls.exceeding import Allow
     from .calls.manual import ManualHold, hold, record
     from .calls.reports import Report, report
     from .calls.runtime import UnmeteredCallWarning, UnpricedModelWarning
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Allow",
     "Amounts",
     "BudgetExceeded",
     "BudgetHandle",
@@ -86,6 +88,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Allow": "calls.exceeding",
     "Amounts": "calls.budgets",
     "BudgetHandle": "calls.budgets",
     "Decision": "kernel.decision",

@@ -44,10 +44,12 @@ class BudgetExceeded(FarthingError):
     resets_at retry_after_seconds remedy failed``.
     """
 
-    def __init__(self, decision: Decision, *, result: Any = None) -> None:
+    def __init__(self, decision: Decision, *, result: Any = None, truncates: frozenset[str] = frozenset()) -> None:
         super().__init__(decision.message())
         self.decision = decision
         self.result = result
+        self.truncates = truncates
+        """Budgets (by account name) whose ``with`` or function ends quietly by it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions cross process pools; a subclass made on demand for one SDK travels as its picklable base.

@@ -8,7 +8,9 @@ refuses, the durable lines are still read, so that the denial names every budget
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import BudgetExceeded, HoldConflict, HoldNotFound, StoreUnavailable
@@ -20,8 +22,11 @@ from ..stores.contract import Ticket
 from .ambient import Ambient
 from .asking import Asked, Terms, ask_for, find_rates
 from .call import Call
+from .exceeding import Allow, Consult, Deny, Downgrade, Wait, next_step
 from .ledgers import Ledger
 from .runtime import Runtime, UnpricedModelWarning, log
+from .steps import Pause
+from .waiting import Place
 
 REPLANS_MAX = 100
 """How often a plan may be found stale. Each time the catalogue or a window really changed, so this is never reached."""
@@ -52,10 +57,7 @@ class Admitted(NamedTuple):
         return self.granted.x if lowered or self.asked.injected else None
 
 
-Steps = Generator[Ticket[Any], Any, Any]
-
-
-def admit(call: Call) -> Generator[Ticket[Any], Any, Admitted]:
+def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
     """
     Place every hold that this call needs, or raise what says why not: BudgetExceeded, UnpricedModel, UnmeteredCall,
     StoreUnavailable. Nothing is held then.
@@ -64,28 +66,113 @@ def admit(call: Call) -> Generator[Ticket[Any], Any, Admitted]:
     inherited = runtime.inherited(call.ambient)
     if inherited is not None:
         raise BudgetExceeded(_inherited(inherited))
-    model = call.request.model
-    for tries in range(REPLANS_MAX):
-        tags = call.scope_tags(model)
-        versions = _versions(runtime)
-        here, there = runtime.budgets(call.ambient, tags)
-        if not here and not there:
-            return Admitted(model, None, None)
-        asked = _ask(call, model, [*here, *there])
-        if isinstance(asked, Decision):
-            raise _denied(call, model, asked)
-        answer = yield from _hold_once(runtime, _numbered(asked.ask, tries), here, there, tags, versions)
-        if isinstance(answer, Stale):
-            continue
-        if isinstance(answer, Granted):
-            _say_advisory(call, model, answer.advisory)
-            return Admitted(model, asked, answer)
-        cheaper = _downgraded(answer, model)
-        if cheaper is None:
-            raise _denied(call, model, denial(answer, now_ms=runtime.memory_store.now()))
-        log.info("downgrade: %s → %s for call %s (%s)", model, cheaper, call.id, answer[0].line.budget.title)
-        model = cheaper
-    raise _restless(runtime)
+    terms = _Terms(call.request.model)
+    try:
+        for tries in itertools.count():
+            admitted = yield from _try(call, terms, tries)
+            if admitted is not None:
+                return admitted
+    finally:
+        if terms.place is not None:
+            terms.place.leave()
+    raise AssertionError("counting never ends")
+
+
+@dataclass(slots=True)
+class _Terms:
+    """On what terms a call is being tried, and what has been tried before."""
+
+    model: str
+    output_tokens: int | None = None
+    """A lower ceiling that a callable allowed."""
+    consulted: bool = False
+    stale: int = 0
+    place: Place | None = None
+    """In the line of those who wait."""
+    waits_until: float = 0.0
+
+
+def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause, Any, Admitted | None]:
+    """One attempt to hold: admitted, or None with other terms to try next, or raised."""
+    runtime = call.runtime
+    tags = call.scope_tags(terms.model)
+    versions = _versions(runtime)
+    here, there = runtime.budgets(call.ambient, tags)
+    budgets = [*here, *there]
+    if not budgets:
+        return Admitted(terms.model, None, None)
+    if (yield from _in_line(call, terms, budgets)):
+        return None
+    asked = _ask(call, terms, budgets)
+    if isinstance(asked, Decision):
+        raise _denied(call, terms.model, asked)
+    answer = yield from _hold_once(runtime, _numbered(asked.ask, tries), here, there, tags, versions)
+    if isinstance(answer, Granted):
+        _say_advisory(call, terms.model, answer.advisory)
+        return Admitted(terms.model, asked, answer)
+    if isinstance(answer, Stale):
+        terms.stale += 1
+        if terms.stale > REPLANS_MAX:
+            raise _restless(runtime)
+        return None
+    yield from _other_terms(call, terms, answer)
+    return None
+
+
+def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> Generator[Pause, Any, None]:
+    """What the failing budgets allow instead; raises where they allow nothing."""
+    runtime = call.runtime
+    now_ms = runtime.memory_store.now()
+    match next_step(failed, model=terms.model, consulted=terms.consulted, now_ms=now_ms):
+        case Downgrade(cheaper):
+            log.info("downgrade: %s → %s for call %s (%s)", terms.model, cheaper, call.id, failed[0].line.budget.title)
+            terms.model = cheaper
+        case Consult(name):
+            terms.consulted = True
+            decision = denial(failed, now_ms=now_ms)
+            allowed = _consulted(call, name, decision)
+            if allowed is None:
+                raise _denied(call, terms.model, decision)
+            terms.model = allowed.model or terms.model
+            terms.output_tokens = allowed.max_output_tokens
+        case Wait(names, seconds):
+            if terms.place is None:
+                terms.place = runtime.line.join(names)
+                terms.waits_until = runtime.monotonic() + seconds
+            else:
+                terms.place.widen(names)
+            if runtime.monotonic() >= terms.waits_until:
+                raise _denied(call, terms.model, denial(failed, now_ms=now_ms))
+            yield Pause(terms.place.pause(runtime.random))
+        case Deny(truncates):
+            raise _denied(call, terms.model, denial(failed, now_ms=now_ms), truncates)
+
+
+def _in_line(call: Call, terms: _Terms, budgets: list[Budget]) -> Generator[Pause, Any, bool]:
+    """Whether others came before: then wait a little, in the line."""
+    runtime = call.runtime
+    if terms.place is None:
+        waiting = [budget for budget in budgets if budget.on_exceed == "wait"]
+        names = frozenset([budget.name for budget in waiting])
+        if not waiting or not runtime.line.waits_for(names):
+            return False
+        terms.place = runtime.line.join(names)
+        terms.waits_until = runtime.monotonic() + min(budget.wait_seconds for budget in waiting)
+    if terms.place.is_first or runtime.monotonic() >= terms.waits_until:
+        return False
+    yield Pause(terms.place.pause(runtime.random))
+    return True
+
+
+def _consulted(call: Call, name: str, decision: Decision) -> Allow | None:
+    """What the callable of this budget says. A process that named the budget without one denies."""
+    for binding in reversed(call.ambient.bindings):
+        if binding.budget.name == name and binding.handler is not None:
+            allowed = binding.handler(decision)
+            if allowed is not None and not isinstance(allowed, Allow):
+                raise ValueError(f"on_exceed of budget {decision.budget!r} must return Allow(…) or None: {allowed!r}")
+            return allowed
+    return None
 
 
 def hold(
@@ -235,8 +322,9 @@ def _failing(
     return evaluate(plan, balances.__getitem__).failed
 
 
-def _ask(call: Call, model: str, budgets: list[Budget]) -> Asked | Decision:
+def _ask(call: Call, terms: _Terms, budgets: list[Budget]) -> Asked | Decision:
     runtime = call.runtime
+    model = terms.model
     now_ms = call.started_ms
     provider = call.request.provider
     rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=runtime.settings.price_as)
@@ -251,6 +339,7 @@ def _ask(call: Call, model: str, budgets: list[Budget]) -> Asked | Decision:
         deadline_ms=call.deadline_ms(now_ms),
         unpriced=runtime.settings.unpriced,
         url=str(call.url) if call.request.open_reasons else "",
+        allowed_output=terms.output_tokens,
     )
     if rates is None:
         # Only now: a call that the policy refuses is not one whose tokens are counted.
@@ -267,23 +356,7 @@ def warn_unpriced(runtime: Runtime, model: str) -> None:
     runtime.warn_once(f"unpriced:{model}", UnpricedModelWarning, message)
 
 
-def _downgraded(failed: tuple[LineResult, ...], model: str) -> str | None:
-    """The cheaper model that every failing budget which downgrades would take, if only such (or clamps) failed."""
-    cheaper: str | None = None
-    for result in failed:
-        budget = result.line.budget
-        if budget.on_exceed == "clamp":
-            continue
-        if budget.on_exceed != "downgrade" or result.line.frozen:
-            return None
-        mapped = dict(budget.downgrade).get(model)
-        if mapped is None:
-            return None
-        cheaper = cheaper or mapped
-    return cheaper
-
-
-def _denied(call: Call, model: str, decision: Decision) -> BudgetExceeded:
+def _denied(call: Call, model: str, decision: Decision, truncates: frozenset[str] = frozenset()) -> BudgetExceeded:
     call.runtime.count_denial(
         budget=decision.budget or "",
         unit=decision.unit,
@@ -292,7 +365,7 @@ def _denied(call: Call, model: str, decision: Decision) -> BudgetExceeded:
         tags=dict(call.tags),
         shadow=False,
     )
-    return BudgetExceeded(decision)
+    return BudgetExceeded(decision, truncates=truncates)
 
 
 def _say_advisory(call: Call, model: str, advisory: tuple[LineResult, ...]) -> None:

@@ -8,8 +8,9 @@ started in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..kernel.budget import Budget
 
@@ -20,6 +21,8 @@ class Binding(NamedTuple):
     budget: Budget
     process: int
     """The process that entered it. A forked child inherits the binding, but not the account in memory."""
+    handler: Callable[[Any], Any] | None = None
+    """The callable that was given as its ``on_exceed``."""
 
 
 class Ambient(NamedTuple):

@@ -60,7 +60,7 @@ class Asked(NamedTuple):
     rates: Rates | None
     model: ModelFacts
     injected: bool
-    """The caller set no output ceiling, so one of ours goes on the wire."""
+    """A ceiling that the caller did not set goes on the wire: ours, or one that a callable allowed."""
 
 
 def input_bound(request: RequestFacts, model: str) -> int:
@@ -90,9 +90,11 @@ def ask_for(
     deadline_ms: int,
     unpriced: str,
     url: str,
+    allowed_output: int | None = None,
 ) -> Asked | Decision:
     """
-    What this request can cost at most with this model, or a denial by the strictest budget's policy.
+    What this request can cost at most with this model, or a denial by the strictest budget's policy. *allowed_output*
+    is a lower output ceiling that a callable ``on_exceed`` named.
 
     Raises UnpricedModel where a budget counts USD and the policy is ``reject``; UnmeteredCall where the input has no
     bound on this side and the policy is ``reject`` (or nothing is known that could bound it).
@@ -104,15 +106,18 @@ def ask_for(
     if request.open_reasons and terms.hard:
         input_tokens = _open_input(request, terms, known, input_tokens, url=url)
     ceiling = request.output_ceiling
-    injected = False
-    if ceiling is None:
+    injected = ours = False
+    if allowed_output is not None:
+        # A callable lowered it: it goes on the wire, and it is what is asked for now.
+        ceiling, injected = min(allowed_output, ceiling or allowed_output), True
+    elif ceiling is None:
         ceiling = request.implied_ceiling
         if ceiling is None:
             if terms.hard and terms.uncapped == "reject":
                 return _reject_uncapped(terms)
             ceiling = _default_output(known, terms, input_tokens)
         # An implied one goes on the wire too: a compatible server may not keep to what the provider documents.
-        injected = bool(terms.hard)
+        injected = ours = bool(terms.hard)
     floor = max(terms.min_output_tokens, request.min_output_tokens)
     price = None
     if rates is not None:
@@ -138,7 +143,7 @@ def ask_for(
         bound="open" if request.open_reasons else "proven",
         asked_model=None if model == request.model else request.model,
     )
-    ask = Ask(call_id, facts, ceiling, min(floor, ceiling), injected, deadline_ms)
+    ask = Ask(call_id, facts, ceiling, min(floor, ceiling), ours, deadline_ms)
     return Asked(ask, rates, known, injected)
 
 

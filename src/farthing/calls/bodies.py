@@ -3,7 +3,8 @@ Functions whose body runs in a scope: plain, async, generator and async generato
 
 ``open_scope`` is called when the body begins and gives the scope to run it in; what stands between two steps of a
 generator runs in its caller's own. A plain function may return its work instead of doing it (a coroutine or a
-generator, where another decorator hides what it wraps): then that work runs in the scope too.
+generator, where another decorator hides what it wraps): then that work runs in the scope too. A denial of a budget
+that truncates ends the body quietly.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
+from ..errors import BudgetExceeded
 from .ambient import Ambient, current, enter
+from .exceeding import ends_quietly
 
 Open = Callable[[], Ambient]
 
@@ -32,7 +35,12 @@ def around(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]
 def _plain(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     def governed(*args: Any, **kwargs: Any) -> Any:
         inside = open_scope()
-        result = _within(inside, functools.partial(function, *args, **kwargs))
+        try:
+            result = _within(inside, functools.partial(function, *args, **kwargs))
+        except BudgetExceeded as error:
+            if ends_quietly(error, inside.bindings[-1]):
+                return None
+            raise
         for is_work, cover in _WORK:
             if is_work(result):
                 return cover(lambda: result, lambda: inside)()
@@ -44,9 +52,14 @@ def _plain(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]
 def _coroutine(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     async def governed(*args: Any, **kwargs: Any) -> Any:
         outside = current()
-        enter(open_scope())
+        inside = open_scope()
+        enter(inside)
         try:
             return await function(*args, **kwargs)
+        except BudgetExceeded as error:
+            if ends_quietly(error, inside.bindings[-1]):
+                return None
+            raise
         finally:
             enter(outside)
 
@@ -56,6 +69,7 @@ def _coroutine(function: Callable[..., Any], open_scope: Open) -> Callable[..., 
 def _generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     def governed(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         inside = open_scope()
+        own = inside.bindings[-1]
         body = function(*args, **kwargs)
         step: Callable[[], Any] = functools.partial(next, body)
         while True:
@@ -65,6 +79,10 @@ def _generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., 
                 value = step()
             except StopIteration as stop:
                 return stop.value
+            except BudgetExceeded as error:
+                if ends_quietly(error, own):
+                    return None
+                raise
             finally:
                 inside = current()
                 enter(outside)
@@ -84,6 +102,7 @@ def _generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., 
 def _async_generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     async def governed(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         inside = open_scope()
+        own = inside.bindings[-1]
         body = function(*args, **kwargs)
         step: Callable[[], Any] = body.__anext__
         while True:
@@ -93,6 +112,10 @@ def _async_generator(function: Callable[..., Any], open_scope: Open) -> Callable
                 value = await step()
             except StopAsyncIteration:
                 return
+            except BudgetExceeded as error:
+                if ends_quietly(error, own):
+                    return
+                raise
             finally:
                 inside = current()
                 enter(outside)

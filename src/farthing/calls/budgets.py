@@ -17,14 +17,18 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from ..kernel.budget import Budget, make_budget, unit_of_work
+from ..kernel.decision import Decision
 from ..kernel.money import usd_from_nano
 from ..kernel.plan import Balance
 from . import threads
 from .ambient import Binding, current, enter
 from .bodies import around
 from .default import runtime
+from .exceeding import Allow, ends_quietly
 
 F = TypeVar("F", bound=Callable[..., Any])
+Handler = Callable[[Decision], Allow | None]
+"""A callable ``on_exceed``: called before sending; what it raises reaches the caller."""
 _numbers = itertools.count(1)
 entered: list[Callable[[], None]] = []
 """Called whenever a budget is entered: doors watch from then on for calls that pass them by."""
@@ -46,8 +50,11 @@ class BudgetHandle:
     those of its account for the current tags and window.
     """
 
-    def __init__(self, terms: Budget, *, update: bool = False, label: str | None = None) -> None:
+    def __init__(
+        self, terms: Budget, *, update: bool = False, label: str | None = None, handler: Handler | None = None
+    ) -> None:
         self._terms = terms
+        self._handler = handler
         self._update = update
         self._label = label
         self._last: Budget | None = None
@@ -176,8 +183,8 @@ class BudgetHandle:
                 self._finaliser.detach()
             self._finaliser = weakref.finalize(self, here.close_unit, unit)
             self._finaliser.atexit = False
-            return Binding(unit, os.getpid())
-        return Binding(self._define(), os.getpid())
+            return Binding(unit, os.getpid(), self._handler)
+        return Binding(self._define(), os.getpid(), self._handler)
 
     def __enter__(self) -> Self:
         enter(current().with_binding(self._open()))
@@ -185,21 +192,22 @@ class BudgetHandle:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> bool:
         # Found by looking, not by a token: many tasks may enter one object at once, and leave it in another context.
         ambient = current()
         for binding in reversed(ambient.bindings):
             if self._is_mine(binding.budget):
                 enter(ambient.without(binding))
-                return
+                return ends_quietly(error, binding)
+        return False
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, traceback)
+    ) -> bool:
+        return self.__exit__(kind, error, traceback)
 
     def _is_mine(self, budget: Budget) -> bool:
         if self._terms.anonymous:
@@ -227,13 +235,14 @@ def budget(
     requests: int | None = None,
     concurrency: int | None = None,
     per: str | None = None,
-    on_exceed: str = "block",
+    on_exceed: str | Handler = "block",
     downgrade: Mapping[str, str] | None = None,
     scope: Mapping[str, object] | None = None,
     each: tuple[str, ...] | list[str] = (),
     description: str | None = None,
     min_output_tokens: int = 16,
     default_output_tokens: int | None = None,
+    wait_seconds: float = 30,
     uncapped: str = "inject",
     open_bound: str = "context_window",
     update: bool = False,
@@ -253,11 +262,14 @@ def budget(
         on_exceed: what happens when a call does not fit: ``"block"`` raises BudgetExceeded before it is sent;
             ``"clamp"`` lowers its output ceiling to what fits; ``"downgrade"`` takes the cheaper model of the map;
             ``"raise"`` lets the crossing call finish, then raises with its result (a guard against runaways, not a hard
-            cap); ``"warn"`` never objects, logs and counts.
+            cap); ``"warn"`` never objects, logs and counts; ``"wait"`` queues, first come first served, until something
+            refills or comes back, at most *wait_seconds*; ``"truncate"`` ends the ``with`` or the function quietly; a
+            callable gets the Decision and returns :class:`farthing.Allow` or None.
         downgrade: for ``on_exceed="downgrade"``: ``{"gpt-4o": "gpt-4o-mini"}``; chains are followed.
         scope: tags that a call must carry for this (named) budget to bind it.
         each: tags that split it into one account per value: ``each=["user"]``.
         min_output_tokens: the least output that a lowered ceiling may leave.
+        wait_seconds: for ``on_exceed="wait"``.
         default_output_tokens: what a request without an output ceiling of its own is given, at most.
         uncapped: such a request is given a ceiling (``"inject"``) or refused (``"reject"``).
         open_bound: for requests whose input has no bound on this side: hold the model's ``"context_window"``,
@@ -280,10 +292,12 @@ def budget(
         description=description,
         min_output_tokens=min_output_tokens,
         default_output_tokens=default_output_tokens,
+        wait_seconds=wait_seconds,
         uncapped=uncapped,
         open_bound=open_bound,
     )
-    return BudgetHandle(terms, update=update, label=description)
+    handler = on_exceed if callable(on_exceed) else None
+    return BudgetHandle(terms, update=update, label=description, handler=handler)
 
 
 def _sum(balances: Any) -> Balance:

@@ -8,7 +8,7 @@ an answer that is an error, nothing delivered void; it was sent, so ``requests``
 connecting failed                             void; it was never sent
 504, 524, timeout, connection lost            suspect at the hold
 stream cut, without final usage               input as reported or held; output as delivered, counted, plus the abort
-                                              margin; a model with hidden reasoning: the hold
+                                              margin; hidden reasoning, or arrivals that nobody saw: the hold
 ============================================  =========================================================================
 """
 
@@ -94,15 +94,19 @@ def says_anything(answer: AnswerFacts) -> bool:
     return any(part for part in parts)
 
 
-def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None) -> Ending:
-    """A stream that was cut: by us, by the client, by the provider, or never closed."""
+def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None, arrived: bool = True) -> Ending:
+    """
+    A stream that was cut: by us, by the client, by the provider, or never closed.
+
+    *arrived*: all that reached this machine is in *answer*. The provider bills what it generated, not what was read.
+    """
     if answer.error:
         return refused(ending)
     if answer.usage is not None:
         return Settle(priced(answer.usage, limits, ending=ending, source="provider", answer=answer))
     bounds = limits.bounds()
     base = answer.partial_input or Usage(input=bounds.input_tokens)
-    if bounds.hidden_reasoning:
+    if bounds.hidden_reasoning or not arrived:
         output, source = bounds.output_tokens, "estimate"
     else:
         delivered = _count(answer, limits.model) + limits.margin_tokens

@@ -112,7 +112,9 @@ def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: Answe
 
 
 def _end_cut(call: Call, admitted: Admitted, facts: AnswerFacts, broken: Broken) -> Generator[Ticket[Any], Any, None]:
-    ending = endings.of_cut(facts, _limits(call, admitted), ending=broken.ending, note=broken.note)
+    ending = endings.of_cut(
+        facts, _limits(call, admitted), ending=broken.ending, note=broken.note, arrived=broken.arrived
+    )
     yield from _end(call, admitted, ending)
 
 

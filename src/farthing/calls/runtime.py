@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import secrets
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +30,7 @@ from .ambient import Ambient
 from .housekeeping import Housekeeper
 from .ledgers import Ledger
 from .settings import Settings, from_environment
+from .waiting import Line
 
 log = logging.getLogger("farthing")
 
@@ -48,6 +51,8 @@ class Runtime:
         settings: see :class:`Settings`.
         clock: milliseconds since the epoch.
         new_id: makes the id of a call; must never repeat.
+        monotonic: seconds that only grow: how long a waiting call has waited.
+        random: from 0 to 1, so that waiting processes do not look again in step.
     """
 
     def __init__(
@@ -57,11 +62,16 @@ class Runtime:
         clock: Clock = wall_clock_ms,
         new_id: Callable[[], str] = lambda: secrets.token_hex(12),
         prices: PriceBook = default_book,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self.settings = settings or from_environment()
         self.clock = clock
         self.new_id = new_id
         self.prices = prices
+        self.monotonic = monotonic
+        self.random = random
+        self.line = Line()
         self.memory_store = MemoryStore(clock=clock, entries_max=self.settings.max_records)
         self.memory = Ledger(self.memory_store)
         self.memory.refresh(self.memory_store.catalogue().result())

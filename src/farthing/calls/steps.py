@@ -8,7 +8,9 @@ call while it cannot wait (a cancelled task, a finaliser) uses :func:`advance_de
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import asyncio
+import time
+from collections.abc import Generator, Iterable
 from types import GeneratorType
 from typing import Any, NamedTuple
 
@@ -35,6 +37,12 @@ class ReadAll(NamedTuple):
     """Read the whole body of a plain answer. Answer with its bytes, decoded; or throw :class:`Broken`."""
 
 
+class Pause(NamedTuple):
+    """Let this much time pass. The drivers do it themselves; a door never sees it."""
+
+    seconds: float
+
+
 class Finished(NamedTuple):
     """The call is settled. ``crossed``: a budget with on_exceed="raise" was passed by it."""
 
@@ -56,20 +64,21 @@ class NotSent(Exception):
 class Broken(Exception):
     """
     The exchange ended before its end. ``ending`` names how: ``timeout``, ``connection_lost``, ``cancelled``,
-    ``abandoned``, ``client_gone`` …
+    ``abandoned``, ``client_gone`` … ``arrived``: all that reached this machine was seen by the life of the call.
     """
 
-    def __init__(self, ending: str, note: str | None = None) -> None:
+    def __init__(self, ending: str, note: str | None = None, *, arrived: bool = True) -> None:
         super().__init__(ending)
         self.ending = ending
         self.note = note
+        self.arrived = arrived
 
 
 Step = Send | ReadAll | Relay
 STEPS = (Send, ReadAll, Relay)
 
 
-Life = Generator[Step | Ticket[Any], Any, Finished]
+Life = Generator[Step | Pause | Ticket[Any], Any, Finished]
 
 
 def advance(life: Life, value: Any = None, *, error: BaseException | None = None) -> Step | Finished:
@@ -78,7 +87,11 @@ def advance(life: Life, value: Any = None, *, error: BaseException | None = None
         step = life.send(value) if error is None else life.throw(error)
         while not isinstance(step, STEPS):
             try:
-                answer = step.result()
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    answer = None
+                else:
+                    answer = step.result()
             except BaseException as failure:  # noqa: BLE001 - the life decides what a failing store means
                 step = life.throw(failure)
             else:
@@ -94,7 +107,11 @@ async def advance_async(life: Life, value: Any = None, *, error: BaseException |
         step = life.send(value) if error is None else life.throw(error)
         while not isinstance(step, STEPS):
             try:
-                answer = step.result() if type(step) is Ready else await step
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    answer = None
+                else:
+                    answer = step.result() if type(step) is Ready else await step
             except BaseException as failure:  # noqa: BLE001 - the life decides what a failing store means
                 step = life.throw(failure)
             else:
@@ -104,15 +121,20 @@ async def advance_async(life: Life, value: Any = None, *, error: BaseException |
     return step
 
 
-def advance_detached(life: Life, error: BaseException) -> None:
+def advance_detached(life: Life, error: BaseException, rest: Iterable[bytes] = ()) -> None:
     """
     End a life without waiting for anything: its last commands are given, and the stores carry them out in order.
 
-    For a cancelled task, an abandoned stream, an interpreter that shuts down.
+    For a cancelled task, an abandoned stream, an interpreter that shuts down. *rest* are bytes of a stream that arrived
+    and that nobody read.
     """
     if not isinstance(life, GeneratorType) or life.gi_frame is None:
         return
     try:
+        for chunk in rest:
+            step = life.send(chunk)
+            while not isinstance(step, STEPS):
+                step = life.send(step.result() if type(step) is Ready else None)
         step = life.throw(error)
         while True:
             step = life.send(step.result() if type(step) is Ready else None)

@@ -7,7 +7,7 @@ is a ValueError that names the field, never a silent no-op.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
@@ -19,9 +19,9 @@ from .window import Window, parse_window
 UNITS = ("tokens", "usd", "requests", "concurrency")
 """What a budget counts. Amounts are integers: tokens, nano-dollars, requests, calls in flight."""
 
-MODES = ("block", "clamp", "downgrade", "raise", "warn")
-"""What ``on_exceed`` may say."""
-HARD_MODES = ("block", "clamp", "downgrade")
+MODES = ("block", "clamp", "downgrade", "wait", "truncate", "raise", "warn")
+"""What ``on_exceed`` may say, beside a callable (kept as ``callable``: its code lives with who names the budget)."""
+HARD_MODES = ("block", "clamp", "downgrade", "wait", "truncate", "callable")
 """Modes under which no hold is ever admitted that would pass the limit."""
 UNCAPPED = ("reject", "inject")
 """What happens to a request without an output ceiling of its own, strictest first."""
@@ -46,6 +46,7 @@ class Budget:
     description: str | None = None
     min_output_tokens: int = 16
     default_output_tokens: int | None = None
+    wait_seconds: float = 30
     uncapped: str = "inject"
     open_bound: str = "context_window"
     standing: bool = False
@@ -119,13 +120,14 @@ def make_budget(
     requests: int | None = None,
     concurrency: int | None = None,
     per: str | None = None,
-    on_exceed: str = "block",
+    on_exceed: str | Callable[..., Any] = "block",
     downgrade: Mapping[str, str] | None = None,
     scope: Mapping[str, object] | None = None,
     each: tuple[str, ...] | list[str] = (),
     description: str | None = None,
     min_output_tokens: int = 16,
     default_output_tokens: int | None = None,
+    wait_seconds: float = 30,
     uncapped: str = "inject",
     open_bound: str = "context_window",
     standing: bool = False,
@@ -149,13 +151,14 @@ def make_budget(
         window=parse_window(per),
         scope=tuple(sorted(check_tags({} if scope is None else scope, field="scope").items())),
         each=_names(each),
-        on_exceed=_choice(on_exceed, MODES, field="on_exceed"),
+        on_exceed="callable" if callable(on_exceed) else _choice(on_exceed, MODES, field="on_exceed"),
         downgrade=_downgrade_map(downgrade, on_exceed),
         description=_text(description, field="description"),
         min_output_tokens=_positive(min_output_tokens, field="min_output_tokens"),
         default_output_tokens=None
         if default_output_tokens is None
         else _positive(default_output_tokens, field="default_output_tokens"),
+        wait_seconds=_seconds(wait_seconds, field="wait_seconds"),
         uncapped=_choice(uncapped, UNCAPPED, field="uncapped"),
         open_bound=_choice(open_bound, OPEN_BOUND, field="open_bound"),
         standing=_flag(standing, field="standing"),
@@ -214,6 +217,12 @@ def _positive(value: object, *, field: str) -> int:
 def _flag(value: object, *, field: str) -> bool:
     if type(value) is not bool:
         raise ValueError(f"{field} must be True or False, not {value!r}")
+    return value
+
+
+def _seconds(value: object, *, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 86_400:
+        raise ValueError(f"{field} must be seconds, from 0 to 86400, not {value!r}")
     return value
 
 

@@ -127,11 +127,11 @@ def _room_for_output(result: LineResult) -> tuple[int, int]:
 
 def _failed_line(result: LineResult, now_ms: int) -> FailedLine:
     line, balance = result.line, result.balance
-    resets_ms = _resets_ms(result, now_ms)
+    opens_ms = resets_ms(result, now_ms)
     # Grants end with their window, so what fits then is what fits under the limit itself.
     limit_then = line.budget.limit(line.unit)
-    passes_then = resets_ms is not None and not line.frozen and limit_then is not None and result.asked <= limit_then
-    retry_after = (resets_ms - now_ms) / 1000 if resets_ms is not None and passes_then else None
+    passes_then = opens_ms is not None and not line.frozen and limit_then is not None and result.asked <= limit_then
+    retry_after = (opens_ms - now_ms) / 1000 if opens_ms is not None and passes_then else None
     remaining = line.ceiling - balance.total
     return FailedLine(
         budget=line.budget.title,
@@ -145,13 +145,13 @@ def _failed_line(result: LineResult, now_ms: int) -> FailedLine:
         remaining=_shown(line.unit, max(0, remaining)),
         overrun=_shown(line.unit, max(0, -remaining)),
         on_exceed=line.budget.on_exceed,
-        resets_at=None if resets_ms is None else datetime_from_ms(resets_ms),
+        resets_at=None if opens_ms is None else datetime_from_ms(opens_ms),
         retry_after_seconds=retry_after,
-        remedy=_remedy(line, balance.settled, balance.suspect, result.asked, resets_ms),
+        remedy=_remedy(line, balance.settled, balance.suspect, result.asked, opens_ms),
     )
 
 
-def _resets_ms(result: LineResult, now_ms: int) -> int | None:
+def resets_ms(result: LineResult, now_ms: int) -> int | None:
     """Calendar: the window's end. Rolling: when enough of the oldest buckets will have left for this call to fit."""
     line = result.line
     window = line.budget.window

@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 from ..calls.call import Call
@@ -34,6 +33,7 @@ from ..calls.steps import (
 from ..errors import BudgetExceeded, FarthingError, InvariantError
 from .errors import in_family, refusal
 from .passing import INSIDE
+from .relay import relayed
 from .results import typed
 
 NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError"})
@@ -52,6 +52,9 @@ class Exchange:
         """The body has a content encoding, so what is metered is a decoded copy."""
         self._process = os.getpid()
         self._ending = False
+        self.keep: object = None
+        """The unread rest of a stream. Held here, out of the garbage collector's reach: it would close it unread."""
+        self._leftover: Callable[[], list[bytes] | None] = lambda: None
         self._busy = threading.Lock()
 
     # -- before the answer ---------------------------------------------------------------------------------------
@@ -134,11 +137,21 @@ class Exchange:
                 advance_detached(self.life, self.failure(error))
             self._over()
 
-    def abandon(self) -> None:
-        """Nobody will read on. Safe in a finaliser: only puts the end in line."""
+    @property
+    def is_open(self) -> bool:
+        """The stream's last event has not been seen, and nobody has ended it: what it cost is not known yet."""
+        return not self._ending and self.finished is None and self._process == os.getpid()
+
+    def abandon(self, leftover: Callable[[], list[bytes] | None]) -> None:
+        """
+        Nobody will read on. Safe in a finaliser: only puts the end in line.
+
+        *leftover* is asked later for what had arrived unread; None from it: nobody can say.
+        """
         if self._ending or self._process != os.getpid():
             return
         self._ending = True
+        self._leftover = leftover
         self.call.runtime.housekeeper.put(self._end_abandoned)
 
     def _note(self, step: Step | Finished) -> Relay | None:
@@ -158,7 +171,8 @@ class Exchange:
             self.call.runtime.housekeeper.put(self._end_abandoned)
             return
         try:
-            advance_detached(self.life, Broken("abandoned"))
+            rest = self._leftover()
+            advance_detached(self.life, Broken("abandoned", arrived=rest is not None), rest or ())
         finally:
             self._busy.release()
             self._ending = True
@@ -200,7 +214,7 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
         decoded = _decoded(response, body) if attempt.encoded else body
         return _plain(attempt, response, body, decoded, advance(attempt.life, decoded))
     attempt.opened()
-    return _relayed(response, attempt, base="SyncByteStream")
+    return relayed(response, attempt, http=_http(type(response)), asynchronous=False)
 
 
 async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
@@ -224,7 +238,7 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         decoded = _decoded(response, body) if attempt.encoded else body
         return _plain(attempt, response, body, decoded, await advance_async(attempt.life, decoded))
     attempt.opened()
-    return _relayed(response, attempt, base="AsyncByteStream")
+    return relayed(response, attempt, http=_http(type(response)), asynchronous=True)
 
 
 def _within(inner: Any, outgoing: Any) -> Any:
@@ -263,96 +277,6 @@ def _decoded(response: Any, body: bytes) -> bytes:
     return decoded
 
 
-def _relayed(response: Any, attempt: Exchange, *, base: str) -> Any:
-    """The response with a relaying stream. A compressed stream is relayed decoded, and says so."""
-    kind = type(response)
-    relay = _relay(_http(kind), base)
-    if not attempt.encoded and not hasattr(response, "_content"):
-        response.stream = relay(attempt, response.stream, response.stream)
-        return response
-    decoded = response.iter_bytes() if base == "SyncByteStream" else response.aiter_bytes()
-    headers = [
-        (name, value)
-        for name, value in response.headers.raw
-        if name.lower() not in (b"content-encoding", b"content-length")
-    ]
-    stream = relay(attempt, response.stream, decoded)
-    return kind(response.status_code, headers=headers, stream=stream, extensions=response.extensions)
-
-
 def _http(kind: type) -> Any:
     """``httpx`` or ``httpx2``: the module that a request's class belongs to."""
     return sys.modules[kind.__module__.partition(".")[0]]
-
-
-class _SyncRelay:
-    """The body stream of a sync client: bytes pass through the life of the call. Mixed with the module's own base."""
-
-    def __init__(self, attempt: Exchange, stream: Any, chunks: Any) -> None:
-        self._attempt, self._stream, self._chunks = attempt, stream, chunks
-
-    def __iter__(self) -> Iterator[bytes]:
-        attempt = self._attempt
-        try:
-            for chunk in self._chunks:
-                relay = attempt.feed(chunk)
-                if relay is not None and relay.data:
-                    yield relay.data
-            while (relay := attempt.feed(None)) is not None:
-                yield relay.data
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            attempt.broke(error)
-            raise
-        if (crossed := attempt.take_crossed()) is not None:
-            raise crossed
-
-    def close(self) -> None:
-        self._stream.close()
-        self._attempt.abandon()
-        if (crossed := self._attempt.take_crossed()) is not None:
-            raise crossed
-
-    def __del__(self) -> None:
-        self._attempt.abandon()
-
-
-class _AsyncRelay:
-    """The same for an async client."""
-
-    def __init__(self, attempt: Exchange, stream: Any, chunks: Any) -> None:
-        self._attempt, self._stream, self._chunks = attempt, stream, chunks
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        attempt = self._attempt
-        try:
-            async for chunk in self._chunks:
-                relay = await attempt.feed_async(chunk)
-                if relay is not None and relay.data:
-                    yield relay.data
-            while (relay := await attempt.feed_async(None)) is not None:
-                yield relay.data
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            attempt.broke(error)
-            raise
-        if (crossed := attempt.take_crossed()) is not None:
-            raise crossed
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-        self._attempt.abandon()
-        if (crossed := self._attempt.take_crossed()) is not None:
-            raise crossed
-
-    def __del__(self) -> None:
-        self._attempt.abandon()
-
-
-@cache
-def _relay(http: Any, base: str) -> type:
-    """A relay that its HTTP module takes for one of its own body streams."""
-    own = _SyncRelay if base == "SyncByteStream" else _AsyncRelay
-    return type(own.__name__, (own, getattr(http, base)), {})

@@ -1,0 +1,199 @@
+"""
+Relaying a stream: the body that a client reads, each piece passing through the life of its call.
+
+A client that closes a stream early has not read all that arrived, and the provider bills what it generated, not what
+was read. So what is left in the socket is read before it is closed: with its receiving side shut down that never waits.
+Where that cannot be done (several streams share an HTTP/2 connection) nobody can say what arrived.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+LEFTOVER_BYTES_MAX = 16 * 1024 * 1024
+
+
+def relayed(response: Any, attempt: Exchange, *, http: Any, asynchronous: bool) -> Any:
+    """The response with a relaying stream. A compressed stream is relayed decoded, and says so."""
+    relay = _relay(http, asynchronous)
+    if not attempt.encoded and not hasattr(response, "_content"):
+        response.stream = relay(attempt, response, response.stream)
+        return response
+    decoded = response.aiter_bytes() if asynchronous else response.iter_bytes()
+    headers = [
+        (name, value)
+        for name, value in response.headers.raw
+        if name.lower() not in (b"content-encoding", b"content-length")
+    ]
+    stream = relay(attempt, response, decoded)
+    return type(response)(response.status_code, headers=headers, stream=stream, extensions=response.extensions)
+
+
+class _SyncRelay:
+    """The body stream of a sync client. Mixed with its module's own base class."""
+
+    def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
+        self._attempt, self._extensions = attempt, response.extensions
+        self._stream, self._chunks = response.stream, iter(chunks)
+        attempt.keep = (self._stream, self._chunks)
+
+    def __iter__(self) -> Iterator[bytes]:
+        attempt = self._attempt
+        try:
+            for chunk in self._chunks:
+                relay = attempt.feed(chunk)
+                if relay is not None and relay.data:
+                    yield relay.data
+            while (relay := attempt.feed(None)) is not None:
+                yield relay.data
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            attempt.broke(error)
+            raise
+        if (crossed := attempt.take_crossed()) is not None:
+            raise crossed
+
+    def close(self) -> None:
+        if self._attempt.is_open:
+            rest = _leftover(self._extensions, self._chunks)
+            self._attempt.abandon(lambda: rest)
+        self._stream.close()
+        self._attempt.abandon(list)
+        if (crossed := self._attempt.take_crossed()) is not None:
+            raise crossed
+
+    def __del__(self) -> None:
+        if self._attempt.is_open:
+            extensions, chunks, stream = self._extensions, self._chunks, self._stream
+
+            def read_and_close() -> list[bytes] | None:
+                rest = _leftover(extensions, chunks)
+                stream.close()
+                return rest
+
+            # Not here: a finaliser may run inside of the connection pool's own lock.
+            self._attempt.abandon(read_and_close)
+
+
+class _AsyncRelay:
+    """The same for an async client."""
+
+    def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
+        self._attempt, self._extensions = attempt, response.extensions
+        self._stream, self._chunks = response.stream, aiter(chunks)
+        attempt.keep = (self._stream, self._chunks)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        attempt = self._attempt
+        try:
+            async for chunk in self._chunks:
+                relay = await attempt.feed_async(chunk)
+                if relay is not None and relay.data:
+                    yield relay.data
+            while (relay := await attempt.feed_async(None)) is not None:
+                yield relay.data
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            attempt.broke(error)
+            raise
+        if (crossed := attempt.take_crossed()) is not None:
+            raise crossed
+
+    async def aclose(self) -> None:
+        if self._attempt.is_open:
+            rest = await _leftover_async(self._extensions, self._chunks)
+            self._attempt.abandon(lambda: rest)
+        await self._stream.aclose()
+        self._attempt.abandon(list)
+        if (crossed := self._attempt.take_crossed()) is not None:
+            raise crossed
+
+    def __del__(self) -> None:
+        if self._attempt.is_open:
+            # No loop may be left to read in: the provider is told to stop, and what arrived stays unknown.
+            _shut(self._extensions, socket.SHUT_RDWR)
+            self._attempt.abandon(lambda: None)
+
+
+@cache
+def _relay(http: Any, asynchronous: bool) -> type:
+    """A relay that its HTTP module takes for one of its own body streams."""
+    own, base = (_AsyncRelay, http.AsyncByteStream) if asynchronous else (_SyncRelay, http.SyncByteStream)
+    return type(own.__name__, (own, base), {})
+
+
+def _leftover(extensions: Any, chunks: Iterator[bytes]) -> list[bytes] | None:
+    """
+    What has arrived and was not read; None if nobody can say. Never waits for more.
+
+    A generator that was closed, by the garbage collector or with its connection, has thrown away what it had.
+    """
+    if getattr(chunks, "gi_frame", chunks) is None or not _shut(extensions, socket.SHUT_RD):
+        return None
+    rest: list[bytes] = []
+    size = 0
+    try:
+        for chunk in chunks:
+            rest.append(chunk)
+            size += len(chunk)
+            if size > LEFTOVER_BYTES_MAX:
+                return None
+    except Exception as error:  # noqa: BLE001 - two HTTP modules, each with errors of its own
+        return rest if _ended_in_the_middle(error) else None
+    # An end in good order without a byte: somebody closed the connection before, with whatever was in it.
+    return rest or None
+
+
+async def _leftover_async(extensions: Any, chunks: AsyncIterator[bytes]) -> list[bytes] | None:
+    """The same in an event loop."""
+    if getattr(chunks, "ag_frame", chunks) is None or not _shut(extensions, socket.SHUT_RD):
+        return None
+    rest: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in chunks:
+            rest.append(chunk)
+            size += len(chunk)
+            if size > LEFTOVER_BYTES_MAX:
+                return None
+    except Exception as error:  # noqa: BLE001 - as above
+        return rest if _ended_in_the_middle(error) else None
+    # An end in good order without a byte: somebody closed the connection before, with whatever was in it.
+    return rest or None
+
+
+def _ended_in_the_middle(error: Exception) -> bool:
+    """What was asked for: the connection ends before the body does. Anything else says nothing of what arrived."""
+    return bool({kind.__name__ for kind in type(error).__mro__} & {"TransportError", "DecodingError"})
+
+
+def _shut(extensions: Any, how: int) -> bool:
+    """
+    Shut down a side of the connection, if it is this stream's alone: reads then end after what has arrived.
+
+    Linux keeps what has arrived; other systems throw it away, so there nobody can say.
+    """
+    network = extensions.get("network_stream")
+    if network is None or extensions.get("http_version") not in (b"HTTP/1.1", b"HTTP/1.0") or sys.platform != "linux":
+        return False
+    own = network.get_extra_info("socket")
+    if own is None:
+        return False
+    try:
+        # A duplicate of the descriptor: the wrappers of TLS and of event loops have ideas of their own about this.
+        with socket.socket(fileno=os.dup(own.fileno())) as duplicate:
+            duplicate.shutdown(how)
+    except OSError:
+        # The peer has closed already: all that will ever arrive is here.
+        return True
+    return True
