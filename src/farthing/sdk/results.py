@@ -14,7 +14,12 @@ from ..wire import json
 TYPES = {
     "openai.chat": ("openai.types.chat", "ChatCompletion"),
     "openai.responses": ("openai.types.responses", "Response"),
+    "openai.completions": ("openai.types", "Completion"),
+    "openai.embeddings": ("openai.types", "CreateEmbeddingResponse"),
+    "openai.images": ("openai.types", "ImagesResponse"),
     "anthropic.messages": ("anthropic.types", "Message"),
+    "gemini.generate": ("google.genai.types", "GenerateContentResponse"),
+    "gemini.embeddings": ("google.genai.types", "EmbedContentResponse"),
 }
 
 
