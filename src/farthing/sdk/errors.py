@@ -70,9 +70,9 @@ def _retries_its_own(sdk: str) -> bool:
     """Whether a client of this SDK treats its own base error, raised while it sends, like a broken connection."""
     base = BASE_ERRORS.get(sdk)
     client = getattr(sys.modules.get(f"{sdk}._base_client"), "SyncAPIClient", None)
-    # One that handles it names it there: no version says so as surely.
-    code = getattr(getattr(client, "request", None), "__code__", None)
-    return base is not None and code is not None and base not in code.co_names
+    # One that handles it names it in one of its methods: no version says so as surely.
+    codes = [method.__code__ for method in vars(client).values() if hasattr(method, "__code__")] if client else []
+    return base is not None and bool(codes) and not any(base in code.co_names for code in codes)
 
 
 @cache
