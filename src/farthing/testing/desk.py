@@ -6,6 +6,7 @@ Request in, :class:`~.exchange.Answer` out; the account is told of every call th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from .endpoint import Body, Endpoint, Frame, Rejection, Rendering, dumps
 from .exchange import Answer
 from .generation import Generation, generate
 from .render_anthropic import AnthropicCountTokens, AnthropicMessages
+from .render_cohere import CohereChat
 from .render_gemini import GENERATE, GeminiCountTokens, gemini_endpoint
 from .render_openai_chat import OpenAIChat
 from .render_openai_responses import OpenAIResponses
@@ -37,11 +39,13 @@ _ENDPOINTS: dict[str, Endpoint] = {
     "/v1/embeddings": OpenAIEmbeddings(),
     "/v1/responses": _RESPONSES,
     "/v1/messages": _MESSAGES,
+    "/v2/chat": CohereChat(),
 }
 _COUNTING: dict[str, Endpoint] = {
     "/v1/messages/count_tokens": AnthropicCountTokens(),
     "/v1/responses/input_tokens": _RESPONSES,
 }
+_DEPLOYMENT = re.compile(r"/openai/deployments/(?P<model>[^/]+)/(?P<endpoint>.+)")
 _GARBAGE = b"<html>this is not the answer that you are looking for"
 _JSON = "application/json"
 _EVENTS = "text/event-stream; charset=utf-8"
@@ -75,14 +79,15 @@ class Desk:
         """The answer to one request. Raises what *choose* raises."""
         request = self._record(http)
         named = gemini_endpoint(http.path, http.query)
-        endpoint = named[0] if named else _ENDPOINTS.get(http.path) or _COUNTING.get(http.path)
+        path, deployment = _as_at_openai(http.path)
+        endpoint = named[0] if named else _ENDPOINTS.get(path) or _COUNTING.get(path)
         if endpoint is None or http.method != "POST":
             return self._answer_free(request, endpoint)
         try:
-            body = self._checked(endpoint, request, model=named[1] if named else None)
+            body = self._checked(endpoint, request, model=named[1] if named else deployment)
         except Rejection as rejection:
             return self._refusal(endpoint, request, rejection)
-        if http.path in _COUNTING or isinstance(endpoint, GeminiCountTokens):
+        if path in _COUNTING or isinstance(endpoint, GeminiCountTokens):
             counted = endpoint.counted(endpoint.input_tokens(body, self._count))
             if endpoint is _RESPONSES:
                 counted["object"] = "response.input_tokens"
@@ -216,6 +221,17 @@ class Desk:
             frames=iter((Frame(dumps(body), 0),)),
             generated=lambda tokens, gone: None,
         )
+
+
+def _as_at_openai(path: str) -> tuple[str, str | None]:
+    """
+    A path of those who speak OpenAI's language under another one, as OpenAI has it: Groq's and Azure's ``/openai/v1``,
+    and Azure's deployments, with the model that they stand for.
+    """
+    deployed = _DEPLOYMENT.fullmatch(path)
+    if deployed is not None:
+        return f"/v1/{deployed['endpoint']}", deployed["model"]
+    return (path.removeprefix("/openai"), None) if path.startswith("/openai/v1/") else (path, None)
 
 
 def _fill(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from .anthropic_messages import AnthropicMessages
+from .cohere_chat import CohereChat
 from .facts import Dialect
 from .gemini import GeminiGenerate
 from .gemini_embeddings import GeminiEmbeddings
@@ -50,6 +51,7 @@ DIALECTS: dict[str, Dialect] = {
         AnthropicMessages(),
         GeminiGenerate(),
         GeminiEmbeddings(),
+        CohereChat(),
     )
 }
 """Every dialect by name, each for its own provider."""

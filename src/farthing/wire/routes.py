@@ -1,7 +1,7 @@
 """
-The endpoints of OpenAI, Anthropic and Gemini, each with its verdict. Reviewed data, read in November 2026 from the
-resources of the SDKs openai 3.54, anthropic 2.12 and google-genai 3.4 and from the public API docs; a test holds every
-route of the installed SDKs against it. What stands in no row is unmetered.
+The endpoints of OpenAI, Anthropic, Gemini and Cohere, each with its verdict. Reviewed data, read in November 2026 from
+the resources of the SDKs openai 3.54, anthropic 2.12, google-genai 3.4 and cohere 7.3 and from the public API docs; a
+test holds the routes of the first three against it. What stands in no row is unmetered.
 
 ==========  ============================================================================================================
 metered     a dialect reads request and answer; the note is its name. Priced by kind of token: embeddings have input
@@ -191,4 +191,11 @@ _GOOGLE: tuple[Row, ...] = (
     *_rows("google", "free", _ADMIN, "GET POST PUT PATCH DELETE", "credentials/**", "webhooks/**"),
 )  # fmt: skip
 
-ROUTES: tuple[Row, ...] = (*_OPENAI, *_ANTHROPIC, *_GOOGLE)
+_COHERE: tuple[Row, ...] = (
+    Row("POST", "v2/chat", "cohere", "metered", "cohere.chat"),
+    *_rows("cohere", "unmetered", _LATER, "POST", "chat", "generate", "embed", "rerank", "classify", "summarize"),
+    *_rows("cohere", "unmetered", "billed by the page", "POST", "parse"),
+    *_rows("cohere", "free", _FREE, "POST", "tokenize", "detokenize", "check-api-key"),
+)
+
+ROUTES: tuple[Row, ...] = (*_OPENAI, *_ANTHROPIC, *_GOOGLE, *_COHERE)

@@ -35,4 +35,5 @@ GEMINI_ARRAY = "/v1beta/models/gemini-2.5-flash:streamGenerateContent"
 GEMINI_EMBEDDINGS = body(content={"parts": [{"text": "hi"}]})
 GEMINI_EMBEDDINGS_PATH = "/v1beta/models/gemini-embedding-001:embedContent"
 RESPONSES = body(model="gpt-5", input="hi", stream=True)
+COHERE = body(model="command-a-03-2025", messages=[{"role": "user", "content": "hi"}], stream=True)
 MESSAGES = body(model="claude-sonnet-4-5", max_tokens=64, messages=[{"role": "user", "content": "hi"}], stream=True)

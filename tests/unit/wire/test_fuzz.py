@@ -19,6 +19,7 @@ from farthing.wire.recognise import DIALECTS
 
 from .recorded_bodies import (
     CHAT_STREAM,
+    COHERE,
     COMPLETIONS,
     EMBEDDINGS,
     GEMINI,
@@ -41,6 +42,7 @@ REQUESTS = {
     "anthropic.messages": MESSAGES,
     "gemini.generate": GEMINI,
     "gemini.embeddings": GEMINI_EMBEDDINGS,
+    "cohere.chat": COHERE,
 }
 PATHS = {"gemini.generate": GEMINI_SSE, "gemini.embeddings": GEMINI_EMBEDDINGS_PATH}
 NO_CEILING = {"openai.embeddings", "openai.images", "gemini.embeddings"}
@@ -61,7 +63,8 @@ WORDS = st.sampled_from(
     thinkingBudget inlineData mimeType fileData functionCall functionResponse functionDeclarations args executableCode
     responseSchema responseModalities cachedContent candidates usageMetadata promptTokenCount candidatesTokenCount
     thoughtsTokenCount cachedContentTokenCount totalTokenCount promptTokensDetails modality AUDIO tokenCount
-    finishReason promptFeedback blockReason requests content title taskType embeddings image/png""".split()
+    finishReason promptFeedback blockReason requests content title taskType embeddings image/png
+    billed_units tokens message-end message-start content-delta tool_plan documents""".split()
 )
 SCALARS = (
     WORDS | st.none() | st.booleans() | st.integers(-10, 10_000) | st.floats(allow_nan=False) | st.text(max_size=5)
