@@ -346,9 +346,8 @@ def test_what_has_no_meter_is_refused(fake_provider: FakeProvider, gemini: Clien
     with farthing.budget(tokens=1000):
         with pytest.raises(UnmeteredCall, match="run later"):
             gemini.batches.create(model=FLASH, src=[types.InlinedRequest(contents="Hi")])
-        with pytest.raises(UnmeteredCall, match="by the second"):
-            source = types.GenerateVideosSource(prompt="a coin")
-            gemini.models.generate_videos(model="veo-3.0-generate-001", source=source)
+        with pytest.raises(UnmeteredCall, match="storage"):
+            gemini.caches.create(model=FLASH, config=types.CreateCachedContentConfig(contents="Hi"))
     assert fake_provider.posts == 0
 
 

@@ -179,9 +179,10 @@ _GOOGLE: tuple[Row, ...] = (
     *_rows(
         "google", "free", _FREE, "POST",
         "interactions/*/cancel", "batches/*:cancel", "batchPredictionJobs/*:cancel", "tuningJobs/*:cancel",
-        "operations/*:cancel", "files", "files:register", "fileSearchStores",
+        "tunedModels/*:cancel", "operations/*:cancel", "files", "files:register", "fileSearchStores",
     ),
     *_rows("google", "free", _FREE, "PATCH", "models/*", "tunedModels/*"),
+    *_rows("google", "free", _FREE, "PUT", "environments/*/files/**"),
     *_rows(
         "google", "free", _FREE, "GET DELETE",
         "models/**", "tunedModels/**", "files/**", "batches/**", "batchPredictionJobs/**", "tuningJobs/**",
