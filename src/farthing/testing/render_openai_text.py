@@ -31,13 +31,17 @@ class OpenAICompletions(OpenAIEndpoint):
 
     def check(self, body: Body, headers: dict[str, str]) -> None:
         self.require(body)
-        for field in ("max_tokens", "n", "best_of"):
+        # Zero tokens with ``echo`` only score the prompt.
+        self.at_least(body, "max_tokens", 0)
+        for field in ("n", "best_of"):
             self.at_least(body, field, 1)
         if (body.get("best_of") or body.get("n") or 1) < (body.get("n") or 1):
             raise Rejection("'best_of' must be at least 'n'.", param="best_of")
 
     def input_tokens(self, body: Body, count: Count) -> int:
-        return sum(_tokens(text, body["model"], count) for text in _inputs(body["prompt"]))
+        suffix = body.get("suffix")
+        prompts = sum(_tokens(text, body["model"], count) for text in _inputs(body["prompt"]))
+        return prompts + (count(suffix, body["model"]) if suffix else 0)
 
     def ceiling(self, body: Body) -> int | None:
         found: int | None = body.get("max_tokens")
@@ -49,7 +53,10 @@ class OpenAICompletions(OpenAIEndpoint):
         return prompts * shown, prompts * max(shown, body.get("best_of") or 1)
 
     def plain(self, made: Generation, mark: Rendering, body: Body) -> Body:
-        choices = [_choice(index, made.text, made.finish or made.ending) for index in range(made.choices)]
+        choices = [
+            _choice(index, _echoed(body, index) + made.text, made.finish or made.ending)
+            for index in range(made.choices)
+        ]
         answer = {**_head(mark), "choices": choices}
         return answer if made.reported is None else {**answer, "usage": completion_usage(made.reported)}
 
@@ -57,6 +64,9 @@ class OpenAICompletions(OpenAIEndpoint):
         asked = wants_usage(body)
         tail: Body = {"usage": None} if asked else {}
         done = made.hidden_tokens
+        for index in range(made.choices):
+            if echoed := _echoed(body, index):
+                yield Frame(event({**_head(mark), "choices": [_choice(index, echoed, None)], **tail}), done)
         for part in made.parts:
             for piece in made.chunks(part):
                 for index in range(made.choices):
@@ -122,6 +132,14 @@ def _choice(index: int, text: str, finish: str | None) -> Body:
     # This endpoint has no tools: what would be a call of one elsewhere simply stops here.
     finish = "stop" if finish == "tool_calls" else finish
     return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+
+
+def _echoed(body: Body, index: int) -> str:
+    """The prompt that an answer repeats with ``echo``; token ids are not turned back into text here."""
+    if not body.get("echo"):
+        return ""
+    prompt = _inputs(body["prompt"])[index // (body.get("n") or 1)]
+    return prompt if isinstance(prompt, str) else ""
 
 
 def _inputs(value: Any) -> list[Any]:

@@ -154,6 +154,22 @@ def test_simple_endpoints(provider: FakeProvider, openai: OpenAI) -> None:
     assert provider.billed("text-embedding-3-small") == Usage(input=3)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_echoed_prompt_is_shown_and_not_generated(provider: FakeProvider, openai: OpenAI, stream: bool) -> None:
+    keywords: Any = {"model": "davinci-002", "prompt": ["one two", "three"], "echo": True, "suffix": "the end"}
+    answer: Any = openai.completions.create(**keywords, max_tokens=2, stream=stream)
+    choices = [choice for chunk in answer for choice in chunk.choices] if stream else answer.choices
+    texts = ["".join(choice.text for choice in choices if choice.index == index) for index in (0, 1)]
+    assert texts == ["one twoa small", "threea small"]
+    assert provider.billed() == Usage(input=5, output=4)
+
+
+def test_zero_tokens_score_the_prompt(provider: FakeProvider, openai: OpenAI) -> None:
+    answer = openai.completions.create(model="davinci-002", prompt="one two", echo=True, max_tokens=0, logprobs=1)
+    assert answer.choices[0].text == "one two"
+    assert provider.billed() == Usage(input=2)
+
+
 def test_free_endpoints_bill_nothing(provider: FakeProvider, openai: OpenAI) -> None:
     assert "gpt-4o" in [model.id for model in openai.models.list()]
     assert openai.models.retrieve("mine").id == "mine"
