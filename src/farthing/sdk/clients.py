@@ -20,6 +20,15 @@ PROVIDERS = {"groq": "groq", "mistralai": "mistral", "cohere": "cohere", "google
 """SDKs that speak to one provider only, wherever their base URL points: the price table's id of it."""
 
 
+def provider_of(client: Any) -> str | None:
+    """The one provider that a client talks to, wherever its base URL points; None where only its host can tell."""
+    kinds = [] if isinstance(client, ModuleType) else type(client).__mro__
+    if any(kind.__name__.endswith("AzureOpenAI") for kind in kinds):
+        return "azure"
+    packages = {kind.__module__.partition(".")[0] for kind in kinds}
+    return next((provider for package, provider in PROVIDERS.items() if package in packages), None)
+
+
 def http_clients(client: Any) -> list[Any]:
     """The httpx-like clients that an SDK's client (or its module, for a module-level client) sends through."""
     if isinstance(client, ModuleType):

@@ -11,6 +11,7 @@ instead, which raises the error where the SDK looks whether an answer is one, ou
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import cache
 from types import ModuleType
@@ -21,8 +22,8 @@ from ..errors import FarthingError
 BASE_ERRORS = {"openai": "OpenAIError", "anthropic": "AnthropicError", "groq": "GroqError"}
 """SDKs that retry or wrap a foreign exception, and the name of the error that all of their own derive from."""
 PACKAGES = (*BASE_ERRORS, "google", "mistralai", "cohere")
-_AGENTS = {"openai": "openai", "asyncopenai": "openai", "anthropic": "anthropic", "asyncanthropic": "anthropic"}
-_AGENTS |= {"groq": "groq", "asyncgroq": "groq"}
+_AGENT = re.compile(r"(?:async)?(?:azure)?(openai|anthropic|groq)\w*/python", re.IGNORECASE)
+"""How each SDK's clients name themselves, those for other clouds too: ``AsyncAzureOpenAI/Python 3.54.0``."""
 
 
 def sdk_of(client: object) -> str | None:
@@ -38,7 +39,8 @@ def sdk_of(client: object) -> str | None:
 def sdk_of_request(request: object) -> str | None:
     """The SDK that a request says it comes from: ``user-agent: OpenAI/Python 3.54.0``. None for all others."""
     agent: str = getattr(request, "headers", {}).get("user-agent", "")
-    return _AGENTS.get(agent.partition("/")[0].lower())
+    found = _AGENT.match(agent)
+    return found[1].lower() if found else None
 
 
 def in_family(error: FarthingError, sdk: str | None) -> FarthingError:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import FarthingError
-from .clients import PROVIDERS
 from .errors import refusal, sdk_of_request
 from .exchange import exchange, exchange_async
 from .opening import open_call, recognise_request
@@ -24,31 +23,35 @@ def is_governed(transport: Any) -> bool:
     return getattr(transport, MARK, False) is True
 
 
-def govern_transport(transport: Any, *, sdk: str | None) -> None:
-    """Hook one transport object, in place. Idempotent."""
+def govern_transport(transport: Any, *, sdk: str | None, provider: str | None = None) -> None:
+    """Hook one transport object, in place. Idempotent. *provider* is the only one that its client talks to."""
     if is_governed(transport):
         return
     if hasattr(transport, "handle_request"):
-        transport.handle_request = govern_sync(transport.handle_request, sdk=sdk)
+        transport.handle_request = govern_sync(transport.handle_request, sdk=sdk, provider=provider)
     if hasattr(transport, "handle_async_request"):
-        transport.handle_async_request = govern_async(transport.handle_async_request, sdk=sdk)
+        transport.handle_async_request = govern_async(transport.handle_async_request, sdk=sdk, provider=provider)
     setattr(transport, MARK, True)
 
 
 def govern_sync(
-    inner: Callable[[Any], Any], *, sdk: str | None, hosts: Hosts = (), in_care: bool = True
+    inner: Callable[[Any], Any],
+    *,
+    sdk: str | None,
+    provider: str | None = None,
+    hosts: Hosts = (),
+    in_care: bool = True,
 ) -> Callable[[Any], Any]:
     """
     A transport's ``handle_request``, governed.
 
     *sdk* is the package whose client it serves (a request that names another goes before: one HTTP client may serve
-    two SDKs), None if anybody's; *in_care*: the user handed that client over, so that
-    whatever it sends to an unknown path is unmetered. *hosts* are declared hosts and their providers.
+    two SDKs), None if anybody's; *provider* is the only one that client talks to; *in_care*: the user handed it over,
+    so that whatever it sends to an unknown path is unmetered; *hosts* are declared hosts and their providers.
     """
-    only = PROVIDERS.get(sdk or "")
 
     def handle_request(request: Any) -> Any:
-        found = recognise_request(request, sdk=sdk, provider=only, hosts=hosts, in_care=in_care)
+        found = recognise_request(request, sdk=sdk, provider=provider, hosts=hosts, in_care=in_care)
         if found is None:
             return inner(request)
         family = sdk_of_request(request) or sdk
@@ -63,13 +66,17 @@ def govern_sync(
 
 
 def govern_async(
-    inner: Callable[[Any], Any], *, sdk: str | None, hosts: Hosts = (), in_care: bool = True
+    inner: Callable[[Any], Any],
+    *,
+    sdk: str | None,
+    provider: str | None = None,
+    hosts: Hosts = (),
+    in_care: bool = True,
 ) -> Callable[[Any], Any]:
     """The same for ``handle_async_request``."""
-    only = PROVIDERS.get(sdk or "")
 
     async def handle_async_request(request: Any) -> Any:
-        found = recognise_request(request, sdk=sdk, provider=only, hosts=hosts, in_care=in_care)
+        found = recognise_request(request, sdk=sdk, provider=provider, hosts=hosts, in_care=in_care)
         if found is None:
             return await inner(request)
         family = sdk_of_request(request) or sdk

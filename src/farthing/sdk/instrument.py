@@ -6,7 +6,7 @@ import logging
 import warnings
 from typing import TypeVar
 
-from .clients import http_clients, send_over_httpx, transports
+from .clients import http_clients, provider_of, send_over_httpx, transports
 from .errors import sdk_of
 from .hook import govern_transport
 from .watch import UngovernedClientWarning
@@ -27,10 +27,10 @@ def instrument(client: C) -> C:
     if not clients:
         _warn(client, "has no HTTP transport that farthing can govern: its calls pass without a budget and a meter")
         return client
-    sdk = sdk_of(client)
+    sdk, provider = sdk_of(client), provider_of(client)
     for http in clients:
         for transport in transports(http):
-            govern_transport(transport, sdk=sdk)
+            govern_transport(transport, sdk=sdk, provider=provider)
     if not send_over_httpx(client):
         _warn(client, "sends its async calls over an aiohttp session of yours: they pass without a budget and a meter")
     return client

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -167,7 +167,7 @@ def _streams(on: Stage, side: Side, calls: int) -> Row:
             counter.check()
         opened.append(caller.open_stream())
 
-    with budget(usd=usd_from_nano(limit_nano)):  # the naive side's client is not governed, and knows nothing of it
+    with budget(usd=usd_from_nano(limit_nano)) if side is on.ours else nullcontext():
         for _ in range(calls):
             tally.attempt(open_one)
     for stream in opened:
