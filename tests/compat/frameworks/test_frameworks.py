@@ -6,6 +6,7 @@ reaches the caller as BudgetExceeded, and nothing is sent once a budget is used 
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,7 +24,8 @@ from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI
 from pydantic_ai import Agent as PydanticAgent
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel as PydanticResponses
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIResponsesModel as PydanticResponses
 from pydantic_ai.providers.openai import OpenAIProvider
 
 import farthing
@@ -32,7 +34,7 @@ from tests.compat.ledger import comes_from_the_right_place, entries, holds
 
 pytestmark = [
     pytest.mark.usefixtures("farthing_isolated"),
-    # Frameworks leave their clients to the garbage collector, and an event loop is gone by then.
+    # Frameworks leave their clients to the garbage collector, and the event loop is gone by then: collected per test.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -49,6 +51,7 @@ def provider() -> Iterator[FakeProvider]:
         farthing.install()
         yield running
         farthing.uninstall()
+        gc.collect()
 
 
 def _langchain(provider: FakeProvider, **options: Any) -> ChatOpenAI:
