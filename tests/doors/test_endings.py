@@ -344,7 +344,11 @@ def test_an_async_stream_left_half_way(way: Way, leave: str, fake_provider: Fake
     (row,) = entries()
     assert budget.held == NOTHING
     fake_provider.wait_idle()
-    as_cut("abandoned", "cancelled")(way, row, fake_provider.bill)
+    if leave == "collected" and row.usage_source == "estimate":
+        # The loop closed the connection before anybody could look at what had arrived on it: then it counts as held.
+        as_held("abandoned")(way, row, fake_provider.bill)
+    else:
+        as_cut("abandoned", "cancelled")(way, row, fake_provider.bill)
 
 
 @pytest.mark.parametrize("way", STREAMS, ids=lambda way: way.id)

@@ -51,10 +51,11 @@ class Exchange:
         self.encoded = False
         """The body has a content encoding, so what is metered is a decoded copy."""
         self._process = os.getpid()
-        self._ending = False
+        self._ending = self._ended = self._claimed = False
         self.keep: object = None
         """The unread rest of a stream. Held here, out of the garbage collector's reach: it would close it unread."""
-        self._leftover: Callable[[], list[bytes] | None] = lambda: None
+        self.leftover: Callable[[], list[bytes] | None] = lambda: None
+        """Asked when a stream ends unread: what had arrived; None: nobody can say."""
         self._busy = threading.Lock()
 
     # -- before the answer ---------------------------------------------------------------------------------------
@@ -139,19 +140,19 @@ class Exchange:
 
     @property
     def is_open(self) -> bool:
-        """The stream's last event has not been seen, and nobody has ended it: what it cost is not known yet."""
-        return not self._ending and self.finished is None and self._process == os.getpid()
+        """The stream's last event has not been seen, and it has not been ended: what it cost is not known yet."""
+        return not self._ended and self.finished is None and self._process == os.getpid()
 
-    def abandon(self, leftover: Callable[[], list[bytes] | None]) -> None:
-        """
-        Nobody will read on. Safe in a finaliser: only puts the end in line.
+    def claim(self) -> bool:
+        """Whether its caller is the one to read what arrived of an open stream: once, the first that asks."""
+        claimed, self._claimed = self._claimed, True
+        return not claimed and self.is_open
 
-        *leftover* is asked later for what had arrived unread; None from it: nobody can say.
-        """
-        if self._ending or self._process != os.getpid():
+    def abandon(self) -> None:
+        """Nobody will read on. Safe in a finaliser: only puts the end in line."""
+        if self._ended or self._ending or self._process != os.getpid():
             return
         self._ending = True
-        self._leftover = leftover
         self.call.runtime.housekeeper.put(self._end_abandoned)
 
     def _note(self, step: Step | Finished) -> Relay | None:
@@ -171,7 +172,7 @@ class Exchange:
             self.call.runtime.housekeeper.put(self._end_abandoned)
             return
         try:
-            rest = self._leftover()
+            rest = self.leftover()
             advance_detached(self.life, Broken("abandoned", arrived=rest is not None), rest or ())
         finally:
             self._busy.release()
@@ -179,6 +180,7 @@ class Exchange:
             self._over()
 
     def _over(self) -> None:
+        self._ended = True
         self.call.runtime.housekeeper.ended(id(self))
 
     def take_crossed(self) -> FarthingError | None:

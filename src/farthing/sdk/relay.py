@@ -8,6 +8,7 @@ Where that cannot be done (several streams share an HTTP/2 connection) nobody ca
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -44,6 +45,15 @@ class _SyncRelay:
         self._attempt, self._extensions = attempt, response.extensions
         self._stream, self._chunks = response.stream, iter(chunks)
         attempt.keep = (self._stream, self._chunks)
+        extensions, stream, rest = response.extensions, self._stream, self._chunks
+
+        def read_and_close() -> list[bytes] | None:
+            unread = _leftover(extensions, rest) if attempt.claim() else None
+            stream.close()
+            return unread
+
+        # For when nobody closes it: it is collected, or the program ends.
+        attempt.leftover = read_and_close
 
     def __iter__(self) -> Iterator[bytes]:
         attempt = self._attempt
@@ -63,25 +73,17 @@ class _SyncRelay:
             raise crossed
 
     def close(self) -> None:
-        if self._attempt.is_open:
+        if self._attempt.claim():
             rest = _leftover(self._extensions, self._chunks)
-            self._attempt.abandon(lambda: rest)
+            self._attempt.leftover = lambda: rest
         self._stream.close()
-        self._attempt.abandon(list)
+        self._attempt.abandon()
         if (crossed := self._attempt.take_crossed()) is not None:
             raise crossed
 
     def __del__(self) -> None:
-        if self._attempt.is_open:
-            extensions, chunks, stream = self._extensions, self._chunks, self._stream
-
-            def read_and_close() -> list[bytes] | None:
-                rest = _leftover(extensions, chunks)
-                stream.close()
-                return rest
-
-            # Not here: a finaliser may run inside of the connection pool's own lock.
-            self._attempt.abandon(read_and_close)
+        # Nothing is read here: a finaliser may run inside of the connection pool's own lock.
+        self._attempt.abandon()
 
 
 class _AsyncRelay:
@@ -90,6 +92,7 @@ class _AsyncRelay:
     def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
         self._attempt, self._extensions = attempt, response.extensions
         self._stream, self._chunks = response.stream, aiter(chunks)
+        self._loop = asyncio.get_running_loop()
         attempt.keep = (self._stream, self._chunks)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -110,19 +113,42 @@ class _AsyncRelay:
             raise crossed
 
     async def aclose(self) -> None:
-        if self._attempt.is_open:
+        if self._attempt.claim():
             rest = await _leftover_async(self._extensions, self._chunks)
-            self._attempt.abandon(lambda: rest)
+            self._attempt.leftover = lambda: rest
         await self._stream.aclose()
-        self._attempt.abandon(list)
+        self._attempt.abandon()
         if (crossed := self._attempt.take_crossed()) is not None:
             raise crossed
 
     def __del__(self) -> None:
-        if self._attempt.is_open:
-            # No loop may be left to read in: the provider is told to stop, and what arrived stays unknown.
-            _shut(self._extensions, socket.SHUT_RDWR)
-            self._attempt.abandon(lambda: None)
+        if not self._attempt.is_open:
+            return
+        attempt, extensions, chunks, stream = self._attempt, self._extensions, self._chunks, self._stream
+
+        async def read_and_close() -> None:
+            if not attempt.claim():
+                return
+            rest = await _leftover_async(extensions, chunks)
+            attempt.leftover = lambda: rest
+            attempt.abandon()
+            await stream.aclose()
+
+        def begin() -> None:
+            _closing.add(task := asyncio.ensure_future(read_and_close()))
+            task.add_done_callback(_closing.discard)
+
+        try:
+            # As the interpreter does with a generator that is left half-way: its loop closes it.
+            self._loop.call_soon_threadsafe(begin)
+        except RuntimeError:
+            # The loop is closed: the provider is told to stop, and what arrived stays unknown.
+            _shut(extensions, socket.SHUT_RDWR)
+            attempt.abandon()
+
+
+_closing: set[asyncio.Future[None]] = set()
+"""Tasks that close what nobody closed: a loop keeps only weak references to its tasks."""
 
 
 @cache
@@ -150,8 +176,7 @@ def _leftover(extensions: Any, chunks: Iterator[bytes]) -> list[bytes] | None:
                 return None
     except Exception as error:  # noqa: BLE001 - two HTTP modules, each with errors of its own
         return rest if _ended_in_the_middle(error) else None
-    # An end in good order without a byte: somebody closed the connection before, with whatever was in it.
-    return rest or None
+    return rest
 
 
 async def _leftover_async(extensions: Any, chunks: AsyncIterator[bytes]) -> list[bytes] | None:
@@ -168,8 +193,7 @@ async def _leftover_async(extensions: Any, chunks: AsyncIterator[bytes]) -> list
                 return None
     except Exception as error:  # noqa: BLE001 - as above
         return rest if _ended_in_the_middle(error) else None
-    # An end in good order without a byte: somebody closed the connection before, with whatever was in it.
-    return rest or None
+    return rest
 
 
 def _ended_in_the_middle(error: Exception) -> bool:
@@ -187,7 +211,8 @@ def _shut(extensions: Any, how: int) -> bool:
     if network is None or extensions.get("http_version") not in (b"HTTP/1.1", b"HTTP/1.0") or sys.platform != "linux":
         return False
     own = network.get_extra_info("socket")
-    if own is None:
+    if own is None or own.fileno() < 0:
+        # Closed on this side already, with whatever was in it.
         return False
     try:
         # A duplicate of the descriptor: the wrappers of TLS and of event loops have ideas of their own about this.
