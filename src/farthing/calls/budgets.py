@@ -149,8 +149,9 @@ class BudgetHandle:
 
     def _unit(self) -> Budget | None:
         for binding in reversed(current().bindings):
-            if binding.budget.anonymous and binding.budget.name.startswith(self._prefix):
-                return binding.budget
+            unit: Budget = binding.budget
+            if unit.anonymous and unit.name.startswith(self._prefix):
+                return unit
         return self._last
 
     # -- entering ------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from ..calls.steps import (
 )
 from ..errors import BudgetExceeded, FarthingError, InvariantError
 from .errors import in_family, refusal
-from .passing import INSIDE
+from .passing import within, within_async
 from .relay import relayed
 from .results import typed
 
@@ -204,7 +204,7 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
         return refusal(error, request, sdk)
     try:
         outgoing = attempt.outgoing(request, step)
-        response = _within(inner, outgoing)
+        response = within(inner, outgoing)
         body, step = b"", advance(attempt.life, attempt.answered(response))
         if isinstance(step, ReadAll):
             body = b"".join(response.stream)
@@ -228,7 +228,7 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         return refusal(error, request, sdk)
     try:
         outgoing = attempt.outgoing(request, step)
-        response = await _within_async(inner, outgoing)
+        response = await within_async(inner, outgoing)
         body, step = b"", await advance_async(attempt.life, attempt.answered(response))
         if isinstance(step, ReadAll):
             body = b"".join([chunk async for chunk in response.stream])
@@ -241,23 +241,6 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         return _plain(attempt, response, body, decoded, await advance_async(attempt.life, decoded))
     attempt.opened()
     return relayed(response, attempt, http=_http(type(response)), asynchronous=True)
-
-
-def _within(inner: Any, outgoing: Any) -> Any:
-    """Send it, as what it is: governed. Transports and libraries below this one leave it alone."""
-    token = INSIDE.set(True)
-    try:
-        return inner(outgoing)
-    finally:
-        INSIDE.reset(token)
-
-
-async def _within_async(inner: Any, outgoing: Any) -> Any:
-    token = INSIDE.set(True)
-    try:
-        return await inner(outgoing)
-    finally:
-        INSIDE.reset(token)
 
 
 def _plain(attempt: Exchange, response: Any, body: bytes, decoded: bytes, finished: Step | Finished) -> Any:

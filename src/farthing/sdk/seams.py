@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from .loading import Watcher
+
 
 class Leaving(NamedTuple):
     """A request that leaves by a library that cannot be governed."""
@@ -93,33 +95,41 @@ SEAMS = (
 
 Wrap = Callable[[Seam, Callable[..., Any]], Callable[..., Any]]
 _wrapped: dict[Seam, tuple[Any, Callable[..., Any]]] = {}
-_lock = threading.Lock()
-_modules_seen = 0
+_lock = threading.RLock()
+_watcher: Watcher | None = None
 
 
-def wrap_loaded(wrap: Wrap) -> None:
-    """Wrap the seams of every library that is loaded by now, once. Costs next to nothing when none is new."""
-    global _modules_seen  # noqa: PLW0603 - which libraries this process has loaded is state of the process
-    modules = len(sys.modules)
-    if modules == _modules_seen:
+def wrap_all(wrap: Wrap) -> None:
+    """Wrap the seams of every library, now or as soon as it is loaded. Again, it does nothing."""
+    global _watcher  # noqa: PLW0603 - what of this process is wrapped is state of the process
+    if _watcher is not None:
         return
+    with _lock:
+        if _watcher is None:
+            _watcher = Watcher(frozenset(seam.module for seam in SEAMS), lambda: _wrap_loaded(wrap))
+            _watcher.begin()
+            _wrap_loaded(wrap)
+
+
+def _wrap_loaded(wrap: Wrap) -> None:
     with _lock:
         for seam in SEAMS:
             module = sys.modules.get(seam.module)
             owner = getattr(module, seam.owner, None) if seam.owner else module
+            # A module that is still being loaded has no such name yet; it says so when it has.
             original = None if owner is None else getattr(owner, seam.method, None)
-            # A module that is still being loaded has no such name yet: next time.
             if seam not in _wrapped and original is not None:
                 _wrapped[seam] = owner, original
                 setattr(owner, seam.method, wrap(seam, original))
-        _modules_seen = modules
 
 
 def unwrap_all() -> None:
     """Put every original back."""
-    global _modules_seen  # noqa: PLW0603 - as above
+    global _watcher  # noqa: PLW0603 - as above
     with _lock:
+        if _watcher is not None:
+            _watcher.stop()
+        _watcher = None
         while _wrapped:
             seam, (owner, original) = _wrapped.popitem()
             setattr(owner, seam.method, original)
-        _modules_seen = 0

@@ -19,8 +19,8 @@ from ..calls.ambient import current
 from ..calls.default import runtime
 from ..errors import UnmeteredCall
 from .clients import can_send_over_httpx
-from .passing import INSIDE
-from .seams import Leaving, Seam, wrap_loaded
+from .passing import INSIDE, within, within_async
+from .seams import Leaving, Seam, wrap_all
 
 log = logging.getLogger("farthing")
 
@@ -51,14 +51,14 @@ ADVICE = {
 
 
 def begin() -> None:
-    """A budget is being entered: watch the libraries that are loaded by now."""
+    """A budget is being entered: watch from now on, unless the settings say not to."""
     if runtime().settings.watch:
-        wrap_loaded(_wrap)
+        wrap_all(_wrap)
 
 
 def watch_now() -> None:
     """The same for install(), whatever the settings say."""
-    wrap_loaded(_wrap)
+    wrap_all(_wrap)
 
 
 def _wrap(seam: Seam, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +87,9 @@ def _transport(original: Callable[..., Any], *, asynchronous: bool) -> Callable[
             url = request.url
             path, library = url.raw_path.decode("ascii"), type(request).__module__.partition(".")[0]
             _notice(Leaving(self, request.method, url.netloc.decode("ascii"), path, request.headers), library)
-        return original(self, request)
+        # What it sends by (an aiohttp session, say) would be told of it a second time.
+        send = functools.partial(original, self)
+        return within_async(send, request) if asynchronous else within(send, request)
 
     return handle
 
