@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -59,6 +60,24 @@ def transports(http: Any) -> list[Any]:
         if transport is not None:
             _gather(transport, found, _MAX_NESTING)
     return found
+
+
+def follow_inner(http: Any, found: Callable[[Any], None]) -> None:
+    """
+    google-genai sends async calls through an inner client for each event loop, made when a loop is first used: *found*
+    gets each before it sends. Other clients send by themselves.
+    """
+    choose = getattr(http, "_client_for_running_loop", None)
+    if not callable(choose) or hasattr(choose, "follows"):
+        return
+
+    def client_for_running_loop() -> Any:
+        inner = choose()
+        found(inner)
+        return inner
+
+    client_for_running_loop.follows = True  # type: ignore[attr-defined]
+    http._client_for_running_loop = client_for_running_loop
 
 
 _MAX_NESTING = 8

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from .clients import http_clients, provider_of, send_over_httpx, transports
+from .clients import follow_inner, http_clients, provider_of, send_over_httpx, transports
 from .errors import sdk_of
 from .hook import govern_transport
 from .watch import UngovernedClientWarning
@@ -28,9 +28,14 @@ def instrument(client: C) -> C:
         _warn(client, "has no HTTP transport that farthing can govern: its calls pass without a budget and a meter")
         return client
     sdk, provider = sdk_of(client), provider_of(client)
-    for http in clients:
+
+    def govern(http: Any) -> None:
         for transport in transports(http):
             govern_transport(transport, sdk=sdk, provider=provider)
+        follow_inner(http, govern)
+
+    for http in clients:
+        govern(http)
     if not send_over_httpx(client):
         _warn(client, "sends its async calls over an aiohttp session of yours: they pass without a budget and a meter")
     return client
