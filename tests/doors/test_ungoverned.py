@@ -195,7 +195,7 @@ def test_a_library_that_cannot_be_governed(provider: FakeProvider, call: Any) ->
     assert entries() == []
 
 
-# -- google-genai: async calls over aiohttp, where that is installed ---------------------------------------------------
+# -- google-genai: async calls over aiohttp, where that is installed --------------------------------------------------
 
 GEMINI = "gemini-2.5-flash"
 
