@@ -128,9 +128,8 @@ def __getattr__(name: str) -> Any:
 
 def _watch() -> None:
     """Budgets are below the doors and do not know them, so it is said here: whoever uses one has its calls watched."""
-    from .calls.budgets import entered
-    from .sdk.watch import begin
-
+    entered = import_module(".calls.budgets", __name__).entered
+    begin = import_module(".sdk.watch", __name__).begin
     if begin not in entered:
         entered.append(begin)
 

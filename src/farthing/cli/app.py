@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import budgets, demo, estimate, holds, prices, report
+from . import budgets, demo, doctor, estimate, holds, prices, report
 from .running import EXIT_CODES
 
 app = typer.Typer(
@@ -42,3 +42,4 @@ app.add_typer(budgets.app, name="budgets")
 app.add_typer(holds.app, name="holds")
 app.command("estimate", epilog=EXIT_CODES)(estimate.estimate)
 app.add_typer(prices.app, name="prices")
+app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)

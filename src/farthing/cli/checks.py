@@ -1,0 +1,140 @@
+"""
+What ``farthing doctor`` looks at: each check says how it went and, where it did not go well, what to do.
+
+A check never makes a ledger, never changes one, and never asks the network.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from .. import prices
+from ..calls.resolving import open_holds
+from ..errors import ConfigError, FarthingError
+from ..sdk.known import installed_packages
+from ..stores import open_store
+from ..stores.sqlite.files import file_system_type
+from ..tokens.vocab import backend
+from .ledger import ledger_url
+
+Status = Literal["ok", "note", "warning", "failed"]
+STALE_DAYS = 30
+CLOCK_AHEAD_MS = 60_000
+_ENCODINGS = ("o200k_base", "cl100k_base")
+
+
+class Check(NamedTuple):
+    """One thing that was looked at."""
+
+    name: str
+    status: Status
+    says: str
+    remedy: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self._asdict(), "remedy": self.remedy or None}
+
+
+def checks(ledger: str | None) -> Iterator[Check]:
+    """Every check, in the order in which a person would ask. ConfigError for a ledger that cannot be meant."""
+    yield _python()
+    yield from _ledger(ledger)
+    yield _prices()
+    yield from _tokens()
+    yield from _packages()
+
+
+def _python() -> Check:
+    own = sys.modules[__name__.partition(".")[0]].__version__
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Check("farthing", "ok", f"{own} on Python {python}, {sys.platform}")
+
+
+def _ledger(given: str | None) -> Iterator[Check]:
+    url = ledger_url(given)
+    path = Path(url.removeprefix("sqlite:///")).expanduser()
+    whose = "--ledger, or FARTHING_LEDGER" if given else "your own; FARTHING_LEDGER names another"
+    if url.startswith("sqlite:///") and not path.exists():
+        yield Check("ledger", "note", f"none at {path} yet ({whose}): the first program that names it makes it")
+        yield _folder(path)
+        return
+    try:
+        store = open_store(url, key="--ledger")
+    except ConfigError:
+        raise
+    except FarthingError as error:
+        yield Check("ledger", "failed", f"{path} cannot be opened: {error}", "mend what it says; nothing was changed")
+        return
+    try:
+        catalogue = store.catalogue().result()
+        found = open_holds(store)
+        suspects = sum(hold.state == "suspect" for hold in found)
+        says = f"{path} opens ({whose}): {len(catalogue.budgets)} budgets, {len(found) - suspects} calls in flight"
+        yield Check("ledger", "ok", says)
+        if suspects:
+            remedy = "see `farthing holds list`; `farthing holds resolve` ends them"
+            yield Check("suspects", "warning", f"{suspects} calls have an unknown outcome, and stay counted", remedy)
+        yield _folder(path)
+        yield _clock(store.now())
+    except FarthingError as error:
+        yield Check("ledger", "failed", f"{path} cannot be read: {error}", "mend what it says; nothing was changed")
+    finally:
+        store.close()
+
+
+def _folder(path: Path) -> Check:
+    """Locks lie beside the ledger: who cannot write there cannot hold."""
+    folder = next((each for each in path.parents if each.exists()), path.parent)
+    kind = file_system_type(folder)
+    where = f"{folder}{f' ({kind})' if kind else ''}"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Check("folder", "failed", f"{where} is not writable, so no lock can be taken", "change its owner")
+    return Check("folder", "ok", f"{where} is writable: locks and the write-ahead log go there")
+
+
+def _clock(ledger_ms: int) -> Check:
+    """Windows go by the later of this clock and the last time that the ledger has seen."""
+    behind_ms = ledger_ms - time.time_ns() // 1_000_000
+    if behind_ms > CLOCK_AHEAD_MS:
+        says = f"this clock is {behind_ms // 1000} s behind the last time that the ledger has seen"
+        return Check("clock", "warning", says, "set this machine's clock: windows end late until it has caught up")
+    return Check("clock", "ok", "not behind the ledger's last entry")
+
+
+def _prices() -> Check:
+    days = prices.age_days()
+    if days is None:
+        return Check("prices", "failed", "there is no price table", "reinstall genai-prices")
+    if days < 0:
+        return Check("prices", "failed", f"were checked {-days} days from now", "set this machine's clock")
+    remedy = "pip install --upgrade genai-prices" if days > STALE_DAYS else ""
+    return Check("prices", "warning" if remedy else "ok", f"last checked {days} days ago", remedy)
+
+
+def _tokens() -> Iterator[Check]:
+    for encoding in _ENCODINGS:
+        found = backend(encoding)
+        if found.name is not None:
+            yield Check("tokens", "ok", f"{encoding} is counted by {found.name}, exactly")
+        else:
+            says = f"{encoding} is bounded by bytes, several times too high: {'; '.join(found.problems)}"
+            yield Check("tokens", "warning", says, "pip install quicktok-v1, or splintr-rs")
+
+
+def _packages() -> Iterator[Check]:
+    found = list(installed_packages())
+    if not found:
+        yield Check("clients", "note", "no SDK that is known here is installed in this environment")
+    for package in found:
+        title = f"{package.name} {package.version}"
+        if package.governed == "no":
+            yield Check("clients", "warning", f"{title} cannot be governed", package.how)
+        elif package.untested:
+            yield Check("clients", "note", f"{title} is governed by {package.how}; tested with other versions of it")
+        else:
+            yield Check("clients", "ok", f"{title} is governed by {package.how}")

@@ -1,0 +1,44 @@
+"""``farthing doctor``: what is configured, reachable and priced, and which clients are not governed."""
+
+from __future__ import annotations
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from .checks import Check, checks
+from .ledger import JsonOption, LedgerOption
+from .running import FAILED
+from .screen import console, print_json
+
+_STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "failed": "red"}
+
+
+def doctor(json: JsonOption = False, ledger: LedgerOption = None) -> None:
+    """
+    Look at everything that budgets stand on: the ledger, the clock, prices, token counts, and the SDKs installed here.
+
+    Changes nothing and asks no network. Exit code 1 if a check failed; warnings leave it 0.
+    """
+    found = list(checks(ledger))
+    failed = any(check.status == "failed" for check in found)
+    if json:
+        print_json({"ok": not failed, "checks": [check.to_dict() for check in found]})
+    else:
+        _print(found)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _print(found: list[Check]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", ratio=1)
+    before = ""
+    for check in found:
+        says = escape(check.says) + (f"\n[dim]→ {escape(check.remedy)}[/dim]" if check.remedy else "")
+        name = "" if check.name == before else check.name
+        table.add_row(f"[{_STYLES[check.status]}]{check.status}[/]", name, says)
+        before = check.name
+    console().print(table)
