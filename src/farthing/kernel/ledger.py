@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from ..errors import HoldConflict, HoldNotFound, InvariantError
 from .hold import HELD, SETTLED, SUSPECT, VOIDED, Entry, Hold, Outcome, usage_difference
 from .money import COUNTER_MAX
-from .plan import Balance, LineResult, Plan, evaluate
+from .plan import Balance, LineResult, Plan, bare, evaluate
 
 SUSPECT_POLICIES = ("keep", "settle_at_hold", "release")
 
@@ -105,14 +105,12 @@ def place(
     if verdict.failed:
         return Denied(verdict.failed), NOTHING
     x = verdict.x
-    for posting in plan.postings:
-        key = posting.key
-        settled, held, suspect = balances.get(key) or books.balance(key)
-        base, slope, den = posting.formula
+    for key, _, (base, slope, den), _, _ in plan.postings:
+        settled, held, suspect = balances[key] if key in balances else read(key)
         held += -(-(base + slope * x) // den)
         if settled + held + suspect > COUNTER_MAX:
             raise InvariantError(f"counter {key} would pass {COUNTER_MAX}, where stores stop being exact")
-        balances[key] = Balance(settled, held, suspect)
+        balances[key] = bare(Balance, (settled, held, suspect))
     hold = Hold(
         plan.id,
         owner,
@@ -330,12 +328,12 @@ def _move(
     posted: dict[str, int] = {}
     was_suspect = hold.state == SUSPECT
     x = hold.x
-    for posting in hold.postings:
-        key, unit, (base, slope, den), release, _ = posting
+    read = books.balance
+    for key, unit, (base, slope, den), release, _ in hold.postings:
         if was_suspect and release:
             continue
         amount = -(-(base + slope * x) // den)
-        settled, held, waiting = balances.get(key) or books.balance(key)
+        settled, held, waiting = balances[key] if key in balances else read(key)
         if was_suspect:
             waiting -= amount
         else:
@@ -347,7 +345,7 @@ def _move(
             posted[key] = posted.get(key, 0) + cost
         if held < 0 or waiting < 0 or settled < 0:
             raise InvariantError(f"counter {key} would become negative by ending hold {hold.id!r}")
-        balances[key] = Balance(settled, held, waiting)
+        balances[key] = bare(Balance, (settled, held, waiting))
     return posted
 
 

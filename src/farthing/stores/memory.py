@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from operator import call
 from typing import Any, TypeVar
@@ -26,9 +27,9 @@ from ..errors import StoreUnavailable
 from ..kernel import ledger
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue, Grant
-from ..kernel.hold import LIVE, Entry, Hold, Outcome
+from ..kernel.hold import HELD, LIVE, Entry, Hold, Outcome
 from ..kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
-from ..kernel.plan import ZERO, Balance, Plan
+from ..kernel.plan import ZERO, Balance, Plan, bare
 from ..kernel.window import steady_now
 from .contract import KEEP_A_DAY, SWEEP_BATCH, Clock, DenialKey, Journal, Ready, SweepPolicy, wall_clock_ms
 
@@ -39,6 +40,13 @@ ENTRIES_MAX = 100_000
 ENDED_HOLDS_MAX = 4_096
 COUNTER_GRACE_MS = 3_600_000
 """How long a counter is kept after its window is over, for calls that settle late."""
+
+
+class _Balances(dict[str, Balance]):
+    """Counters by key. Asking for one that is not there is asking for zero, and is a single call into C."""
+
+    def __missing__(self, key: str) -> Balance:
+        return ZERO
 
 
 class MemoryStore:
@@ -63,7 +71,8 @@ class MemoryStore:
         self._last_seen_ms = 0
         self._lock = threading.RLock()
         self._put_off: deque[Callable[[], object]] = deque()
-        self._balances: dict[str, Balance] = {}
+        self._balances = _Balances()
+        self.balance = self._balances.__getitem__
         self._ends: dict[str, int] = {}
         self._holds: dict[str, Hold] = {}
         self._ended: deque[str] = deque()
@@ -83,8 +92,8 @@ class MemoryStore:
 
     # -- Books: what the rules read ------------------------------------------------------------------------------
 
-    def balance(self, key: str) -> Balance:
-        return self._balances.get(key, ZERO)
+    balance: Callable[[str], Balance]
+    """The balance of a counter; zero for one that was never posted to."""
 
     def hold(self, hold_id: str) -> Hold | None:
         return self._holds.get(hold_id)
@@ -225,7 +234,7 @@ class MemoryStore:
     # -- one change at a time ------------------------------------------------------------------------------------
 
     def _apply(self, command: Callable[[], tuple[T, Change]]) -> Ready[T]:
-        return Ready(self._locked(lambda: self._run(command)))
+        return Ready(self._locked(partial(self._run, command)))
 
     def _end(self, hold_id: str, command: Callable[[], tuple[Settled, Change]]) -> Ready[Settled]:
         """A command that ends a hold: it must happen even if a finaliser gives it from inside the lock."""
@@ -277,26 +286,31 @@ class MemoryStore:
         Apply a change, and return its entries with their numbers. Every container is updated in one call into C: no
         exception can come between them.
         """
-        entries: dict[int, Entry] = {}
-        latest: dict[str, int] = {}
-        seq = self._counts["seq"]
-        for entry in change.entries:
-            seq += 1
-            entries[seq] = Entry(seq, *entry[1:])
-            latest[entry.hold_id] = seq
-        _at_once(
+        updates: list[tuple[Callable[[Any], object], Any]] = [
             (self._balances.update, change.balances),
             (self._holds.update, change.holds),
-            (self._entries.update, entries),
-            (self._entry_of.update, latest),
-            (self._ends.update, change.ends),
-            (self._counts.update, {"seq": seq}),
-            (self._ended.extend, [hold.id for hold in change.holds.values() if hold.state not in LIVE]),
-            (self._correctable.difference_update, change.holds),
-            (self._correctable.update, [hold.id for hold in change.holds.values() if hold.automatic]),
-        )
+        ]
+        if change.ends:
+            updates.append((self._ends.update, change.ends))
+        ended = [hold for hold in change.holds.values() if hold.state != HELD]
+        if ended:
+            updates.append((self._ended.extend, [hold.id for hold in ended if hold.state not in LIVE]))
+            if self._correctable:
+                updates.append((self._correctable.difference_update, change.holds))
+            automatic = [hold.id for hold in ended if hold.automatic]
+            if automatic:
+                updates.append((self._correctable.update, automatic))
+        if not change.entries:
+            _at_once(*updates)
+            return ()
+        seq = self._counts["seq"]
+        numbered = tuple([bare(Entry, (seq + place, *entry[1:])) for place, entry in enumerate(change.entries, 1)])
+        updates.append((self._entries.update, [(entry.seq, entry) for entry in numbered]))
+        updates.append((self._entry_of.update, [(entry.hold_id, entry.seq) for entry in numbered]))
+        updates.append((self._counts.update, {"seq": seq + len(numbered)}))
+        _at_once(*updates)
         self._bound()
-        return tuple(entries.values())
+        return numbered
 
     def _bound(self) -> None:
         while len(self._ended) > ENDED_HOLDS_MAX:
