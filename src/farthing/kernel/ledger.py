@@ -105,12 +105,15 @@ def place(
     if verdict.failed:
         return Denied(verdict.failed), NOTHING
     x = verdict.x
-    for key, _, (base, slope, den), _, _ in plan.postings:
+    ends: list[tuple[str, int]] = []
+    for key, _, (base, slope, den), _, ends_ms in plan.postings:
         settled, held, suspect = balances[key] if key in balances else read(key)
         held += -(-(base + slope * x) // den)
         if settled + held + suspect > COUNTER_MAX:
             raise InvariantError(f"counter {key} would pass {COUNTER_MAX}, where stores stop being exact")
         balances[key] = bare(Balance, (settled, held, suspect))
+        if ends_ms is not None:
+            ends.append((key, ends_ms))
     hold = Hold(
         plan.id,
         owner,
@@ -125,8 +128,7 @@ def place(
         now_ms,
     )
     holds[plan.id] = hold
-    ends = tuple((posting.key, posting.ends_ms) for posting in plan.postings if posting.ends_ms is not None)
-    return Placed(hold, verdict.advisory), Change(balances, holds, (), ends)
+    return Placed(hold, verdict.advisory), Change(balances, holds, (), tuple(ends))
 
 
 def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Change]:

@@ -292,25 +292,34 @@ class MemoryStore:
         ]
         if change.ends:
             updates.append((self._ends.update, change.ends))
-        ended = [hold for hold in change.holds.values() if hold.state != HELD]
-        if ended:
-            updates.append((self._ended.extend, [hold.id for hold in ended if hold.state not in LIVE]))
-            if self._correctable:
-                updates.append((self._correctable.difference_update, change.holds))
-            automatic = [hold.id for hold in ended if hold.automatic]
-            if automatic:
-                updates.append((self._correctable.update, automatic))
+        for hold in change.holds.values():
+            if hold.state == HELD:
+                continue
+            if hold.state not in LIVE:
+                updates.append((self._ended.append, hold.id))
+            if hold.automatic:
+                updates.append((self._correctable.add, hold.id))
+            elif self._correctable:
+                updates.append((self._correctable.discard, hold.id))
         if not change.entries:
             _at_once(*updates)
             return ()
+        entries: dict[int, Entry] = {}
+        latest: dict[str, int] = {}
         seq = self._counts["seq"]
-        numbered = tuple([bare(Entry, (seq + place, *entry[1:])) for place, entry in enumerate(change.entries, 1)])
-        updates.append((self._entries.update, [(entry.seq, entry) for entry in numbered]))
-        updates.append((self._entry_of.update, [(entry.hold_id, entry.seq) for entry in numbered]))
-        updates.append((self._counts.update, {"seq": seq + len(numbered)}))
+        for entry in change.entries:
+            seq += 1
+            entries[seq] = bare(Entry, (seq, *entry[1:]))
+            latest[entry.hold_id] = seq
+        updates.append((self._entries.update, entries))
+        updates.append((self._entry_of.update, latest))
+        updates.append((self._counts.update, {"seq": seq}))
         _at_once(*updates)
-        self._bound()
-        return numbered
+        if len(self._ended) > ENDED_HOLDS_MAX or (
+            self.entries_max is not None and len(self._entries) > self.entries_max
+        ):
+            self._bound()
+        return tuple(entries.values())
 
     def _bound(self) -> None:
         while len(self._ended) > ENDED_HOLDS_MAX:
