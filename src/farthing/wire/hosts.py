@@ -45,7 +45,7 @@ KNOWN_HOSTS: dict[str, str] = {
 """Hosts, or with a dot in front any host under that name, and the provider there (the price table's id)."""
 
 ONLY_MAX_TOKENS = frozenset(
-    {"deepseek", "fireworks", "minimax", "mistral", "moonshotai", "novita", "perplexity", "together", "zai"}
+    {"cohere", "deepseek", "fireworks", "minimax", "mistral", "moonshotai", "novita", "perplexity", "together", "zai"}
 )
 """Providers whose chat completions know an output ceiling as ``max_tokens`` only: the newer name is refused or, worse,
 ignored (their API references, 2026-11)."""
