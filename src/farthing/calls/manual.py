@@ -99,8 +99,10 @@ class ManualHold:
         memory, durable = here.budgets(ambient, tags)
         budgets = [*memory, *durable]
         usd_budget = next((budget for budget in budgets if budget.usd_nano is not None), None)
-        if usd_budget is not None and self._facts.price is None:
-            raise UnpricedModel(self._facts.model or "(none named)", budget=usd_budget.title)
+        if usd_budget is not None and self._facts.price is None and here.settings.unpriced == "reject":
+            if self._facts.model is None:
+                raise ValueError(f"usd: budget {usd_budget.title!r} counts USD, so say what to hold: give usd= or model=")
+            raise UnpricedModel(self._facts.model, budget=usd_budget.title)
         facts = self._facts._replace(
             tags=tuple(dict(ambient.tags).items()), budgets=tuple(budget.title for budget in budgets)
         )
@@ -159,8 +161,8 @@ def hold(*, tokens: int = 0, usd: Decimal | int | float | None = None, model: st
         usd: the most that it can cost. Without it, *tokens* at the dearest rate of *model*.
         model: prices *tokens* here and the usage at :meth:`~ManualHold.settle`.
 
-    Raises (on entering) BudgetExceeded; UnpricedModel if a budget counts USD and neither *usd* nor a priced *model* is
-    given; ValueError naming the field.
+    Raises (on entering) BudgetExceeded; under a budget that counts USD: ValueError if neither *usd* nor *model* is given,
+    UnpricedModel if the model has no known price (see ``configure(unpriced=…)``); ValueError naming the field.
     """
     if type(tokens) is not int or not 0 <= tokens <= COUNTER_MAX:
         raise ValueError(f"tokens must be an integer of at least 0, not {tokens!r}")
