@@ -242,6 +242,8 @@ def test_google_genai_is_moved_to_httpx_and_governed_on_every_event_loop(provide
     farthing.uninstall()
     assert client._api_client._use_aiohttp() == (way == "install")
     client.close()
+    del client
+    gc.collect()
 
 
 def test_google_genai_with_an_aiohttp_session_of_ones_own_is_said_and_refused(provider: FakeProvider) -> None:

@@ -61,6 +61,11 @@ def test_google_genai_sync_and_async_on_several_event_loops(provider: FakeProvid
     predecessors 2.4: google-genai was not tested. It sends async calls by aiohttp where that is installed, else through
     an inner client that it makes for each event loop: a hook on the client it was handed saw none of them.
     """
+    _google(provider)
+    gc.collect()
+
+
+def _google(provider: FakeProvider) -> None:
     client = farthing.instrument(genai.Client(api_key="fake", http_options=HttpOptions(base_url=provider.url)))
     config = genai.types.GenerateContentConfig(max_output_tokens=20)
 
