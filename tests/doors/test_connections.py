@@ -1,6 +1,6 @@
 """
 What lies below a call and may not matter to it: redirects, HTTP/2, transports within transports, clients that are
-shared, copied or module-level, event loops that come and go.
+shared or copied, event loops that come and go.
 """
 
 from __future__ import annotations
@@ -186,22 +186,6 @@ def test_a_proxys_transport_is_governed(fake_provider: FakeProvider) -> None:
 
 
 # -- clients and event loops ------------------------------------------------------------------------------------------
-
-
-def test_a_module_level_client(fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "api_key", "fake")
-    monkeypatch.setattr(openai, "base_url", f"{fake_provider.openai_url}/")
-    farthing.instrument(openai)
-    try:
-        with farthing.budget(tokens=20) as budget:
-            with pytest.raises(farthing.BudgetExceeded):
-                openai.chat.completions.create(**CALL)
-            openai.chat.completions.create(**{**CALL, "max_tokens": 12})
-            assert budget.spent.tokens == fake_provider.billed_tokens
-    finally:
-        openai._load_client().close()
-        openai._reset_client()  # type: ignore[attr-defined]
-    assert len(entries()) == 1
 
 
 def test_one_client_in_many_threads_with_budgets_of_their_own(fake_provider: FakeProvider) -> None:

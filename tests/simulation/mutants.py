@@ -369,10 +369,10 @@ def each_is_ignored(patch: Patch) -> None:
 def a_cut_stream_costs_nothing(patch: Patch) -> None:
     of_cut = endings.of_cut
 
-    def free(answer: Any, limits: Any, *, ending: str, note: str | None) -> Any:
+    def free(answer: Any, limits: Any, *, ending: str, note: str | None, arrived: bool = True) -> Any:
         if answer.usage is None:
             return endings.refused(ending)
-        return of_cut(answer, limits, ending=ending, note=note)
+        return of_cut(answer, limits, ending=ending, note=note, arrived=arrived)
 
     patch.setattr(endings, "of_cut", free)
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import BudgetExceeded, UnpricedModel
+from ..errors import BudgetExceeded, StoreUnavailable, UnpricedModel
 from ..kernel.decision import denial, refusal
 from ..kernel.hold import Outcome
 from ..kernel.money import COUNTER_MAX, nano_from_usd
@@ -23,6 +23,7 @@ from .admission import hold as place_hold
 from .ambient import current
 from .asking import find_rates
 from .default import runtime
+from .runtime import log
 from .steps import Finished, Life, advance, advance_async
 
 HOLD_MS = 24 * 3_600_000
@@ -101,7 +102,9 @@ class ManualHold:
         usd_budget = next((budget for budget in budgets if budget.usd_nano is not None), None)
         if usd_budget is not None and self._facts.price is None and here.settings.unpriced == "reject":
             if self._facts.model is None:
-                raise ValueError(f"usd: budget {usd_budget.title!r} counts USD, so say what to hold: give usd= or model=")
+                raise ValueError(
+                    f"usd: budget {usd_budget.title!r} counts USD, so say what to hold: give usd= or model="
+                )
             raise UnpricedModel(self._facts.model, budget=usd_budget.title)
         facts = self._facts._replace(
             tags=tuple(dict(ambient.tags).items()), budgets=tuple(budget.title for budget in budgets)
@@ -133,19 +136,24 @@ class ManualHold:
         if self._granted is None:
             raise ValueError("this hold was never placed: use it in a `with`")
         here = runtime()
+        # From here on its end has been said: leaving the `with` must not say another.
+        self._ended = True
         held = [ledger for ledger, _ in self._granted.held]
+        plan = Plan(self._granted.id, self._facts, (), (), 0, 0, here.memory_store.now())
         for ledger in (here.memory, here.durable):
             if ledger is None:
                 continue
-            if ledger not in held:
-                ledger.store.record(
-                    Plan(self._granted.id, self._facts, (), (), 0, 0, here.memory_store.now()), outcome
-                ).result()
-            elif void:
-                ledger.store.void(self._granted.id, outcome).result()
-            else:
-                ledger.store.settle(self._granted.id, outcome).result()
-        self._ended = True
+            store = ledger.store
+            try:
+                if ledger not in held:
+                    store.record(plan, outcome).result()
+                elif void:
+                    store.void(self._granted.id, outcome).result()
+                else:
+                    store.settle(self._granted.id, outcome).result()
+            except StoreUnavailable as error:
+                # As for a call of an SDK: the other ledger still learns of it, and what was held here stays counted.
+                log.error("hold %s could not be ended: %s; what it held stays counted", self._granted.id, error)
 
 
 def hold(*, tokens: int = 0, usd: Decimal | int | float | None = None, model: str | None = None) -> ManualHold:
@@ -161,8 +169,8 @@ def hold(*, tokens: int = 0, usd: Decimal | int | float | None = None, model: st
         usd: the most that it can cost. Without it, *tokens* at the dearest rate of *model*.
         model: prices *tokens* here and the usage at :meth:`~ManualHold.settle`.
 
-    Raises (on entering) BudgetExceeded; under a budget that counts USD: ValueError if neither *usd* nor *model* is given,
-    UnpricedModel if the model has no known price (see ``configure(unpriced=…)``); ValueError naming the field.
+    Raises (on entering) BudgetExceeded. Under a budget that counts USD: ValueError if neither *usd* nor *model* is
+    given, UnpricedModel if the model has no known price (see ``configure(unpriced=…)``). ValueError naming the field.
     """
     if type(tokens) is not int or not 0 <= tokens <= COUNTER_MAX:
         raise ValueError(f"tokens must be an integer of at least 0, not {tokens!r}")

@@ -51,6 +51,7 @@ def test_the_commands_are_those_of_the_design() -> None:
     words = {" ".join(path) for path, command in commands() if not hasattr(command, "commands")}
     assert words == {
         "demo",
+        "doctor",
         "report",
         "estimate",
         *(f"budgets {verb}" for verb in ("list", "show", "set", "grant", "freeze", "unfreeze", "remove")),
