@@ -42,6 +42,7 @@ def test_install_finds_a_client_that_nobody_handed_over(provider: FakeProvider) 
 
 def test_the_module_level_client(provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """predecessors 2.1, 2.4: the openai module itself is a client."""
+    monkeypatch.setattr(openai, "http_client", None)  # set by the package itself when its client is made
     monkeypatch.setattr(openai, "api_key", "fake")
     monkeypatch.setattr(openai, "base_url", f"{provider.openai_url}/")
     farthing.instrument(openai)

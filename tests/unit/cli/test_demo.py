@@ -95,6 +95,7 @@ def test_what_people_see(run: Run) -> None:
     assert lines[-1].endswith("docs/tutorial.md")
 
 
+@pytest.mark.filterwarnings("ignore::farthing.UngovernedClientWarning")
 def test_a_budget_that_is_not_kept_fails_loudly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from farthing.cli.demo import scenes
 

@@ -68,11 +68,12 @@ def kill_and_go_on(on: Stage, in_flight: int, calls: int) -> Killed:
         naive, ours = Tally(tried=in_flight), Tally(tried=in_flight)
         counter = CheckThenRecord(limit_nano, on.tariff)
         configure(ledger=ledger)
+        for _ in range(calls):
+            naive.attempt(lambda: counter.call(on.naive.caller.call))
         try:
             with budget(BUDGET, usd=usd_from_nano(limit_nano)) as handle:
                 suspect_nano = nano_of_usd(handle.suspect.usd or usd_from_nano(0))
                 for _ in range(calls):
-                    naive.attempt(lambda: counter.call(on.naive.caller.call))
                     ours.attempt(on.ours.caller.call)
         finally:
             configure(ledger=None)
