@@ -92,7 +92,11 @@ class _AsyncRelay:
     def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
         self._attempt, self._extensions = attempt, response.extensions
         self._stream, self._chunks = response.stream, aiter(chunks)
-        self._loop = asyncio.get_running_loop()
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            # Another kind of loop (trio's): it does not close what nobody closed.
+            self._loop = None
         attempt.keep = (self._stream, self._chunks)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -138,11 +142,11 @@ class _AsyncRelay:
             _closing.add(task := asyncio.ensure_future(read_and_close()))
             task.add_done_callback(_closing.discard)
 
-        try:
+        if self._loop is not None and not self._loop.is_closed():
             # As the interpreter does with a generator that is left half-way: its loop closes it.
             self._loop.call_soon_threadsafe(begin)
-        except RuntimeError:
-            # The loop is closed: the provider is told to stop, and what arrived stays unknown.
+        else:
+            # The provider is told to stop; what arrived stays unknown.
             _shut(extensions, socket.SHUT_RDWR)
             attempt.abandon()
 
