@@ -34,7 +34,7 @@ def main() -> int:
     unknown = set(arguments.names) - set(SUITES)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(SUITES)}")
-    console = Console()
+    console = Console(width=max(120, Console().width))
     figures: list[Figure] = []
     for name in arguments.names or SUITES:
         with console.status(f"measuring {name} …"):
