@@ -28,7 +28,8 @@ help:  ## list these targets
 demo: $(WHEEL)  ## see budgets hold: offline, under a minute
 	@$(BIN)/farthing demo
 
-test: $(WHEEL) test-compat  ## run every test against the built wheel (ARGS="-k name" to choose)
+# Chosen tests are looked for among those of the main environment only.
+test: $(WHEEL) $(if $(ARGS),,test-compat)  ## run every test against the built wheel (ARGS="-k name" to choose)
 	@FARTHING_TEST_WHEEL=1 $(BIN)/python -m pytest -q $(ARGS)
 
 # Exit code 5: no test of that name there, which is no failure where tests were chosen by name.
