@@ -102,7 +102,8 @@ class Housekeeper:
 
     def catch_up(self) -> None:
         """End what was abandoned, now. Called before figures are read, so that they are right."""
-        while self._abandoned:
+        # Only what is in line now: an end that cannot happen yet puts itself in line again.
+        for _ in range(len(self._abandoned)):
             try:
                 end = self._abandoned.popleft()
             except IndexError:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..calls.call import Call
 from ..calls.life import life
+from ..calls.runtime import log
 from ..calls.steps import (
     Answered,
     Broken,
@@ -172,12 +173,21 @@ class Exchange:
             self.call.runtime.housekeeper.put(self._end_abandoned)
             return
         try:
-            rest = self.leftover()
+            rest = self._unread()
             advance_detached(self.life, Broken("abandoned", arrived=rest is not None), rest or ())
         finally:
             self._busy.release()
             self._ending = True
             self._over()
+
+    def _unread(self) -> list[bytes] | None:
+        """What had arrived unread; None where the connection cannot be asked any more."""
+        try:
+            return self.leftover()
+        except Exception:  # noqa: BLE001 - two HTTP modules, each with errors of its own
+            # Whoever runs this is an innocent caller, and the call must be ended all the same: as it was held.
+            log.warning("the rest of an abandoned stream could not be read", exc_info=True)
+            return None
 
     def _over(self) -> None:
         self._ended = True

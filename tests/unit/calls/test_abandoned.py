@@ -1,0 +1,56 @@
+"""Ends that are put in line: one that cannot happen yet, and one whose connection cannot be asked any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import farthing
+from farthing.calls.default import runtime
+from farthing.sdk.exchange import Exchange
+from farthing.testing import FakeProvider, Reply
+from tests.doors.clients import HI, openai_client
+
+pytestmark = pytest.mark.usefixtures("farthing_isolated")
+
+
+def test_an_end_that_puts_itself_in_line_again_does_not_hold_up_its_caller() -> None:
+    """Its stream is in the middle of a chunk, perhaps in this very event loop: waiting for it here would never end."""
+    keeper, tries = runtime().housekeeper, []
+
+    def later() -> None:
+        tries.append(1)
+        if len(tries) < 100:
+            keeper.put(later)
+
+    keeper.put(later)
+    keeper.catch_up()
+    assert len(tries) == 1
+    keeper.catch_up()
+    assert len(tries) == 2
+
+
+def test_a_rest_that_cannot_be_read_ends_the_call_at_its_hold(
+    fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the HTTP library raises then reaches no innocent caller, and no hold stays open."""
+    fake_provider.reply = Reply(output_tokens=50, pause_after_chunks=2)
+
+    def broken() -> list[bytes] | None:
+        raise OSError("the connection is gone")
+
+    abandon: Callable[[Any], None] = Exchange.abandon
+
+    def without_rest(self: Any) -> None:
+        self.leftover = broken
+        abandon(self)
+
+    monkeypatch.setattr(Exchange, "abandon", without_rest)
+    with openai_client(fake_provider) as client, farthing.budget(tokens=1_000) as budget:
+        client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=50, stream=True).close()
+        assert budget.held.tokens == 0
+        assert budget.spent.tokens == 58
+    (entry,) = runtime().memory_store.entries().result()
+    assert (entry.ending, entry.usage_source) == ("abandoned", "estimate")
