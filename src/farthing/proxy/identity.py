@@ -1,0 +1,73 @@
+"""Who calls: from the headers of a request to the identity that budgets match. Never from what a caller can choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Caller(NamedTuple):
+    """What a request says of its caller before anything is believed."""
+
+    credential: str | None
+    """The bearer token, or what stands in ``x-api-key``, ``x-goog-api-key`` or ``?key=``; None: none was sent."""
+    headers: Mapping[bytes, bytes]
+    """Names in lower case; of several of one name, the last."""
+    address: str | None
+    """Where it comes from."""
+
+
+class Identity(NamedTuple):
+    """Who pays. ``tags`` are identity tags (``user``, ``team``, ``key`` …): budgets match them, no caller sets them."""
+
+    tags: tuple[tuple[str, str], ...] = ()
+    key_id: str | None = None
+    """Of a virtual key. Its credential is ours: it never goes to an upstream."""
+    deny_status: int | None = None
+    """The key's own, before the proxy's."""
+
+
+class Refused(Exception):
+    """This caller may not call: ``status`` (401 or 403), ``code`` for programs, the message for people."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Identify(Protocol):
+    """Raises Refused. Called in the event loop for every request: it must not wait for anything."""
+
+    def __call__(self, caller: Caller) -> Identity: ...
+
+
+class Loopback:
+    """
+    Without keys: whoever is on this machine. A page in a browser is not: its name for this address, or its origin,
+    gives it away.
+    """
+
+    def __call__(self, caller: Caller) -> Identity:
+        host = _name(caller.headers.get(b"host", b"localhost"))
+        if host not in _LOOPBACK_NAMES:
+            raise Refused(403, "not_loopback", f"without keys this proxy answers on loopback only, not as {host!r}")
+        origin = caller.headers.get(b"origin", b"")
+        if origin.startswith((b"http://", b"https://")):
+            page = _name(origin.partition(b"://")[2])
+            if page not in _LOOPBACK_NAMES:
+                raise Refused(403, "not_loopback", f"without keys a web page of {page!r} may not make calls here")
+        return _NOBODY
+
+
+_NOBODY = Identity()
+
+
+def _name(host: bytes) -> str:
+    """A host without its port, in lower case."""
+    name = host.decode("latin-1").strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0]

@@ -1,0 +1,186 @@
+"""
+What a proxy is told: its upstreams, its bounds, how it speaks. Frozen and picklable: workers get a copy, and a reload
+replaces the whole.
+
+Validated when made: an unusable value is a ConfigError that names its key.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from ..calls.settings import Settings
+from ..errors import ConfigError
+from ..kernel.budget import Budget
+from ..wire.hosts import provider_of
+
+DENY_STATUSES = (400, 402, 403, 429)
+LOG_FORMATS = ("text", "json")
+SPEAKS = ("openai", "anthropic", "gemini", "cohere")
+"""Families of dialects: whose paths, whose errors, whose way to send a credential."""
+UNMETERED = ("deny", "allow")
+UNKNOWN_ENDINGS = ("suspect", "settle_at_hold", "release")
+"""What becomes of a call that may have been billed, and nobody knows: stay suspect, or be resolved at once."""
+CEILING_FIELDS = ("max_tokens", "max_completion_tokens")
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """In seconds. ``idle_seconds`` is the longest wait for the next bytes of an answer, the first ones included."""
+
+    connect_seconds: float = 10.0
+    idle_seconds: float = 600.0
+    total_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for key in ("connect_seconds", "idle_seconds", "total_seconds"):
+            _seconds(key, getattr(self, key))
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """
+    One provider behind the proxy.
+
+    ``base_url`` is written as that provider's SDK writes it: OpenAI's with ``/v1``, Anthropic's and Gemini's without.
+    A request goes to the upstream whose ``prefix`` begins its path; of those without one, to the one that speaks its
+    dialect and has a pattern in ``models`` that fits, else to the first that speaks it and has no patterns.
+    """
+
+    name: str
+    base_url: str
+    api_key: str | None = field(default=None, repr=False)
+    """Replaces the caller's credential; None: the caller's own goes through."""
+    provider: str | None = None
+    """The price table's id; None: known by the host, else that of each dialect's own provider."""
+    speaks: tuple[str, ...] = ("openai",)
+    prefix: str = ""
+    """``"/groq"``: what begins the paths that are meant for this upstream, and is taken off."""
+    models: tuple[str, ...] = ()
+    """Patterns such as ``"llama-*"``."""
+    unmetered: str = "deny"
+    """What becomes of requests that no meter is known for: ``deny``, or ``allow`` (logged as unmetered)."""
+    trusted_tags: tuple[str, ...] = ()
+    """Free tags of the caller that budgets may name."""
+    ceiling_field: str | None = None
+    """Where a chat completion's output ceiling goes, if not where its provider documents it."""
+    timeouts: Timeouts = Timeouts()
+    unknown_endings: str = "suspect"
+    abort_margin_tokens: int | None = None
+    """What it may go on to bill after a stream was cut; None: as :class:`Settings` says."""
+
+    def __post_init__(self) -> None:
+        where = f"upstreams.{self.name}"
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.name):
+            raise ConfigError(f"an upstream's name is letters, digits, '_', '.' and '-', not {self.name!r}", key=where)
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+            # Not repeated whole: people put passwords into URLs.
+            raise ConfigError("must be an http:// or https:// URL without a query", key=f"{where}.base_url")
+        if url.username or url.password:
+            raise ConfigError("has a password in it; give the credential as api_key", key=f"{where}.base_url")
+        if not self.speaks or not set(self.speaks) <= set(SPEAKS):
+            raise ConfigError(f"must be some of {', '.join(SPEAKS)}", key=f"{where}.speaks")
+        if self.prefix and not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", self.prefix):
+            raise ConfigError(f"must look like '/groq', not {self.prefix!r}", key=f"{where}.prefix")
+        _choice(f"{where}.unmetered", self.unmetered, UNMETERED)
+        _choice(f"{where}.unknown_endings", self.unknown_endings, UNKNOWN_ENDINGS)
+        if self.ceiling_field is not None:
+            _choice(f"{where}.ceiling_field", self.ceiling_field, CEILING_FIELDS)
+        if self.abort_margin_tokens is not None:
+            _at_least(f"{where}.abort_margin_tokens", self.abort_margin_tokens, 0)
+
+    @property
+    def host(self) -> str:
+        """Host, and port if the URL names one."""
+        return urlsplit(self.base_url).netloc.lower()
+
+    @property
+    def known_provider(self) -> str | None:
+        """The price table's id, where it is given or the host tells it."""
+        return self.provider or provider_of(self.host, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one client may ask of this process. Beyond each, a clear error in the caller's dialect."""
+
+    max_body_bytes: int = 32 * MIB
+    """413 beyond it."""
+    max_header_bytes: int = 64 * 1024
+    """431 beyond it."""
+    max_connections: int = 10_000
+    """503 beyond it; each worker by itself."""
+    read_seconds: float = 60.0
+    """How long a client may take between two pieces of its request: 408 beyond it."""
+    drain_seconds: float = 120.0
+    """How long a plain answer is still read, so that its cost is known, once its client has gone."""
+    shutdown_seconds: float = 30.0
+    """How long a stop waits for calls in flight; what is open then is suspect."""
+
+    def __post_init__(self) -> None:
+        for key in ("max_body_bytes", "max_header_bytes", "max_connections"):
+            _at_least(key, getattr(self, key), 1)
+        for key in ("read_seconds", "drain_seconds", "shutdown_seconds"):
+            _seconds(key, getattr(self, key), least=0)
+
+
+OPENAI_URL = "https://api.openai.com/v1"
+DEFAULT_UPSTREAMS = (
+    Upstream("openai", OPENAI_URL),
+    Upstream("anthropic", "https://api.anthropic.com", speaks=("anthropic",)),
+    Upstream("gemini", "https://generativelanguage.googleapis.com", speaks=("gemini",)),
+)
+"""Where clients of the three SDKs go without a configuration, with their own credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """One proxy, whole. ``calls`` is what the pipeline is told, the ledger's URL among it (None: in memory)."""
+
+    calls: Settings = field(default_factory=Settings)
+    upstreams: tuple[Upstream, ...] = DEFAULT_UPSTREAMS
+    budgets: tuple[Budget, ...] = ()
+    """Standing budgets, put into the ledger when the proxy starts and when it is told anew."""
+    session: str | None = None
+    """The name under which ``--max-…-total`` counts; None: host and port."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 picks a free one."""
+    workers: int = 1
+    deny_status: int = 429
+    log_format: str = "text"
+    quiet: bool = False
+    """No line per request; refusals, warnings and errors are logged all the same."""
+    bounds: Bounds = Bounds()
+
+    def __post_init__(self) -> None:
+        names = [upstream.name for upstream in self.upstreams]
+        if not names or len(set(names)) != len(names):
+            raise ConfigError("at least one is needed, each with a name of its own", key="upstreams")
+        if type(self.port) is not int or not 0 <= self.port <= 65_535:
+            raise ConfigError(f"must be from 0 to 65535, not {self.port!r}", key="port")
+        _at_least("workers", self.workers, 1)
+        if self.workers > 1 and self.calls.ledger is None:
+            raise ConfigError("several workers need a ledger that they share: name a file", key="workers")
+        if self.deny_status not in DENY_STATUSES:
+            raise ConfigError(f"must be one of {', '.join(map(str, DENY_STATUSES))}", key="deny_status")
+        _choice("log_format", self.log_format, LOG_FORMATS)
+
+
+def _choice(key: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{value!r} is unknown; choose one of {', '.join(known)}", key=key)
+
+
+def _at_least(key: str, value: object, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise ConfigError(f"must be an integer of at least {least}, not {value!r}", key=key)
+
+
+def _seconds(key: str, value: object, *, least: float = 0.001) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= 86_400:
+        raise ConfigError(f"must be seconds, from {least:g} to 86400, not {value!r}", key=key)

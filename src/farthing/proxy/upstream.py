@@ -1,0 +1,77 @@
+"""
+The HTTP client towards providers, as the rest of the proxy sees it: small enough that another can take its place.
+
+A client speaks HTTP/1.1 and TLS, pools connections, follows no redirects, decodes nothing, retries nothing that may
+have reached the provider, and keeps headers as they are. What goes wrong is said in the words of the life of a call:
+:class:`NotSent` where certainly nothing left this machine, else :class:`Broken` with ``timeout`` or
+``connection_lost``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..calls.steps import Broken, NotSent
+from .settings import Timeouts
+
+__all__ = ["Broken", "Header", "NotSent", "UpstreamClient", "UpstreamResponse"]
+
+Header = tuple[bytes, bytes]
+"""Name (in lower case where we made it) and value, as on the wire."""
+
+
+class UpstreamResponse(Protocol):
+    """
+    One answer, from the end of its headers on. 1xx answers are skipped. Used by one task.
+
+    A body that was read to its end gives its connection back by itself; any other must be cut or aborted.
+    """
+
+    status: int
+    headers: Sequence[Header]
+    """In the order they came, several of one name included; hop-by-hop ones too."""
+
+    async def receive(self) -> bytes:
+        """
+        The next piece of the body as soon as there is one, without the chunking but with its content encoding; b"" at
+        its end, and from then on. Nothing is read ahead without bound: a reader that is slow slows the provider.
+
+        Raises Broken: ``timeout`` (idle for longer than allowed) or ``connection_lost`` (ended before its end).
+        """
+        ...
+
+    async def cut(self) -> bytes | None:
+        """
+        Stop the provider: close the connection, once. The bytes that had arrived and were not received; None where
+        nobody can say. Does not wait for the provider.
+        """
+        ...
+
+    def abort(self) -> None:
+        """The same at once, where nobody can wait. Idempotent, also after the body's end."""
+        ...
+
+
+class UpstreamClient(Protocol):
+    """One per event loop. Any number of requests at once."""
+
+    async def request(
+        self, method: str, url: str, headers: Sequence[Header], body: bytes, *, timeouts: Timeouts
+    ) -> UpstreamResponse:
+        """
+        Send one request and wait for the headers of its answer.
+
+        Args:
+            url: absolute and already escaped: sent as it is, byte for byte.
+            headers: as they go out, in order. ``host``, ``content-length`` and ``connection`` are the client's own,
+                and never among them.
+
+        Raises NotSent: connecting (DNS, TLS included) failed. Raises Broken otherwise. If the task is cancelled, the
+        connection is closed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close what is pooled. Requests in flight are the caller's matter."""
+        ...
