@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .calls.default import configure, reset
     from .calls.estimates import estimate
     from .calls.exceeding import Allow
+    from .calls.explaining import Explanation, explain
     from .calls.manual import ManualHold, hold, record
     from .calls.reports import Report, report
     from .calls.runtime import UnmeteredCallWarning, UnpricedModelWarning
@@ -58,6 +59,7 @@ __all__ = [
     "BudgetHandle",
     "ConfigError",
     "Decision",
+    "Explanation",
     "FarthingError",
     "HoldConflict",
     "HoldError",
@@ -75,6 +77,7 @@ __all__ = [
     "budget",
     "configure",
     "estimate",
+    "explain",
     "hold",
     "install",
     "instrument",
@@ -92,6 +95,7 @@ _HOMES = {
     "Amounts": "calls.budgets",
     "BudgetHandle": "calls.budgets",
     "Decision": "kernel.decision",
+    "Explanation": "calls.explaining",
     "ManualHold": "calls.manual",
     "Report": "calls.reports",
     "UngovernedClientWarning": "sdk.watch",
@@ -101,6 +105,7 @@ _HOMES = {
     "budget": "calls.budgets",
     "configure": "calls.default",
     "estimate": "calls.estimates",
+    "explain": "calls.explaining",
     "hold": "calls.manual",
     "install": "sdk.install",
     "instrument": "sdk.instrument",

@@ -103,9 +103,12 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
         return Admitted(terms.model, None, None)
     if (yield from _in_line(call, terms, budgets)):
         return None
-    asked = _ask(call, terms, budgets)
+    asked = asked_of(call, terms.model, budgets, allowed_output=terms.output_tokens)
     if isinstance(asked, Decision):
         raise _denied(call, terms.model, asked)
+    if asked.rates is None:
+        # Only now: a call that the policy refuses is not one whose tokens are counted.
+        warn_unpriced(runtime, terms.model)
     answer = yield from _hold_once(runtime, _numbered(asked.ask, tries), here, there, tags, versions)
     if isinstance(answer, Granted):
         _say_advisory(call, terms.model, answer.advisory)
@@ -247,7 +250,7 @@ def _hold_each(
     advisory: tuple[LineResult, ...] = ()
     x = ask.x_want
     if here:
-        accounts = _accounts(memory, ask, here, tags)
+        accounts = accounts_for(memory, ask, here, tags)
         plan = make_plan(ask, accounts, catalogue_version=versions[0])
         # Before it is placed: memory holds at once, and an exception may come between the hold and its answer.
         held.append((memory, accounts))
@@ -259,7 +262,7 @@ def _hold_each(
             return placed.failed + (yield from _failing(durable, ask, there, tags))
         advisory, x = placed.advisory, placed.hold.x
     if there and durable is not None:
-        accounts = _accounts(durable, ask, there, tags)
+        accounts = accounts_for(durable, ask, there, tags)
         plan = make_plan(ask, accounts, catalogue_version=versions[1])._replace(x_most=x)
         # A durable store takes a hold back by itself if its answer was not waited for.
         placed = yield from _place(durable, plan)
@@ -290,7 +293,7 @@ def _shrink(memory: Ledger, hold_id: str, x: int) -> Generator[Ticket[Any], Any,
         log.debug("hold %s could not shrink: it is past its deadline", hold_id)
 
 
-def _accounts(ledger: Ledger, ask: Ask, budgets: list[Budget], tags: dict[str, str]) -> tuple[Account, ...]:
+def accounts_for(ledger: Ledger, ask: Ask, budgets: list[Budget], tags: dict[str, str]) -> tuple[Account, ...]:
     """The accounts to hold on. A call that was let through without a price (``tokens_only``) is not held in USD."""
     accounts = ledger.accounts(budgets, tags, ledger.store.now())
     if ask.facts.price is not None:
@@ -313,7 +316,7 @@ def _failing(
     """The lines of the durable ledger that would fail too; nothing is placed."""
     if ledger is None or not budgets:
         return ()
-    plan = make_plan(ask, _accounts(ledger, ask, budgets, tags))
+    plan = make_plan(ask, accounts_for(ledger, ask, budgets, tags))
     try:
         balances = yield ledger.store.balances({key for line in plan.lines for key in line.keys})
     except StoreUnavailable as error:
@@ -322,13 +325,13 @@ def _failing(
     return evaluate(plan, balances.__getitem__).failed
 
 
-def _ask(call: Call, terms: _Terms, budgets: list[Budget]) -> Asked | Decision:
+def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: int | None = None) -> Asked | Decision:
+    """What this call asks of these budgets with this model; raises what their policies refuse (see ``ask_for``)."""
     runtime = call.runtime
-    model = terms.model
     now_ms = call.started_ms
     provider = call.request.provider
     rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=runtime.settings.price_as)
-    asked = ask_for(
+    return ask_for(
         call.request,
         Terms.of(budgets),
         call_id=call.id,
@@ -339,12 +342,8 @@ def _ask(call: Call, terms: _Terms, budgets: list[Budget]) -> Asked | Decision:
         deadline_ms=call.deadline_ms(now_ms),
         unpriced=runtime.settings.unpriced,
         url=str(call.url) if call.request.open_reasons else "",
-        allowed_output=terms.output_tokens,
+        allowed_output=allowed_output,
     )
-    if rates is None:
-        # Only now: a call that the policy refuses is not one whose tokens are counted.
-        warn_unpriced(runtime, model)
-    return asked
 
 
 def warn_unpriced(runtime: Runtime, model: str) -> None:

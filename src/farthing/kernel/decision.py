@@ -36,6 +36,20 @@ class FailedLine:
     retry_after_seconds: float | None
     remedy: str
 
+    def figures_text(self) -> str:
+        """Whose limit it is, and the figures in its unit: one or two sentences without the remedy."""
+        scope = "".join(f" {name}={value}" for name, value in self.scope.items())
+        text = (
+            f"budget {self.budget!r}{' for' if scope else ''}{scope}: limit {_text(self, self.limit)}, "
+            f"spent {_text(self, self.spent)}, held {_text(self, self.held)}"
+        )
+        if self.suspect:
+            text += f", suspect {_text(self, self.suspect)}"
+        text += f", asked {_text(self, self.asked)}; {_text(self, self.remaining)} remain."
+        if self.resets_at is not None:
+            text += f" Resets at {self.resets_at:%Y-%m-%d %H:%M:%S} UTC."
+        return text
+
     def to_dict(self) -> dict[str, Any]:
         """JSON types: USD as a decimal string, instants as ISO 8601."""
         return {of.name: _json(getattr(self, of.name)) for of in fields(self)}
@@ -69,7 +83,7 @@ class Decision:
         if self.allowed or not self.failed:
             return self.remedy or ("allowed" if self.allowed else "denied")
         first = self.failed[0]
-        text = _sentence(first)
+        text = f"{first.figures_text()} {first.remedy}"
         if len(self.failed) > 1:
             others = ", ".join(f"{line.budget!r} ({line.unit})" for line in self.failed[1:])
             text += f" Also past its limit: {others}."
@@ -86,8 +100,8 @@ ALLOWED = Decision(allowed=True)
 
 def denial(failed: tuple[LineResult, ...], *, now_ms: int) -> Decision:
     """The decision for these failing lines."""
-    ordered = sorted(failed, key=_room_for_output)
-    lines = tuple(_failed_line(result, now_ms) for result in ordered)
+    ordered = sorted(failed, key=room_for_output)
+    lines = tuple(line_figures(result, now_ms) for result in ordered)
     first = lines[0]
     return Decision(
         allowed=False,
@@ -113,7 +127,7 @@ def refusal(*, budget: str, remedy: str) -> Decision:
     return Decision(allowed=False, budget=budget, remedy=remedy)
 
 
-def _room_for_output(result: LineResult) -> tuple[int, int]:
+def room_for_output(result: LineResult) -> tuple[int, int]:
     """How tight a line is: the output tokens it would still allow, which compares lines of different units."""
     line = result.line
     room = line.ceiling - result.balance.total
@@ -125,7 +139,8 @@ def _room_for_output(result: LineResult) -> tuple[int, int]:
     return (2, (room * den - base) // slope)
 
 
-def _failed_line(result: LineResult, now_ms: int) -> FailedLine:
+def line_figures(result: LineResult, now_ms: int) -> FailedLine:
+    """What one line saw, in its own unit. Of a line that holds, the ``remedy`` means nothing."""
     line, balance = result.line, result.balance
     opens_ms = resets_ms(result, now_ms)
     # Grants end with their window, so what fits then is what fits under the limit itself.
@@ -189,21 +204,6 @@ def _remedy(line: Line, settled: int, suspect: int, asked: int, resets_ms: int |
     if line.budget.anonymous:
         return "This unit of work has used its budget: give it a larger one if it is meant to go on."
     return f"Grant more, or raise the limit of budget {name!r}."
-
-
-def _sentence(line: FailedLine) -> str:
-    scope = "".join(f" {name}={value}" for name, value in line.scope.items())
-    of = f" for{scope}" if scope else ""
-    text = (
-        f"budget {line.budget!r}{of}: limit {_text(line, line.limit)}, spent {_text(line, line.spent)}, "
-        f"held {_text(line, line.held)}"
-    )
-    if line.suspect:
-        text += f", suspect {_text(line, line.suspect)}"
-    text += f", asked {_text(line, line.asked)}; {_text(line, line.remaining)} remain."
-    if line.resets_at is not None:
-        text += f" Resets at {line.resets_at:%Y-%m-%d %H:%M:%S} UTC."
-    return f"{text} {line.remedy}"
 
 
 def _text(line: FailedLine, amount: int | Decimal) -> str:
