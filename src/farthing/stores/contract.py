@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue, Grant
 from ..kernel.hold import Entry, Hold, Outcome
+from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import Denied, Placed, Settled, Stale
 from ..kernel.plan import Balance, Plan
 
@@ -143,6 +144,22 @@ class Store(Protocol):
     def remove_budget(self, name: str) -> Ticket[Catalogue]: ...
     def grant(self, grant: Grant) -> Ticket[Catalogue]: ...
     def freeze(self, name: str, *, frozen: bool) -> Ticket[Catalogue]: ...
+
+    def keys(self) -> Ticket[KeyRing]:
+        """Every virtual key, revoked ones too. What another process changed is seen within a second."""
+        ...
+
+    def put_key(self, key: Key) -> Ticket[KeyRing]:
+        """A new key. ConfigError if there is one with its id."""
+        ...
+
+    def rotate_key(self, key_id: str, text_hash: str, *, overlap_ms: int = 0) -> Ticket[KeyRing]:
+        """Another secret for a key; the one before stays good for *overlap_ms*. ConfigError if unknown or ended."""
+        ...
+
+    def revoke_key(self, key_id: str) -> Ticket[KeyRing]:
+        """End a key for good. ConfigError if it is unknown."""
+        ...
 
     def add_denials(self, counts: Mapping[DenialKey, int]) -> Ticket[None]: ...
     def denials(

@@ -28,6 +28,7 @@ from ..kernel import ledger
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue, Grant
 from ..kernel.hold import HELD, LIVE, Entry, Hold, Outcome
+from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ..kernel.plan import ZERO, Balance, Plan, bare
 from ..kernel.window import steady_now
@@ -83,6 +84,7 @@ class MemoryStore:
         self._counts = {"seq": 0}
         self._settled_before: dict[str, int] = {}
         self._catalogue = Catalogue()
+        self._keys = KeyRing()
         self._denials: dict[DenialKey, int] = {}
 
     @property
@@ -191,6 +193,22 @@ class MemoryStore:
 
     def freeze(self, name: str, *, frozen: bool) -> Ready[Catalogue]:
         return self._change_catalogue(lambda known: known.with_frozen(name, frozen))
+
+    # -- keys ----------------------------------------------------------------------------------------------------
+
+    def keys(self) -> Ready[KeyRing]:
+        return Ready(self._keys)
+
+    def put_key(self, key: Key) -> Ready[KeyRing]:
+        return self._change_keys(lambda ring: ring.with_key(key))
+
+    def rotate_key(self, key_id: str, text_hash: str, *, overlap_ms: int = 0) -> Ready[KeyRing]:
+        return self._change_keys(
+            lambda ring: ring.with_secret(key_id, text_hash, now_ms=self.now(), overlap_ms=overlap_ms)
+        )
+
+    def revoke_key(self, key_id: str) -> Ready[KeyRing]:
+        return self._change_keys(lambda ring: ring.without_key(key_id, now_ms=self.now()))
 
     # -- denials -------------------------------------------------------------------------------------------------
 
@@ -373,6 +391,13 @@ class MemoryStore:
         def run() -> Catalogue:
             self._catalogue = change(self._catalogue)
             return self._catalogue
+
+        return Ready(self._locked(run))
+
+    def _change_keys(self, change: Callable[[KeyRing], KeyRing]) -> Ready[KeyRing]:
+        def run() -> KeyRing:
+            self._keys = change(self._keys)
+            return self._keys
 
         return Ready(self._locked(run))
 

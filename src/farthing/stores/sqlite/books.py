@@ -17,6 +17,7 @@ from typing import Any
 
 from ...kernel.catalogue import Catalogue
 from ...kernel.hold import HELD, Entry, Hold
+from ...kernel.keys import KeyRing
 from ...kernel.ledger import Change
 from ...kernel.plan import ZERO, Balance
 from ...kernel.window import steady_now
@@ -61,6 +62,8 @@ class Books:
     def __init__(self, file: str, clock: Clock) -> None:
         self.catalogue = Catalogue()
         """As it was last read or committed; a new object at each change."""
+        self.keys = KeyRing()
+        """The same, of the virtual keys."""
         self._file = file
         self._clock = clock
         self._last_seen_ms = 0
@@ -89,6 +92,7 @@ class Books:
         self._latest: dict[str, Entry] = {}
         self._denials: list[tuple[Any, ...]] = []
         self._catalogue_now = self.catalogue
+        self._keys_now = self.keys
 
     # -- what the rules read -----------------------------------------------------------------------------------------
 
@@ -159,6 +163,8 @@ class Books:
         self._last_seen_ms = max(self._last_seen_ms, meta["last_seen_ms"])
         if meta["catalogue_version"] != self.catalogue.version:
             self._read_catalogue(meta["catalogue_version"])
+        if meta["keys_version"] != self.keys.version:
+            self._read_keys(meta["keys_version"])
 
     def apply(self, change: Change) -> tuple[Entry, ...]:
         """Take a command's change into the group. Returns its entries with the numbers that they get."""
@@ -185,6 +191,10 @@ class Books:
         self._catalogue_now = change(self._catalogue_now)
         return self._catalogue_now
 
+    def change_keys(self, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
+        self._keys_now = change(self._keys_now)
+        return self._keys_now
+
     def catalogue_version(self) -> int:
         """The version that this group goes by: that of the file and of the group's own changes."""
         return self._catalogue_now.version
@@ -195,7 +205,12 @@ class Books:
     def changed(self) -> bool:
         """Whether there is anything to write."""
         return bool(
-            self._touched or self._holds or self._entries or self._denials or self._catalogue_now is not self.catalogue
+            self._touched
+            or self._holds
+            or self._entries
+            or self._denials
+            or self._catalogue_now is not self.catalogue
+            or self._keys_now is not self.keys
         )
 
     def write(self) -> int:
@@ -220,6 +235,8 @@ class Books:
             write(_UPSERT_DENIAL, self._denials)
         if self._catalogue_now is not self.catalogue:
             self._write_catalogue(self.catalogue, self._catalogue_now)
+        if self._keys_now is not self.keys:
+            self._write_keys(self.keys, self._keys_now)
         write(
             "UPDATE meta SET value = ? WHERE key = ?",
             [
@@ -239,6 +256,7 @@ class Books:
             else:
                 own.pop(hold_id, None)
         self.catalogue = self._catalogue_now
+        self.keys = self._keys_now
         self._clear_group()
         if len(self._balances) > COUNTERS_KEPT_MAX:
             self._balances.clear()
@@ -309,3 +327,15 @@ class Books:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 map(rows.grant_row, after.grants),
             )
+
+    def _read_keys(self, version: int) -> None:
+        """Only what changed since: keys are never removed, and there may be one for every run of an agent."""
+        known = self.keys if self.keys.version < version else KeyRing()
+        found = self._connection.execute(f"{rows.SELECT_KEY} WHERE version > ?", (known.version,))
+        changed = {key.id: key for key in map(rows.key_from_row, found)}
+        self.keys = self._keys_now = KeyRing(version, {**known.keys, **changed})
+
+    def _write_keys(self, before: KeyRing, after: KeyRing) -> None:
+        changed = [key for key in after.keys.values() if before.keys.get(key.id) is not key]
+        self._connection.executemany(rows.UPSERT_KEY, [rows.key_row(key, after.version) for key in changed])
+        self._connection.execute("UPDATE meta SET value = ? WHERE key = 'keys_version'", (after.version,))

@@ -19,6 +19,7 @@ from ...errors import InvariantError
 from ...kernel.budget import Budget
 from ...kernel.catalogue import Catalogue, Grant
 from ...kernel.hold import Entry, Hold, Outcome
+from ...kernel.keys import Key
 from ...kernel.plan import CallFacts, Formula, Posting
 from ...kernel.usage import KINDS, Usage
 from ..contract import DenialKey
@@ -49,6 +50,13 @@ SELECT_ENTRY = (
     f"SELECT {', '.join(f'entries.{name}' for name in _ENTRY)}, shapes.body, "
     f"{', '.join(f'holds.{name}' for name in FACTS)} "
     "FROM entries JOIN holds ON holds.id = entries.hold_id JOIN shapes ON shapes.id = holds.shape"
+)
+
+SELECT_KEY = f"SELECT {', '.join(Key._fields)} FROM keys"
+UPSERT_KEY = (
+    f"INSERT INTO keys ({', '.join(Key._fields)}, version) VALUES ({', '.join('?' * (len(Key._fields) + 1))}) "
+    f"ON CONFLICT (id) DO UPDATE SET version = excluded.version, "
+    f"{', '.join(f'{name} = excluded.{name}' for name in Key._fields[1:])}"
 )
 
 _usage_kinds = attrgetter(*KINDS)
@@ -210,7 +218,7 @@ def _posted_text(entry: Entry, hold: Hold) -> str:
     return _dump(amounts)
 
 
-# -- budgets and denials -------------------------------------------------------------------------------------------
+# -- budgets, denials, keys -------------------------------------------------------------------------------------------
 
 
 def catalogue_from_rows(version: int, budgets: Sequence[Sequence[Any]], grants: Sequence[Sequence[Any]]) -> Catalogue:
@@ -241,6 +249,19 @@ def denial_row(key: DenialKey, count: int) -> tuple[Any, ...]:
 def denial_from_row(row: Sequence[Any]) -> tuple[DenialKey, int]:
     hour_ms, budget, unit, model, provider, tags, shadow, count = row
     return DenialKey(hour_ms, budget, unit, model, provider, _pairs(tags), bool(shadow)), count
+
+
+def key_row(key: Key, version: int) -> tuple[Any, ...]:
+    """For ``UPSERT_KEY``: the key as it is since this version of the ring."""
+    kept = {**key._asdict(), "tags": _dump(key.tags), "budgets": _dump(key.budgets), "admin": int(key.admin)}
+    return (*kept.values(), version)
+
+
+def key_from_row(row: Sequence[Any]) -> Key:
+    """Of ``SELECT_KEY``."""
+    values = dict(zip(Key._fields, row, strict=True))
+    lists = {"tags": _pairs(values["tags"]), "budgets": _names(values["budgets"])}
+    return Key(**{**values, **lists, "admin": bool(values["admin"])})
 
 
 # -- text ----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from ...kernel import ledger
 from ...kernel.budget import Budget
 from ...kernel.catalogue import Catalogue, Grant
 from ...kernel.hold import LIVE, Entry, Hold, Outcome
+from ...kernel.keys import Key, KeyRing
 from ...kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ...kernel.plan import Balance, Plan
 from ..contract import (
@@ -49,6 +50,9 @@ _log = logging.getLogger("farthing.stores")
 
 CATALOGUE_SECONDS = 0.5
 """How long what is known of the catalogue is used without a look at the file."""
+KEYS_SECONDS = 0.9
+"""The same, of the virtual keys: a revocation holds everywhere within a second. (Under load the file is looked at with
+every group, so that nobody waits for a look of this kind.)"""
 DURABILITIES = ("full", "normal")
 _KEEP = SweepPolicy(suspect_policy="keep")
 
@@ -182,7 +186,7 @@ class SQLiteStore:
         writer = self._at_work()
         if time.monotonic() - writer.looked_at < CATALOGUE_SECONDS:
             return Ready(writer.books.catalogue)
-        return self._ask(LOOK, lambda books, now_ms: (books.change_catalogue(_as_it_is), NOTHING))
+        return self._ask(LOOK, lambda books, now_ms: (books.change_catalogue(_same), NOTHING))
 
     def put_budget(self, budget: Budget, *, update: bool = False) -> Ticket[Catalogue]:
         return self._change_catalogue(lambda known: known.with_budget(budget, update=update))
@@ -198,6 +202,29 @@ class SQLiteStore:
 
     def _change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Ticket[Catalogue]:
         return self._ask(CHANGE, lambda books, now_ms: (books.change_catalogue(change), NOTHING))
+
+    # -- keys ----------------------------------------------------------------------------------------------------
+
+    def keys(self) -> AnyTicket[KeyRing]:
+        """Changes made by other processes are seen within ``KEYS_SECONDS``; our own at once."""
+        writer = self._writer or self._at_work()
+        if time.monotonic() - writer.looked_at < KEYS_SECONDS:
+            return Ready(writer.books.keys)
+        return self._ask(LOOK, lambda books, now_ms: (books.change_keys(_same), NOTHING))
+
+    def put_key(self, key: Key) -> Ticket[KeyRing]:
+        return self._change_keys(lambda ring, now_ms: ring.with_key(key))
+
+    def rotate_key(self, key_id: str, text_hash: str, *, overlap_ms: int = 0) -> Ticket[KeyRing]:
+        return self._change_keys(
+            lambda ring, now_ms: ring.with_secret(key_id, text_hash, now_ms=now_ms, overlap_ms=overlap_ms)
+        )
+
+    def revoke_key(self, key_id: str) -> Ticket[KeyRing]:
+        return self._change_keys(lambda ring, now_ms: ring.without_key(key_id, now_ms=now_ms))
+
+    def _change_keys(self, change: Callable[[KeyRing, int], KeyRing]) -> Ticket[KeyRing]:
+        return self._ask(CHANGE, lambda books, now_ms: (books.change_keys(lambda ring: change(ring, now_ms)), NOTHING))
 
     # -- denials -------------------------------------------------------------------------------------------------
 
@@ -286,7 +313,7 @@ class SQLiteStore:
             self._unusable = "the process was forked while it was being written; start children with 'spawn'"
 
 
-def _as_it_is(known: Catalogue) -> Catalogue:
+def _same(known: T) -> T:
     return known
 
 

@@ -12,6 +12,7 @@ import pytest
 from farthing.errors import ConfigError, FarthingError, StoreUnavailable
 from farthing.kernel.budget import make_budget
 from farthing.stores.sqlite import SQLiteStore
+from farthing.stores.sqlite.connection import _migrations
 from farthing.stores.sqlite.files import NETWORK_TYPES, file_system_type
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -114,7 +115,27 @@ def test_a_newer_schema_names_both_versions(tmp_path: Path) -> None:
     connection.close()
     message = refused(tmp_path / "ledger.db", StoreUnavailable)
     assert "1999" in message
-    assert "up to 1" in message
+    assert f"up to {max(_migrations())}" in message
+
+
+def test_a_ledger_of_the_first_schema_is_brought_forward(tmp_path: Path) -> None:
+    from farthing.stores.sqlite import connection
+
+    first = {1: _migrations()[1]}
+    path = tmp_path / "ledger.db"
+    old = sqlite3.connect(path)
+    old.executescript(f"{first[1]}\nPRAGMA application_id = {connection.APPLICATION_ID};\nPRAGMA user_version = 1;")
+    old.execute("UPDATE meta SET value = 7 WHERE key = 'next_seq'")
+    old.commit()
+    old.close()
+    store = SQLiteStore(path)
+    assert store.keys().result().keys == {}
+    store.put_budget(make_budget("b", tokens=1)).result()
+    store.close()
+    again = sqlite3.connect(path)
+    assert again.execute("PRAGMA user_version").fetchone() == (max(_migrations()),)
+    assert again.execute("SELECT value FROM meta WHERE key = 'next_seq'").fetchone() == (7,)
+    again.close()
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Virtual keys on a file that several processes share: what one changes the others learn, and only what changed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from farthing.kernel.keys import Key, Refused, hash_of
+from farthing.stores.sqlite import SQLiteStore
+from farthing.stores.sqlite import store as store_module
+
+TEXT = f"fk_{'a1' * 6}_{'0f' * 32}"
+KEY = Key("a1" * 6, hash_of(TEXT), tags=(("key", "a1" * 6), ("user", "alice")))
+
+
+def test_keys_outlive_the_process(path: Path) -> None:
+    first = SQLiteStore(path)
+    first.put_key(KEY).result()
+    ring = first.revoke_key(KEY.id).result()
+    first.close()
+    second = SQLiteStore(path)
+    assert second.keys().result() == ring
+    second.close()
+
+
+def test_another_process_learns_of_a_revocation_within_a_second(store: SQLiteStore, path: Path) -> None:
+    other = SQLiteStore(path)
+    store.put_key(KEY).result()
+    store.put_key(KEY._replace(id="b2" * 6)).result()
+    other.put_key(KEY._replace(id="c3" * 6)).result()
+    before = other.keys().result()
+    assert before.recognise(TEXT, 0) == KEY
+    store.revoke_key(KEY.id).result()
+    # As if the file had last been looked at so long ago as it may be: less than the second that is promised.
+    assert other._writer is not None
+    assert store_module.KEYS_SECONDS < 1
+    other._writer.looked_at = time.monotonic() - store_module.KEYS_SECONDS
+    assert other.keys().result().recognise(TEXT, 0) == Refused("revoked", KEY.shown)
+    # What did not change was not read again.
+    assert other.keys().result().keys["b2" * 6] is before.keys["b2" * 6]
+    other.close()
+
+
+def test_asking_for_the_keys_reads_nothing_while_they_are_fresh(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "KEYS_SECONDS", 3_600.0)
+    ring = store.put_key(KEY).result()
+    assert all(store.keys().result() is ring for _ in range(100))
+
+
+def test_a_group_that_fails_changes_no_key(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = store.put_key(KEY).result()
+    writer = store._writer
+    assert writer is not None
+
+    def full(*args: object) -> int:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.books, "write", full)
+        with pytest.raises(Exception, match="no space left"):
+            store.revoke_key(KEY.id).result()
+    store.put_key(KEY._replace(id="b2" * 6)).result()
+    assert store.keys().result().keys[KEY.id] == before.keys[KEY.id]
