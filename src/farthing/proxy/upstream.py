@@ -25,7 +25,7 @@ class UpstreamResponse(Protocol):
     """
     One answer, from the end of its headers on. 1xx answers are skipped. Used by one task.
 
-    A body that was read to its end gives its connection back by itself; any other must be cut or aborted.
+    A body that was read to its end gives its connection back by itself; any other must be stopped or aborted.
     """
 
     status: int
@@ -41,15 +41,19 @@ class UpstreamResponse(Protocol):
         """
         ...
 
-    async def cut(self) -> bytes | None:
+    def stop(self) -> bool:
         """
-        Stop the provider: close the connection, once. The bytes that had arrived and were not received; None where
-        nobody can say. Does not wait for the provider.
+        Let the provider stop, and read only what is here: its side of the connection is shut, so that :meth:`receive`,
+        also one that waits now, gives what had arrived and then raises Broken(``connection_lost``); it never waits.
+        False where nobody can say what had arrived (TLS, another system); then nothing more is received.
         """
         ...
 
     def abort(self) -> None:
-        """The same at once, where nobody can wait. Idempotent, also after the body's end."""
+        """
+        Close the connection at once, with whatever is in it: a :meth:`receive` that waits raises Broken
+        (``connection_lost``). Idempotent, also after the body's end.
+        """
         ...
 
 
