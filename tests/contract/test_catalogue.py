@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -83,6 +85,22 @@ def test_a_budget_is_removed_with_its_grants(store: Store, ask: Ask, clock: Fake
     put(store, ask, tokens=100)
     assert ask(store.catalogue()).frozen == frozenset()
     assert ask(store.catalogue()).grants == ()
+
+
+def test_a_budget_of_a_file_is_removed_by_its_file_only(store: Store, ask: Ask) -> None:
+    owned = replace(RICH, defined_by="farthing.toml")
+    assert ask(store.put_budget(owned)).budgets == {RICH.name: owned}
+    with pytest.raises(ConfigError, match=r"defined by farthing\.toml"):
+        ask(store.remove_budget(RICH.name))
+    assert ask(store.remove_budget(RICH.name, defined_by="farthing.toml")).budgets == {}
+
+
+def test_another_window_is_another_account(store: Store, ask: Ask, clock: FakeClock) -> None:
+    """Midnight of the first: day, month, minute and a rolling bucket all begin at this instant."""
+    clock.set(datetime(2026, 12, 1, tzinfo=UTC))
+    for number, per in enumerate(("day", "month", "day Europe/London", "rolling 12h", "minute")):
+        assert ask(store.put_budget(make_budget("b", tokens=150, per=per), update=True))
+        assert isinstance(ask(store.place(plan(store, f"call-{number}"))), Placed), per
 
 
 def test_a_grant_raises_the_ceiling_until_it_ends(store: Store, ask: Ask, clock: FakeClock) -> None:

@@ -46,7 +46,8 @@ def set_budget(store: Store, name: str, *, update: bool = False, **terms: Any) -
         if given.get("on_exceed") != "downgrade" and terms.get("downgrade") is None:
             given.pop("downgrade", None)
     budget = replace(make_budget(name, **given), standing=before is None or before.standing)
-    if before is not None and not update and before != budget:
+    owned = before is not None and before.defined_by is not None
+    if before is not None and not update and not owned and before != budget:
         differences = "; ".join(_differences(before, budget))
         raise ConfigError(
             f"budget {name!r} exists with other terms ({differences}); pass update to change it for everyone who uses "

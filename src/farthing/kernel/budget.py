@@ -54,6 +54,8 @@ class Budget:
     anonymous: bool = False
     """One unit of work, in memory only; ``name`` is then an id, and :attr:`label` what people see."""
     label: str = ""
+    defined_by: str | None = None
+    """The configuration file (or other source) that owns these terms: they are changed there, and nowhere else."""
 
     @property
     def hard(self) -> bool:

@@ -73,11 +73,17 @@ class Catalogue(NamedTuple):
         """
         The catalogue with this budget named in it; the same catalogue if it is there already with these terms.
 
-        Raises ConfigError if the name is taken with other terms and *update* is not set.
+        Raises ConfigError if the name is taken with other terms and *update* is not set, or if a file owns it.
         """
         known = self.budgets.get(budget.name)
-        if known is not None and known == replace(budget, standing=known.standing):
+        if known is not None and budget.defined_by is None:
+            # Naming a budget with the terms it has claims nothing: it stays standing, and its file's.
+            named = replace(budget, standing=known.standing, defined_by=known.defined_by)
+        else:
+            named = budget
+        if known == named:
             return self
+        self._check_owner(budget.name, budget.defined_by)
         if known is not None and not update:
             raise ConfigError(
                 f"budget {budget.name!r} exists with other terms ({known.terms_text()}, on_exceed={known.on_exceed}); "
@@ -86,9 +92,10 @@ class Catalogue(NamedTuple):
             )
         return self._replace(version=self.version + 1, budgets={**self.budgets, budget.name: budget})
 
-    def without_budget(self, name: str) -> Catalogue:
-        """Raises ConfigError if there is none of this name."""
+    def without_budget(self, name: str, *, defined_by: str | None = None) -> Catalogue:
+        """Raises ConfigError if there is none of this name, or if another than *defined_by* owns it."""
         self._known(name)
+        self._check_owner(name, defined_by)
         budgets = {key: budget for key, budget in self.budgets.items() if key != name}
         grants = tuple(grant for grant in self.grants if grant.budget != name)
         return Catalogue(self.version + 1, budgets, grants, self.frozen - {name})
@@ -112,6 +119,15 @@ class Catalogue(NamedTuple):
             return self
         names = self.frozen | {name} if frozen else self.frozen - {name}
         return self._replace(version=self.version + 1, frozen=names)
+
+    def _check_owner(self, name: str, asking: str | None) -> None:
+        known = self.budgets.get(name)
+        if known is not None and known.defined_by not in (None, asking):
+            raise ConfigError(
+                f"budget {name!r} is defined by {known.defined_by} ({known.terms_text()}, "
+                f"on_exceed={known.on_exceed}): change it there",
+                key="budget",
+            )
 
     def _known(self, name: str) -> Budget:
         budget = self.budgets.get(name)

@@ -187,13 +187,14 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
     """The account of a budget that a call with these tags falls into at this instant."""
     scope = concrete(dict(budget.scope), budget.each, tags)
     starts_ms, ends_ms = budget.window.span(now_ms)
-    key = account_key(budget.name, scope, starts_ms)
+    window = str(budget.window)
+    key = account_key(budget.name, scope, starts_ms, window)
     rolling: tuple[str, ...] = ()
     valid_until_ms = ends_ms
     if budget.window.kind == "rolling" and starts_ms is not None:
         bucket_ms = budget.window.bucket_ms
         starts = range(starts_ms - ROLLING_BUCKETS * bucket_ms, starts_ms + 1, bucket_ms)
-        rolling = tuple(account_key(budget.name, scope, start) for start in starts)
+        rolling = tuple(account_key(budget.name, scope, start, window) for start in starts)
         starts_ms, ends_ms = starts.start, starts_ms + (ROLLING_BUCKETS + 1) * bucket_ms
     kept = budget.window.kind != "request"
     summed = (rolling or (key,)) if kept else ()

@@ -52,13 +52,17 @@ def concrete(scope: Tags, each: tuple[str, ...], tags: Tags) -> dict[str, str | 
     return values
 
 
-def account_key(name: str, scope: Mapping[str, str | None], window_start_ms: int | None) -> str:
-    """The identity of an account: budget name, concrete scope and window start, unambiguous for any text in them."""
-    start = "" if window_start_ms is None else str(window_start_ms)
+def account_key(name: str, scope: Mapping[str, str | None], window_start_ms: int | None, window: str = "") -> str:
+    """
+    The identity of an account: budget name, concrete scope, window start, and the window as it is written; unambiguous
+    for any text in them. The window itself, since a day and a month may begin together, and a budget that was changed
+    from one to the other must not sum, or put away, the other's counters.
+    """
+    start = "" if window_start_ms is None else f"{window_start_ms} {window}".rstrip()
     return json.dumps([name, sorted(scope.items()), start], ensure_ascii=False, separators=(",", ":"))
 
 
 def read_account_key(key: str) -> tuple[str, dict[str, str | None], int | None]:
     """The inverse of :func:`account_key`: budget name, concrete scope and window start."""
     name, scope, start = json.loads(key)
-    return name, dict(scope), int(start) if start else None
+    return name, dict(scope), int(start.partition(" ")[0]) if start else None

@@ -185,8 +185,8 @@ class MemoryStore:
     def put_budget(self, budget: Budget, *, update: bool = False) -> Ready[Catalogue]:
         return self._change_catalogue(lambda known: known.with_budget(budget, update=update))
 
-    def remove_budget(self, name: str) -> Ready[Catalogue]:
-        return self._change_catalogue(lambda known: known.without_budget(name))
+    def remove_budget(self, name: str, *, defined_by: str | None = None) -> Ready[Catalogue]:
+        return self._change_catalogue(lambda known: known.without_budget(name, defined_by=defined_by))
 
     def grant(self, grant: Grant) -> Ready[Catalogue]:
         return self._change_catalogue(lambda known: known.with_grant(grant))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from farthing.errors import ConfigError
@@ -28,6 +30,33 @@ def test_other_terms_need_update_and_the_message_shows_the_known_ones() -> None:
     updated = BASE.with_budget(other, update=True)
     assert (updated.version, updated.budgets["daily"].tokens) == (3, 11)
     assert BASE.budgets["daily"].tokens == 10, "a catalogue is an immutable snapshot"
+
+
+FILE = replace(DAILY, standing=True, defined_by="/etc/farthing.toml")
+
+
+def test_a_file_owns_what_it_defines() -> None:
+    owned = BASE.with_budget(FILE, update=True)
+    assert owned.budgets["daily"] == FILE
+    assert owned.with_budget(DAILY, update=False) is owned, "naming it with its own terms claims nothing"
+    other = make_budget("daily", tokens=11, per="day", each=["user"])
+    for change in (
+        lambda: owned.with_budget(other, update=True),
+        lambda: owned.with_budget(replace(FILE, defined_by="/etc/other.toml"), update=True),
+        lambda: owned.without_budget("daily"),
+        lambda: owned.without_budget("daily", defined_by="/etc/other.toml"),
+    ):
+        with pytest.raises(ConfigError, match=r"'daily' is defined by /etc/farthing.toml .*: change it there"):
+            change()
+    changed = owned.with_budget(replace(FILE, tokens=11), update=True)
+    assert changed.budgets["daily"].tokens == 11
+    assert "daily" not in changed.without_budget("daily", defined_by="/etc/farthing.toml").budgets
+
+
+def test_what_is_no_edit_is_allowed_on_a_budget_of_a_file() -> None:
+    owned = BASE.with_budget(FILE, update=True).with_grant(Grant("daily", "tokens", 5, NOW)).with_frozen("daily", True)
+    assert owned.account(FILE, {}, NOW).ceiling("tokens") == 15
+    assert owned.frozen == {"daily"}
 
 
 def test_removing_takes_its_grants_and_its_ice_along() -> None:

@@ -191,8 +191,8 @@ class SQLiteStore:
     def put_budget(self, budget: Budget, *, update: bool = False) -> Ticket[Catalogue]:
         return self._change_catalogue(lambda known: known.with_budget(budget, update=update))
 
-    def remove_budget(self, name: str) -> Ticket[Catalogue]:
-        return self._change_catalogue(lambda known: known.without_budget(name))
+    def remove_budget(self, name: str, *, defined_by: str | None = None) -> Ticket[Catalogue]:
+        return self._change_catalogue(lambda known: known.without_budget(name, defined_by=defined_by))
 
     def grant(self, grant: Grant) -> Ticket[Catalogue]:
         return self._change_catalogue(lambda known: known.with_grant(grant))
