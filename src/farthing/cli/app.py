@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import budgets, demo, doctor, estimate, holds, prices, report
+from . import budgets, demo, doctor, estimate, holds, keys, prices, report
 from .running import EXIT_CODES
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.command("demo", epilog=EXIT_CODES)(demo.demo)
 app.command("report", epilog=EXIT_CODES)(report.report)
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(holds.app, name="holds")
+app.add_typer(keys.app, name="keys")
 app.command("estimate", epilog=EXIT_CODES)(estimate.estimate)
 app.add_typer(prices.app, name="prices")
 app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)
