@@ -51,7 +51,7 @@ def test_settle_replaces_the_hold_by_the_real_cost(store: Store, ask: Ask, held:
     assert entry.usage == (("input", 100), ("output", 20), ("reasoning", 10))
     assert (entry.cost_nano, entry.ending, entry.usage_source, entry.suspect) == (400, "ok", "provider", False)
     assert (entry.model, entry.note, entry.facts) == ("gpt-4o-2024-11-20", "a \N{SNOWMAN}", settled.hold.facts)
-    assert [amount for _, amount in entry.posted] == [120, 400, 1]
+    assert [amount for _, amount in entry.counters()] == [120, 400, 1]
     assert entry.overrun == ()
     assert ask(store.entries()) == [entry]
     assert ask(store.holds()) == ()
@@ -139,7 +139,7 @@ def test_suspect_stays_counted_but_calls_in_flight_are_released(store: Store, as
     assert (settled.entry.suspect, settled.entry.ending, settled.entry.note) == (True, "timeout", "after 60 s")
     assert settled.entry.usage == (("input", 100), ("output", 50))
     assert (settled.entry.cost_nano, settled.entry.usage_source) == (450, "estimate")
-    assert settled.entry.posted == ()
+    assert not [*settled.entry.counters()]
     assert ask(store.holds("suspect")) == (settled.hold,)
 
 
@@ -259,7 +259,7 @@ def test_a_recorded_call_settles_in_one_step_whatever_the_ceilings_say(store: St
 def test_a_recorded_call_needs_no_budget(store: Store, ask: Ask) -> None:
     settled = ask(store.record(plan(store, "free", budgets=[]), outcome()))
     assert settled.entry is not None
-    assert (settled.entry.posted, settled.entry.cost_nano) == ((), 400)
+    assert ([*settled.entry.counters()], settled.entry.cost_nano) == ([], 400)
     assert ask(store.entries()) == [settled.entry]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -349,7 +350,7 @@ def a_rolling_window_sees_its_last_bucket_only(patch: Patch) -> None:
 
     def short(self: Any, *args: Any) -> Any:
         return tuple(
-            account._replace(limits=tuple((unit, ceiling, keys[-1:]) for unit, ceiling, keys in account.limits))
+            replace(account, limits=tuple((unit, ceiling, keys[-1:]) for unit, ceiling, keys in account.limits))
             for account in accounts(self, *args)
         )
 

@@ -27,8 +27,8 @@ from farthing.kernel.decision import Decision, denial, refusal
 from farthing.kernel.plan import Balance, Formula, Line, LineResult
 
 BUDGET = make_budget("team", usd=5, per="day")
-LINE = Line(BUDGET, (("team", "a"),), "usd", ("k",), Formula(10), 5_000_000_000, ends_ms=86_400_000)
-DENIED: Decision = denial((LineResult(LINE, (Balance(5_000_000_000),), 10),), now_ms=0)
+LINE = Line(BUDGET, (("team", "a"),), "usd", ("k",), 5_000_000_000, ends_ms=86_400_000)
+DENIED: Decision = denial((LineResult(LINE, (Balance(5_000_000_000),), 10, Formula(10)),), now_ms=0)
 
 ERRORS: list[tuple[FarthingError, dict[str, Any]]] = [
     (FarthingError("a message"), {}),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..errors import BudgetExceeded, HoldConflict, HoldNotFound, StoreUnavailable
@@ -299,7 +299,7 @@ def accounts_for(ledger: Ledger, ask: Ask, budgets: list[Budget], tags: dict[str
     if ask.facts.price is not None:
         return accounts
     return tuple(
-        account._replace(limits=tuple(limit for limit in account.limits if limit[0] != "usd")) for account in accounts
+        replace(account, limits=tuple(limit for limit in account.limits if limit[0] != "usd")) for account in accounts
     )
 
 

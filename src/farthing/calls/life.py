@@ -272,7 +272,8 @@ def _crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Deci
                     continue
                 spent = tuple(balances[key] for key in keys)
                 if sum(balance.settled for balance in spent) > ceiling:
-                    crossed.append(LineResult(_crossed_line(account, unit, keys, ceiling), spent, 0))
+                    line = _crossed_line(account, unit, keys, ceiling)
+                    crossed.append(LineResult(line, spent, 0, Formula(0)))
     return denial(tuple(crossed), now_ms=call.runtime.memory_store.now()) if crossed else None
 
 
@@ -282,7 +283,6 @@ def _crossed_line(account: Account, unit: str, keys: tuple[str, ...], ceiling: i
         scope=account.scope,
         unit=unit,
         keys=keys,
-        formula=Formula(0),
         ceiling=ceiling,
         spent_only=True,
         starts_ms=account.starts_ms,

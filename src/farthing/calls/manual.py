@@ -5,6 +5,7 @@ Holding and recording without an SDK: for calls that farthing does not see, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
@@ -233,7 +234,7 @@ def record(
         if ledger is None:
             continue
         accounts = ledger.accounts(budgets, matched, ledger.store.now())
-        unlimited = [account._replace(limits=()) for account in accounts]
+        unlimited = [replace(account, limits=()) for account in accounts]
         ledger.store.record(make_plan(ask, unlimited, catalogue_version=ledger.catalogue.version), outcome).result()
 
 

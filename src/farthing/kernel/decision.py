@@ -131,7 +131,7 @@ def room_for_output(result: LineResult) -> tuple[int, int]:
     """How tight a line is: the output tokens it would still allow, which compares lines of different units."""
     line = result.line
     room = line.ceiling - result.balance.total
-    base, slope, den = line.formula
+    base, slope, den = result.formula
     if line.frozen:
         return (0, 0)
     if not slope:

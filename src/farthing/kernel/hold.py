@@ -14,10 +14,10 @@ outcome; a later truth about a suspect call adds one linked correction row, neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from .plan import CallFacts, Posting
+from .plan import CallFacts, Posting, bare
 from .usage import KINDS, Usage
 
 HELD = "held"
@@ -48,7 +48,11 @@ class Outcome(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """A hold as the store keeps it. ``amounts`` are parallel to ``postings``."""
+    """
+    A hold as the store keeps it: on each of its postings' counters, the call's amount of that unit for ``x``.
+
+    The postings are the same object in every hold on the same accounts.
+    """
 
     id: str
     owner: str
@@ -68,35 +72,23 @@ class Hold(NamedTuple):
 
     def ended(self, state: str, outcome: Outcome | None, now_ms: int) -> Hold:
         """The hold after its call's own word."""
-        return Hold(
-            self.id,
-            self.owner,
-            state,
-            self.facts,
-            self.postings,
-            self.x,
-            self.x_want,
-            self.x_floor,
-            self.placed_ms,
-            self.deadline_ms,
-            now_ms,
-            False,
-            outcome,
-        )
+        hold_id, owner, _, facts, postings, x, x_want, x_floor, placed_ms, deadline_ms, _, _, _ = self
+        fields = (hold_id, owner, state, facts, postings, x, x_want, x_floor, placed_ms, deadline_ms, now_ms)
+        return bare(Hold, (*fields, False, outcome))
 
     @property
     def amounts(self) -> tuple[int, ...]:
-        return tuple(posting.formula.at(self.x) for posting in self.postings)
+        """What is held on each posting's counter."""
+        by_unit = self.facts.amounts(self.x)
+        return tuple(by_unit[posting.unit] for posting in self.postings)
 
     def estimate(self, x: int | None = None) -> Outcome:
         """The outcome that is assumed while the real one is unknown: all that was held."""
         x = self.x if x is None else x
         usage = Usage(input=self.facts.input_tokens, output=self.facts.choices * x)
-        cost_nano = None if self.facts.price is None else self.facts.price.at(x)
-        amounts = [("tokens", usage.total_tokens), ("requests", 1)]
-        if cost_nano is not None:
-            amounts.append(("usd", cost_nano))
-        return Outcome(tuple(amounts), usage, cost_nano, ending="unknown", usage_source="estimate")
+        by_unit = self.facts.amounts(x)
+        amounts = tuple((unit, by_unit[unit]) for unit in ("tokens", "requests", "usd") if unit in by_unit)
+        return Outcome(amounts, usage, by_unit.get("usd"), ending="unknown", usage_source="estimate")
 
 
 class Entry(NamedTuple):
@@ -121,12 +113,21 @@ class Entry(NamedTuple):
     """Counted at its hold, the outcome being unknown."""
     overrun: tuple[tuple[str, int], ...]
     """By unit: what the provider reported beyond the hold."""
+    postings: tuple[Posting, ...]
+    """Those of its hold."""
     posted: tuple[tuple[str, int], ...]
-    """By counter: what this row added to its settled amount. Replaying all rows gives the balances."""
+    """By unit: what this row added to the settled amount of each of its counters of that unit."""
     model: str | None = None
     note: str | None = None
     resolves_suspect: bool = False
     """A correction after which the call is no longer suspect."""
+
+    def counters(self) -> Iterator[tuple[str, int]]:
+        """By counter, what this row added to its settled amount. Replaying all rows gives the balances."""
+        amounts = dict(self.posted)
+        for posting in self.postings:
+            if not posting.release and (amount := amounts.get(posting.unit)):
+                yield posting.key, amount
 
     def tokens(self, *kinds: str) -> int:
         """The sum of these kinds of usage (signed in a correction)."""

@@ -105,30 +105,20 @@ def place(
     if verdict.failed:
         return Denied(verdict.failed), NOTHING
     x = verdict.x
+    amounts = plan.facts.amounts(x)
     ends: list[tuple[str, int]] = []
-    for key, _, (base, slope, den), _, ends_ms in plan.postings:
+    for key, unit, _, ends_ms in plan.postings:
         settled, held, suspect = balances[key] if key in balances else read(key)
-        held += -(-(base + slope * x) // den)
+        held += amounts[unit]
         if settled + held + suspect > COUNTER_MAX:
             raise InvariantError(f"counter {key} would pass {COUNTER_MAX}, where stores stop being exact")
         balances[key] = bare(Balance, (settled, held, suspect))
         if ends_ms is not None:
             ends.append((key, ends_ms))
-    hold = Hold(
-        plan.id,
-        owner,
-        HELD,
-        plan.facts,
-        plan.postings,
-        x,
-        plan.x_want,
-        plan.x_floor,
-        now_ms,
-        plan.deadline_ms,
-        now_ms,
-    )
-    holds[plan.id] = hold
-    return Placed(hold, verdict.advisory), Change(balances, holds, (), tuple(ends))
+    hold_id, facts, _, postings, x_want, x_floor, deadline_ms, _, _, _ = plan
+    fields = (hold_id, owner, HELD, facts, postings, x, x_want, x_floor, now_ms, deadline_ms, now_ms, False, None)
+    hold = holds[hold_id] = bare(Hold, fields)
+    return Placed(hold, verdict.advisory), bare(Change, (balances, holds, (), tuple(ends)))
 
 
 def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Change]:
@@ -174,7 +164,7 @@ def suspect(books: Books, hold_id: str, *, ending: str, note: str | None, now_ms
     _move(books, balances, hold, to_settled={}, to_suspect=True)
     now_suspect = hold._replace(state=SUSPECT, changed_ms=now_ms)
     outcome = hold.estimate()._replace(ending=ending, note=note)
-    entry = _entry(now_suspect, outcome, now_ms=now_ms, posted={}, suspect=True)
+    entry = _entry(now_suspect, outcome, now_ms=now_ms, posted=(), suspect=True)
     return Settled(now_suspect, entry), Change(balances, {hold_id: now_suspect}, (entry,))
 
 
@@ -262,11 +252,13 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
     hold = _find(books, hold_id)
     if hold.state == HELD:
         balances: dict[str, Balance] = {}
-        amounts = _amounts(outcome) if outcome else {}
-        posted = _move(books, balances, hold, to_settled=amounts, to_suspect=False)
+        amounts = {} if outcome is None else _amounts(outcome)
+        _move(books, balances, hold, to_settled=amounts, to_suspect=False)
         ended = hold.ended(state, outcome, now_ms)
-        entry = None if outcome is None else _entry(ended, outcome, now_ms=now_ms, posted=posted)
-        return Settled(ended, entry), Change(balances, {hold_id: ended}, () if entry is None else (entry,))
+        if outcome is None:
+            return Settled(ended, None), Change(balances, {hold_id: ended})
+        entry = _entry(ended, outcome, now_ms=now_ms, posted=outcome.amounts)
+        return bare(Settled, (ended, entry)), bare(Change, (balances, {hold_id: ended}, (entry,), ()))
     if outcome is None and (hold.state == SUSPECT or hold.automatic or hold.outcome is not None):
         # Never tried, but counted as suspect meanwhile: there is a row already, which only another row can correct.
         outcome = Outcome((), cost_nano=None if hold.facts.price is None else 0, ending="voided")
@@ -285,18 +277,18 @@ def _late(
     amounts = _amounts(outcome)
     assumed = hold.estimate()
     if hold.state == SUSPECT:
-        posted = _move(books, balances, hold, to_settled=amounts, to_suspect=False)
+        _move(books, balances, hold, to_settled=amounts, to_suspect=False)
+        posted = outcome.amounts
     else:
         settled_before = dict(assumed.amounts) if hold.state == SETTLED else {}
-        posted = {}
-        for posting in hold.postings:
-            if posting.release:
-                continue
-            difference = amounts.get(posting.unit, 0) - settled_before.get(posting.unit, 0)
-            balance = balances.get(posting.key) or books.balance(posting.key)
-            settled = _not_negative(balance.settled + difference, posting.key)
-            balances[posting.key] = balance._replace(settled=settled)
-            posted[posting.key] = posted.get(posting.key, 0) + difference
+        units = dict.fromkeys((*amounts, *settled_before))
+        posted = tuple((unit, amounts.get(unit, 0) - settled_before.get(unit, 0)) for unit in units)
+        differences = dict(posted)
+        for key, unit, release, _ in hold.postings:
+            if not release:
+                balance = balances.get(key) or books.balance(key)
+                settled = _not_negative(balance.settled + differences.get(unit, 0), key)
+                balances[key] = balance._replace(settled=settled)
     before = {} if hold.state == VOIDED else assumed.usage.to_dict()
     cost_before = 0 if hold.state == VOIDED else (assumed.cost_nano or 0)
     ended = hold._replace(state=state, outcome=None if automatic else outcome, automatic=automatic, changed_ms=now_ms)
@@ -311,79 +303,66 @@ def _late(
 
 def _amounts(outcome: Outcome) -> dict[str, int]:
     """What to settle, by unit. Settled amounts only grow, so a figure that would shrink or blur them is refused."""
-    for unit, amount in outcome.amounts:
+    cost_nano = outcome.cost_nano
+    if cost_nano is not None and (type(cost_nano) is not int or cost_nano < 0):
+        raise ValueError(f"outcome: cost_nano must be an integer of at least 0, not {cost_nano!r}")
+    amounts = dict(outcome.amounts)
+    for unit, amount in amounts.items():
         if type(amount) is not int or amount < 0:
             raise ValueError(f"outcome: {unit} must be an integer of at least 0, not {amount!r}")
-    if outcome.cost_nano is not None and (type(outcome.cost_nano) is not int or outcome.cost_nano < 0):
-        raise ValueError(f"outcome: cost_nano must be an integer of at least 0, not {outcome.cost_nano!r}")
-    return dict(outcome.amounts)
+    return amounts
 
 
 def _move(
     books: Books, balances: dict[str, Balance], hold: Hold, *, to_settled: dict[str, int], to_suspect: bool
-) -> dict[str, int]:
+) -> None:
     """
     Take a live hold's amounts off its counters, and put what is settled (by unit), or the amounts as suspect, on.
 
-    Returns what was added to each counter's settled amount. Of a suspect hold the released postings are gone already.
+    Of a suspect hold the released postings are gone already.
     """
-    posted: dict[str, int] = {}
     was_suspect = hold.state == SUSPECT
-    x = hold.x
+    amounts = hold.facts.amounts(hold.x)
     read = books.balance
-    for key, unit, (base, slope, den), release, _ in hold.postings:
-        if was_suspect and release:
+    for key, unit, release, _ in hold.postings:
+        if release and was_suspect:
             continue
-        amount = -(-(base + slope * x) // den)
+        amount = amounts[unit]
         settled, held, waiting = balances[key] if key in balances else read(key)
         if was_suspect:
             waiting -= amount
         else:
             held -= amount
-            if to_suspect and not release:
+        if not release:
+            if to_suspect:
                 waiting += amount
-        if not release and (cost := to_settled.get(unit)):
-            settled += cost
-            posted[key] = posted.get(key, 0) + cost
-        if held < 0 or waiting < 0 or settled < 0:
+            if unit in to_settled:
+                settled += to_settled[unit]
+        if held < 0 or waiting < 0:
             raise InvariantError(f"counter {key} would become negative by ending hold {hold.id!r}")
         balances[key] = bare(Balance, (settled, held, waiting))
-    return posted
 
 
-def _entry(hold: Hold, outcome: Outcome, *, now_ms: int, posted: dict[str, int], suspect: bool = False) -> Entry:
-    return Entry(
-        0,
-        hold.id,
-        hold.id,
-        "call",
-        now_ms,
-        hold.placed_ms,
-        hold.facts,
-        outcome.usage.present(),
-        outcome.cost_nano,
-        outcome.ending,
-        outcome.usage_source,
-        suspect,
-        _overrun(hold, outcome),
-        tuple(posted.items()),
-        outcome.model,
-        outcome.note,
-    )
+def _entry(
+    hold: Hold, outcome: Outcome, *, now_ms: int, posted: tuple[tuple[str, int], ...], suspect: bool = False
+) -> Entry:
+    hold_id, _, _, facts, postings, _, _, _, placed_ms, _, _, _, _ = hold
+    _, usage, cost_nano, ending, source, model, note = outcome
+    what = (0, hold_id, hold_id, "call", now_ms, placed_ms, facts, usage.present(), cost_nano, ending, source, suspect)
+    return bare(Entry, (*what, _overrun(hold, outcome), postings, posted, model, note, False))
 
 
 def _overrun(hold: Hold, outcome: Outcome) -> tuple[tuple[str, int], ...]:
     """What the provider reported beyond the hold, by unit."""
-    x = hold.x
-    over = []
+    held = hold.facts.amounts(hold.x)
     for unit, amount in outcome.amounts:
-        for posting in hold.postings:
-            if posting.unit == unit:
-                beyond = amount - posting.formula.at(x)
-                if beyond > 0:
-                    over.append((unit, beyond))
-                break
-    return tuple(over)
+        if unit in held and amount > held[unit]:
+            break
+    else:
+        return ()
+    posted = {posting.unit for posting in hold.postings}
+    over = ((unit, amount - held[unit]) for unit, amount in outcome.amounts if unit in posted)
+    return tuple((unit, beyond) for unit, beyond in over if beyond > 0)
 
 
 def _find(books: Books, hold_id: str) -> Hold:
@@ -446,7 +425,7 @@ def replay(settled_before: dict[str, int], entries: Iterable[Entry], holds: Iter
     """
     balances = {key: Balance(amount) for key, amount in settled_before.items()}
     for entry in entries:
-        for key, amount in entry.posted:
+        for key, amount in entry.counters():
             balance = balances.get(key, Balance())
             balances[key] = balance._replace(settled=balance.settled + amount)
     for hold in holds:

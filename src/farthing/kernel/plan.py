@@ -3,20 +3,24 @@ Plans: a call and its budgets, turned into a flat list of lines to check and pos
 
 ::
 
-    line      Σ counters + ceil((base + slope·x) / den)  ≤  ceiling
-    posting   add ceil((base + slope·x) / den) to this counter
+    line      Σ counters + amount(unit, x)  ≤  ceiling
+    posting   add amount(unit, x) to this counter
 
 ``x`` is the number of output tokens per choice. The store grants the largest ``x`` between ``x_floor`` and ``x_want``
 that satisfies every *elastic* line while every other line holds at what was asked, all or nothing. It never learns
 what a month, a team or a price is: that is decided here, before.
 
-Amounts are integers of the line's unit; rates that are not whole nano-dollars stay exact in ``base``, ``slope`` and
-``den`` and are rounded up once, when the posting is made.
+What a call asks of a unit (:class:`CallFacts`) does not depend on its budgets, and what its budgets look at
+(:class:`Frame`) does not depend on the call: a frame is made once for a set of accounts, and a plan only puts both
+beside each other. Amounts are integers of their unit; rates that are not whole nano-dollars stay exact in ``base``,
+``slope`` and ``den`` of a formula, and are rounded up once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from .budget import UNITS, Budget
@@ -55,6 +59,7 @@ class Formula(NamedTuple):
 
 
 ONE = Formula(1)
+ZERO_FORMULA = Formula(0)
 
 bare = tuple.__new__
 """``bare(Kind, fields)`` makes a named tuple in half the time of ``Kind(*fields)``, for the paths of every call."""
@@ -68,7 +73,6 @@ class Line(NamedTuple):
     unit: str
     keys: tuple[str, ...]
     """The counters that are summed; none for the check of one call alone."""
-    formula: Formula
     ceiling: int
     elastic: bool = False
     """May shrink x. The others are checked at what was asked."""
@@ -82,11 +86,10 @@ class Line(NamedTuple):
 
 
 class Posting(NamedTuple):
-    """An amount to hold on one counter, and what becomes of it if nobody settles it."""
+    """A counter to hold the call's amount of this unit on, and what becomes of it if nobody settles it."""
 
     key: str
     unit: str
-    formula: Formula
     release: bool = False
     """At the deadline the amount is released (calls in flight), not suspect (tokens, money, requests)."""
     ends_ms: int | None = None
@@ -112,6 +115,20 @@ class CallFacts(NamedTuple):
     """``open`` where the call may cost more than was held."""
     asked_model: str | None = None
     """The model that the caller named, if the call was downgraded from it."""
+
+    def formula(self, unit: str) -> Formula | None:
+        """What the call can use of a unit at most, by x; None for money where the price is not known."""
+        if unit == "tokens":
+            return Formula(self.input_tokens, self.choices)
+        return self.price if unit == "usd" else ONE
+
+    def amounts(self, x: int) -> dict[str, int]:
+        """By unit, what to hold for ``x`` output tokens per choice; without money where the price is not known."""
+        tokens = self.input_tokens + self.choices * x
+        if self.price is None:
+            return {"tokens": tokens, "requests": 1, "concurrency": 1}
+        base, slope, den = self.price
+        return {"tokens": tokens, "usd": -(-(base + slope * x) // den), "requests": 1, "concurrency": 1}
 
 
 class Plan(NamedTuple):
@@ -143,8 +160,9 @@ class Ask(NamedTuple):
     deadline_ms: int
 
 
-class Account(NamedTuple):
-    """One budget for one concrete scope and window start."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Account:
+    """One budget for one concrete scope and window start. Two of them are equal if they are the same object."""
 
     budget: Budget
     scope: tuple[tuple[str, str | None], ...]
@@ -175,7 +193,7 @@ class Account(NamedTuple):
             (unit, min(COUNTER_MAX, ceiling + sum(amount for of, amount in granted if of == unit)), keys)
             for unit, ceiling, keys in self.limits
         )
-        return self._replace(limits=limits, valid_until_ms=until_ms)
+        return replace(self, limits=limits, valid_until_ms=until_ms)
 
 
 def counter_key(account: str, unit: str) -> str:
@@ -218,73 +236,94 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
     )
 
 
-def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int = 0) -> Plan:
+class Frame(NamedTuple):
+    """The part of a plan that all calls on the same accounts have in common."""
+
+    lines: tuple[Line, ...]
+    postings: tuple[Posting, ...]
+    valid_until_ms: int | None
+    """The end of the earliest window."""
+    counts_usd: str | None
+    """The title of a budget that limits money, if there is one."""
+
+
+FRAMES_KEPT = 512
+
+
+@lru_cache(maxsize=FRAMES_KEPT)
+def make_frame(accounts: tuple[Account, ...], *, ours: bool, priced: bool) -> Frame:
     """
-    The lines and postings of a call on these accounts.
+    The lines and postings of calls on these accounts.
 
     Every account is posted in tokens, money (where the price is known) and requests, so that it can be shown in each;
-    lines exist for the units that it limits. Raises ValueError where a budget limits money and the price is unknown:
-    the caller decides that (policy ``unpriced``) before it plans.
+    lines exist for the units that it limits. *ours*: the calls' ceiling on the output is ours, so every line may
+    shrink it.
     """
-    facts = ask.facts
-    formulas = {
-        "tokens": Formula(facts.input_tokens, facts.choices),
-        "usd": facts.price,
-        "requests": ONE,
-        "concurrency": ONE,
-    }
     lines: list[Line] = []
     postings: list[Posting] = []
     posted: set[str] = set()
     valid_until_ms: int | None = None
+    counts_usd: str | None = None
     for account in accounts:
-        budget, scope, key, _, starts_ms, ends_ms, until, limits, posts, frozen = account
-        ours, otherwise, advisory, spent_only = _MANNERS.get(budget.on_exceed, _HARD)
-        elastic = ours if ask.ours else otherwise
-        for unit, ceiling, keys in limits:
-            formula = formulas[unit]
-            if formula is None:
-                raise ValueError(f"budget {budget.title!r} limits USD, but the call has no price")
-            if spent_only:
-                formula = ONE
-            fields = (
-                budget,
-                scope,
-                unit,
-                keys,
-                formula,
-                ceiling,
-                elastic,
-                advisory,
-                spent_only,
-                starts_ms,
-                ends_ms,
-                frozen,
+        budget, until = account.budget, account.valid_until_ms
+        elastic_if_ours, otherwise, advisory, spent_only = _MANNERS.get(budget.on_exceed, _HARD)
+        for unit, ceiling, keys in account.limits:
+            if unit == "usd":
+                counts_usd = budget.title
+            lines.append(
+                Line(
+                    budget=budget,
+                    scope=account.scope,
+                    unit=unit,
+                    keys=keys,
+                    ceiling=ceiling,
+                    elastic=elastic_if_ours if ours else otherwise,
+                    advisory=advisory,
+                    spent_only=spent_only,
+                    starts_ms=account.starts_ms,
+                    ends_ms=account.ends_ms,
+                    frozen=account.frozen,
+                )
             )
-            lines.append(bare(Line, fields))
         if until is not None and (valid_until_ms is None or until < valid_until_ms):
             valid_until_ms = until
-        if key in posted:
+        if account.key in posted:
             # Two terms for one account (a budget inside itself): both are checked, but it is held on once.
             continue
-        posted.add(key)
-        for unit, counter in posts:
-            formula = formulas[unit]
-            if formula is not None:
-                postings.append(bare(Posting, (counter, unit, formula, unit == "concurrency", ends_ms)))
+        posted.add(account.key)
+        for unit, counter in account.posts:
+            if priced or unit != "usd":
+                postings.append(Posting(counter, unit, unit == "concurrency", account.ends_ms))
     if len(lines) > LINES_MAX:
         raise ValueError(f"{len(lines)} budget lines match one call; at most {LINES_MAX} are supported")
-    return Plan(
-        id=ask.id,
-        facts=facts,
-        lines=tuple(lines),
-        postings=tuple(postings),
-        x_want=ask.x_want,
-        x_floor=min(ask.x_floor, ask.x_want),
-        deadline_ms=ask.deadline_ms,
-        catalogue_version=catalogue_version,
-        valid_until_ms=valid_until_ms,
+    return Frame(tuple(lines), tuple(postings), valid_until_ms, counts_usd)
+
+
+def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int = 0) -> Plan:
+    """
+    The lines and postings of a call on these accounts.
+
+    Raises ValueError where a budget limits money and the price is unknown: the caller decides that (policy
+    ``unpriced``) before it plans.
+    """
+    hold_id, facts, x_want, x_floor, ours, deadline_ms = ask
+    priced = facts.price is not None
+    lines, postings, valid_until_ms, counts_usd = make_frame(tuple(accounts), ours=ours, priced=priced)
+    if counts_usd is not None and not priced:
+        raise ValueError(f"budget {counts_usd!r} limits USD, but the call has no price")
+    fields = (
+        hold_id,
+        facts,
+        lines,
+        postings,
+        x_want,
+        min(x_want, x_floor),
+        deadline_ms,
+        catalogue_version,
+        valid_until_ms,
+        None,
     )
+    return bare(Plan, fields)
 
 
 _HARD = (True, False, False, False)
@@ -303,6 +342,8 @@ class LineResult(NamedTuple):
     balances: tuple[Balance, ...]
     """One per counter of the line, in its order."""
     asked: int
+    formula: Formula
+    """What was asked, by x."""
 
     @property
     def balance(self) -> Balance:
@@ -329,42 +370,41 @@ def evaluate(plan: Plan, read: Callable[[str], Balance]) -> Verdict:
 
     The one rule of admission, for every store. Exactly at the ceiling is allowed.
     """
-    want = plan.x_want
+    want, floor = plan.x_want, plan.x_floor
     x = want if plan.x_most is None else plan.x_most
-    floor = plan.x_floor
+    facts = plan.facts
+    asked = facts.amounts(want)
     failed: list[Line] | None = None
-    advisory: list[Line] | None = None
+    advises: list[Line] | None = None
     for line in plan.lines:
-        used = 0
-        for key in line.keys:
+        _, _, unit, keys, ceiling, elastic, advisory, spent_only, _, _, frozen = line
+        room = ceiling
+        for key in keys:
             settled, held, suspect = read(key)
-            used += settled + suspect
-            if not line.spent_only:
-                used += held
-        room = line.ceiling - used
-        base, slope, den = line.formula
-        if line.frozen:
-            fits = False
-        elif line.elastic and slope:
-            most = (room * den - base) // slope
-            fits = most >= floor
-            if fits and most < x:
-                x = most
+            room -= settled + suspect if spent_only else settled + held + suspect
+        if not frozen:
+            if (1 if spent_only else asked[unit]) <= room:
+                continue
+            if elastic:
+                base, slope, den = facts.formula(unit) or ZERO_FORMULA
+                if slope:
+                    most = (room * den - base) // slope
+                    if most >= floor:
+                        x = min(x, most)
+                        continue
+        if advisory:
+            advises = [*(advises or ()), line]
         else:
-            fits = -(-(base + slope * want) // den) <= room
-        if not fits:
-            if line.advisory:
-                advisory = [*(advisory or ()), line]
-            else:
-                failed = [*(failed or ()), line]
-    if not failed and not advisory:
-        return Verdict(x)
+            failed = [*(failed or ()), line]
+    if not failed and not advises:
+        return bare(Verdict, (x, (), ()))
     return Verdict(
         x,
-        failed=tuple(_result(line, read, floor if line.elastic else want) for line in failed or ()),
-        advisory=tuple(_result(line, read, want) for line in advisory or ()),
+        failed=tuple(_result(line, facts, read, floor if line.elastic else want) for line in failed or ()),
+        advisory=tuple(_result(line, facts, read, want) for line in advises or ()),
     )
 
 
-def _result(line: Line, read: Callable[[str], Balance], x: int) -> LineResult:
-    return LineResult(line, tuple(read(key) for key in line.keys), line.formula.at(x))
+def _result(line: Line, facts: CallFacts, read: Callable[[str], Balance], x: int) -> LineResult:
+    formula = ONE if line.spent_only else facts.formula(line.unit) or ZERO_FORMULA
+    return LineResult(line, tuple(read(key) for key in line.keys), formula.at(x), formula)

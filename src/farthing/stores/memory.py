@@ -27,7 +27,7 @@ from ..errors import StoreUnavailable
 from ..kernel import ledger
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue, Grant
-from ..kernel.hold import HELD, LIVE, Entry, Hold, Outcome
+from ..kernel.hold import HELD, LIVE, SUSPECT, Entry, Hold, Outcome
 from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ..kernel.plan import ZERO, Balance, Plan, bare
@@ -304,35 +304,38 @@ class MemoryStore:
         Apply a change, and return its entries with their numbers. Every container is updated in one call into C: no
         exception can come between them.
         """
-        updates: list[tuple[Callable[[Any], object], Any]] = [
-            (self._balances.update, change.balances),
-            (self._holds.update, change.holds),
-        ]
-        if change.ends:
-            updates.append((self._ends.update, change.ends))
-        for hold in change.holds.values():
-            if hold.state == HELD:
+        balances, holds, rows, ends = change
+        apply: list[Callable[[Any], object]] = [self._balances.update, self._holds.update]
+        what: list[Any] = [balances, holds]
+        if ends:
+            apply.append(self._ends.update)
+            what.append(ends)
+        for hold in holds.values():
+            state = hold.state
+            if state == HELD:
                 continue
-            if hold.state not in LIVE:
-                updates.append((self._ended.append, hold.id))
+            if state != SUSPECT:
+                apply.append(self._ended.append)
+                what.append(hold.id)
             if hold.automatic:
-                updates.append((self._correctable.add, hold.id))
+                apply.append(self._correctable.add)
+                what.append(hold.id)
             elif self._correctable:
-                updates.append((self._correctable.discard, hold.id))
-        if not change.entries:
-            _at_once(*updates)
+                apply.append(self._correctable.discard)
+                what.append(hold.id)
+        if not rows:
+            _at_once(apply, what)
             return ()
         entries: dict[int, Entry] = {}
         latest: dict[str, int] = {}
         seq = self._counts["seq"]
-        for entry in change.entries:
+        for entry in rows:
             seq += 1
             entries[seq] = bare(Entry, (seq, *entry[1:]))
             latest[entry.hold_id] = seq
-        updates.append((self._entries.update, entries))
-        updates.append((self._entry_of.update, latest))
-        updates.append((self._counts.update, {"seq": seq}))
-        _at_once(*updates)
+        apply += (self._entries.update, self._entry_of.update, self._counts.update)
+        what += (entries, latest, {"seq": seq})
+        _at_once(apply, what)
         if len(self._ended) > ENDED_HOLDS_MAX or (
             self.entries_max is not None and len(self._entries) > self.entries_max
         ):
@@ -353,7 +356,7 @@ class MemoryStore:
         while len(self._entries) > self.entries_max:
             # Rows are numbered without gaps. (Asking the dict for its first key would walk over all that have gone.)
             oldest = self._counts["seq"] - len(self._entries) + 1
-            self._fold(self._entries[oldest].posted, (self._entries.pop, oldest))
+            self._fold(self._entries[oldest].counters(), (self._entries.pop, oldest))
 
     def _fold(self, posted: Iterable[tuple[str, int]], gone: tuple[Callable[[Any], object], Any]) -> None:
         """Take amounts into the snapshot together with what makes them leave the journal's tail, or the balances."""
@@ -361,7 +364,8 @@ class MemoryStore:
         changed: dict[str, int] = {}
         for key, amount in posted:
             changed[key] = changed.get(key, before.get(key, 0)) + amount
-        _at_once((before.update, changed), gone)
+        away, what = gone
+        _at_once([before.update, away], [changed, what])
         for key, amount in changed.items():
             if not amount:
                 before.pop(key, None)
@@ -402,12 +406,12 @@ class MemoryStore:
         return Ready(self._locked(run))
 
 
-def _at_once(*calls: tuple[Callable[[Any], object], Any]) -> None:
+def _at_once(methods: Sequence[Callable[[Any], object]], arguments: Sequence[Any]) -> None:
     """
-    Call these methods of built-in containers without running a line of Python in between: a signal handler, and so an
-    exception of its, comes before all of them or after.
+    Call these methods of built-in containers, each with its argument, without running a line of Python in between: a
+    signal handler, and so an exception of its, comes before all of them or after.
     """
-    deque(map(call, *zip(*calls, strict=True)), maxlen=0)
+    deque(map(call, methods, arguments), maxlen=0)
 
 
 def _is_mine(lock: threading.RLock) -> bool:

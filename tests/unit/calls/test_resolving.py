@@ -26,7 +26,7 @@ def store(clock: FakeClock) -> MemoryStore:
     store = MemoryStore(clock=clock)
     for name, tokens in (("a", 10), ("b", 20)):
         facts = CallFacts("gpt-4o", input_tokens=tokens, price=Formula(tokens), budgets=("day",), tags=(("team", "x"),))
-        posting = Posting("day", "tokens", Formula(tokens))
+        posting = Posting("day", "tokens")
         store.place(Plan(name, facts, (), (posting,), 0, 0, clock() + MINUTE)).result()
     return store
 

@@ -16,7 +16,6 @@ from farthing.kernel.budget import Budget, make_budget, unit_of_work
 from farthing.kernel.decision import ALLOWED, Decision, denial, refusal
 from farthing.kernel.money import COUNTER_MAX
 from farthing.kernel.plan import (
-    ONE,
     ZERO,
     Ask,
     Balance,
@@ -36,8 +35,8 @@ MIDNIGHT = NOW - 12_345 + 86_400_000
 def failing(budget: Budget, unit: str, balance: Balance = ZERO, asked: int = 1, **of: Any) -> LineResult:
     limit = budget.limit(unit)
     assert limit is not None
-    given_ = {"scope": (), "keys": ("k",), "formula": Formula(asked), "ceiling": limit, **of}
-    return LineResult(Line(budget, unit=unit, **given_), (balance,), asked)
+    given_ = {"scope": (), "keys": ("k",), "ceiling": limit, **of}
+    return LineResult(Line(budget, unit=unit, **given_), (balance,), asked, Formula(asked))
 
 
 def one(budget: Budget, unit: str, balance: Balance = ZERO, asked: int = 1, **of: Any) -> Decision:
@@ -214,7 +213,7 @@ def test_one_thing_to_do_about_it(decision: Decision, remedy: str) -> None:
 
 def test_raise_is_not_told_to_wait_for_holds_that_it_ignores() -> None:
     budget = make_budget("b", tokens=10, on_exceed="raise")
-    decision = one(budget, "tokens", Balance(10, 5), spent_only=True, formula=ONE)
+    decision = one(budget, "tokens", Balance(10, 5), spent_only=True)
     assert "in flight" not in decision.remedy
 
 

@@ -10,7 +10,7 @@ from farthing.kernel.plan import CallFacts, Formula, Posting
 from farthing.kernel.usage import KINDS, Usage
 
 FACTS = CallFacts(input_tokens=100, choices=3, price=Formula(10, 7, 4))
-POSTINGS = (Posting("t", "tokens", Formula(100, 3)), Posting("u", "usd", Formula(10, 7, 4)))
+POSTINGS = (Posting("t", "tokens"), Posting("u", "usd"))
 HOLD = Hold("h", "o", HELD, FACTS, POSTINGS, 5, 9, 1, 0, 60_000, 0)
 
 
@@ -43,7 +43,7 @@ def test_before_and_the_difference_are_now(before: Usage, now: Usage) -> None:
 
 def test_an_entry_sums_the_kinds_it_is_asked_for() -> None:
     usage = (("input", 5), ("cached", 3), ("output", -2))
-    entry = Entry(1, "h", "h", "call", 0, 0, FACTS, usage, None, "ok", "provider", False, (), ())
+    entry = Entry(1, "h", "h", "call", 0, 0, FACTS, usage, None, "ok", "provider", False, (), (), ())
     assert (entry.tokens("input", "cached"), entry.tokens("output"), entry.tokens("reasoning"), entry.tokens()) == (
         8,
         -2,

@@ -119,10 +119,10 @@ def test_a_stale_plan_is_made_again(books: Books) -> None:
 
 
 def test_no_counter_passes_what_stores_can_hold_exactly(books: Books) -> None:
-    huge = Plan("h", FACTS, (), (Posting("k", "tokens", Formula(COUNTER_MAX)),), 0, 0, 9)
+    huge = Plan("h", CallFacts(input_tokens=COUNTER_MAX), (), (Posting("k", "tokens"),), 0, 0, 9)
     place(books, huge)
     with pytest.raises(InvariantError, match="counter k"):
-        place(books, huge._replace(id="h2", postings=(Posting("k", "tokens", Formula(1)),)))
+        place(books, huge._replace(id="h2", facts=CallFacts(input_tokens=1)))
     assert books.balance("k").total == COUNTER_MAX
 
 
@@ -243,7 +243,7 @@ def test_suspect_stays_counted_but_frees_its_place_among_the_calls_in_flight(hel
     assert (held.by_unit("tokens"), held.by_unit("usd")) == (Balance(0, 0, 200), Balance(0, 0, 75))
     assert held.by_unit("concurrency") == ZERO
     assert answer.entry.suspect
-    assert (answer.entry.cost_nano, answer.entry.posted) == (75, ())
+    assert (answer.entry.cost_nano, [*answer.entry.counters()]) == (75, [])
     assert suspect(held).hold == answer.hold, "a second suspicion adds nothing"
     assert len(held.entries) == 1
 
@@ -403,7 +403,7 @@ def test_what_was_paid_is_recorded_whatever_the_ceilings_say(books: Books) -> No
 def test_a_call_that_no_budget_matched_leaves_its_row_all_the_same(books: Books) -> None:
     bare = Plan("free", FACTS, (), (), 0, 0, 0)
     answer = books.take(ledger.record(books, bare, said(10, 2), owner="me", now_ms=1))
-    assert (answer.entry.cost_nano, answer.entry.posted, books.balances) == (2, (), {})
+    assert (answer.entry.cost_nano, [*answer.entry.counters()], books.balances) == (2, [], {})
 
 
 # -- replay ----------------------------------------------------------------------------------------------------------

@@ -45,9 +45,8 @@ def lines(draw: st.DrawFn) -> Line:
     return Line(
         BUDGET,
         (),
-        "tokens",
+        draw(st.sampled_from(["tokens", "usd"])),
         tuple(draw(st.lists(st.sampled_from(KEYS), unique=True, max_size=3))),
-        ONE if kind == "spent_only" else draw(FORMULAS),
         draw(st.integers(0, 60)),
         elastic=kind == "elastic",
         advisory=kind == "advisory",
@@ -61,16 +60,23 @@ def plans(draw: st.DrawFn) -> Plan:
     want = draw(st.integers(0, 25))
     floor = draw(st.integers(0, want))
     most = draw(st.none() | st.integers(floor, want))
-    return Plan("p", FACTS, tuple(draw(st.lists(lines(), max_size=5))), (), want, floor, 0, x_most=most)
+    facts = CallFacts(input_tokens=draw(st.integers(0, 40)), choices=draw(st.integers(0, 6)), price=draw(FORMULAS))
+    return Plan("p", facts, tuple(draw(st.lists(lines(), max_size=5))), (), want, floor, 0, x_most=most)
 
 
-def passes(line: Line, x: int, balances: dict[str, Balance]) -> bool:
+def amount_of(plan: Plan, line: Line, x: int) -> int:
+    if line.spent_only:
+        return 1
+    base, slope, den = (plan.facts.input_tokens, plan.facts.choices, 1) if line.unit == "tokens" else plan.facts.price
+    return ceil(Fraction(base + slope * x, den))
+
+
+def passes(plan: Plan, line: Line, x: int, balances: dict[str, Balance]) -> bool:
     """The definition: counters + ceil((base + slope·x) / den) ≤ ceiling, and frozen passes nothing."""
     used = sum(balances[key].settled + balances[key].suspect for key in line.keys)
     if not line.spent_only:
         used += sum(balances[key].held for key in line.keys)
-    amount = ceil(Fraction(line.formula.base + line.formula.slope * x, line.formula.den))
-    return not line.frozen and used + amount <= line.ceiling
+    return not line.frozen and used + amount_of(plan, line, x) <= line.ceiling
 
 
 @given(plans(), st.fixed_dictionaries(dict.fromkeys(KEYS, BALANCES)))
@@ -81,16 +87,20 @@ def test_evaluate_is_what_trying_every_x_finds(plan: Plan, balances: dict[str, B
     def asked_at(line: Line) -> int:
         return plan.x_floor if line.elastic else plan.x_want
 
-    failing = [line for line in plan.lines if not passes(line, asked_at(line), balances)]
+    failing = [line for line in plan.lines if not passes(plan, line, asked_at(line), balances)]
     assert [result.line for result in verdict.failed] == [line for line in failing if not line.advisory]
     assert [result.line for result in verdict.advisory] == [line for line in failing if line.advisory]
     for result in (*verdict.failed, *verdict.advisory):
         assert result.balances == tuple(balances[key] for key in result.line.keys)
-        assert result.asked == result.line.formula.at(asked_at(result.line))
+        assert (
+            result.asked
+            == result.formula.at(asked_at(result.line))
+            == amount_of(plan, result.line, asked_at(result.line))
+        )
     if not verdict.failed:
         most = plan.x_want if plan.x_most is None else plan.x_most
         elastic = [line for line in plan.lines if line.elastic]
-        fitting = [x for x in range(plan.x_floor, most + 1) if all(passes(line, x, balances) for line in elastic)]
+        fitting = [x for x in range(plan.x_floor, most + 1) if all(passes(plan, line, x, balances) for line in elastic)]
         assert verdict.x == max(fitting)
 
 
@@ -99,70 +109,70 @@ def test_a_formula_rounds_up_once(formula: Formula, x: int) -> None:
     assert formula.at(x) == ceil(Fraction(formula.base + formula.slope * x, formula.den))
 
 
-def line(ceiling: int, formula: Formula = ONE, **flags: bool) -> Line:
-    return Line(BUDGET, (), "tokens", ("k",), formula, ceiling, **flags)
+def line(ceiling: int, **flags: bool) -> Line:
+    return Line(BUDGET, (), "usd", ("k",), ceiling, **flags)
 
 
-def verdict_of(*of: Line, want: int = 10, floor: int = 1, balance: Balance = ZERO) -> Verdict:
-    return evaluate(Plan("p", FACTS, of, (), want, floor, 0), lambda _: balance)
+def verdict_of(formula: Formula, *of: Line, want: int = 10, floor: int = 1, balance: Balance = ZERO) -> Verdict:
+    return evaluate(Plan("p", CallFacts(price=formula), of, (), want, floor, 0), lambda _: balance)
 
 
 def test_exactly_at_the_limit_is_allowed_and_one_more_is_not() -> None:
-    assert not verdict_of(line(10, Formula(0, 1))).failed
-    assert verdict_of(line(9, Formula(0, 1))).failed
-    assert not verdict_of(line(10, Formula(0, 1)), balance=Balance(), want=10).failed
-    assert verdict_of(line(10, Formula(0, 1)), balance=Balance(0, 1, 0), want=10).failed
+    assert not verdict_of(Formula(0, 1), line(10)).failed
+    assert verdict_of(Formula(0, 1), line(9)).failed
+    assert not verdict_of(Formula(0, 1), line(10), balance=Balance(), want=10).failed
+    assert verdict_of(Formula(0, 1), line(10), balance=Balance(0, 1, 0), want=10).failed
 
 
 @pytest.mark.parametrize("flags", [{}, {"elastic": True}, {"spent_only": True}])
 def test_a_limit_of_zero_denies_everything_that_costs_something(flags: dict[str, bool]) -> None:
-    assert verdict_of(line(0, ONE, **flags)).failed
-    assert verdict_of(line(0, Formula(0, 1, 1000), **flags), floor=1).failed
+    assert verdict_of(ONE, line(0, **flags)).failed
+    assert verdict_of(Formula(0, 1, 1000), line(0, **flags), floor=1).failed
 
 
 def test_a_base_beyond_the_room_fails_although_the_line_may_shrink() -> None:
-    verdict = verdict_of(line(10, Formula(11, 1), elastic=True), floor=0)
+    verdict = verdict_of(Formula(11, 1), line(10, elastic=True), floor=0)
     assert [result.asked for result in verdict.failed] == [11]
-    assert verdict_of(line(10, Formula(10, 1), elastic=True), floor=0) == Verdict(0)
+    assert verdict_of(Formula(10, 1), line(10, elastic=True), floor=0) == Verdict(0)
 
 
 def test_a_line_past_its_ceiling_already_says_so_and_never_grants_a_negative_x() -> None:
-    over = verdict_of(line(10, Formula(0, 1), elastic=True), balance=Balance(15), floor=0)
+    over = verdict_of(Formula(0, 1), line(10, elastic=True), balance=Balance(15), floor=0)
     assert [result.balance for result in over.failed] == [Balance(15)]
 
 
 def test_fractions_are_used_to_the_last_token() -> None:
     """7 nano-dollars buy 23 tokens at 3/10 each: 6.9 rounds up to 7; 24 would be 7.2, so 8."""
-    assert verdict_of(line(7, Formula(0, 3, 10), elastic=True), want=100).x == 23
+    assert verdict_of(Formula(0, 3, 10), line(7, elastic=True), want=100).x == 23
 
 
 def test_shrinking_for_one_line_does_not_excuse_another() -> None:
     """Block 3,000 beside clamp 2,000, asked 4,000: denied, for the blocking budget does not bend."""
-    block, clamp = line(3_000, Formula(0, 1)), line(2_000, Formula(0, 1), elastic=True)
-    assert [result.line for result in verdict_of(block, clamp, want=4_000).failed] == [block]
-    assert verdict_of(block, clamp, want=3_000).x == 2_000
+    block, clamp = line(3_000), line(2_000, elastic=True)
+    assert [result.line for result in verdict_of(Formula(0, 1), block, clamp, want=4_000).failed] == [block]
+    assert verdict_of(Formula(0, 1), block, clamp, want=3_000).x == 2_000
 
 
 def test_spent_only_looks_at_what_is_spent_and_not_at_what_is_held() -> None:
-    after = line(10, ONE, spent_only=True)
-    assert not verdict_of(after, balance=Balance(settled=9, held=1_000)).failed
-    assert verdict_of(after, balance=Balance(settled=10)).failed
-    assert verdict_of(after, balance=Balance(settled=9, suspect=1)).failed
+    after = line(10, spent_only=True)
+    assert not verdict_of(ONE, after, balance=Balance(settled=9, held=1_000)).failed
+    assert verdict_of(ONE, after, balance=Balance(settled=10)).failed
+    assert verdict_of(ONE, after, balance=Balance(settled=9, suspect=1)).failed
 
 
 def test_advisory_lines_never_refuse_not_even_frozen() -> None:
-    verdict = verdict_of(line(0, Formula(0, 1), advisory=True), line(99, ONE, advisory=True, frozen=True))
+    verdict = verdict_of(Formula(0, 1), line(0, advisory=True), line(99, advisory=True, frozen=True))
     assert verdict.x == 10
     assert len(verdict.advisory) == 2
     assert not verdict.failed
 
 
 def test_no_lines_grant_what_was_asked() -> None:
-    assert verdict_of(want=7) == Verdict(7)
+    assert verdict_of(ONE, want=7) == Verdict(7)
 
 
 def test_the_balance_of_a_result_is_the_sum_over_its_counters() -> None:
-    assert LineResult(line(1), (Balance(1, 2, 3), Balance(10, 20, 30)), 0).balance == Balance(11, 22, 33)
+    assert LineResult(line(1), (Balance(1, 2, 3), Balance(10, 20, 30)), 0, ONE).balance == Balance(11, 22, 33)
 
 
 # -- making plans ----------------------------------------------------------------------------------------------------
@@ -177,7 +187,7 @@ def test_every_account_is_posted_in_every_unit_and_checked_in_those_it_limits() 
     plan = plan_for(make_budget("b", usd=1))
     assert [posting.unit for posting in plan.postings] == ["tokens", "usd", "requests"]
     assert [line.unit for line in plan.lines] == ["usd"]
-    assert {posting.unit: posting.formula.at(500) for posting in plan.postings} == {
+    assert {posting.unit: plan.facts.amounts(500)[posting.unit] for posting in plan.postings} == {
         "tokens": 100 + 2 * 500,
         "usd": ceil(Fraction(10 + 3 * 500, 7)),
         "requests": 1,

@@ -19,7 +19,7 @@ from ...kernel.catalogue import Catalogue
 from ...kernel.hold import HELD, Entry, Hold
 from ...kernel.keys import KeyRing
 from ...kernel.ledger import Change
-from ...kernel.plan import ZERO, Balance
+from ...kernel.plan import ZERO, Balance, Posting
 from ...kernel.window import steady_now
 from ..contract import Clock, DenialKey
 from . import rows
@@ -74,7 +74,7 @@ class Books:
         self._balances = _Counters()
         self.balance = self._balances.__getitem__
         """``balance(key)``: the rules ask for it some thirty times a call."""
-        self._shapes: dict[tuple[tuple[Any, ...], ...], int] = {}
+        self._shapes: dict[tuple[Posting, ...], int] = {}
         self._own: dict[str, Hold] = {}
         """Held holds that this writer wrote, as they are in the file."""
         self._unsure: dict[str, Hold] = {}
@@ -221,7 +221,7 @@ class Books:
         write(_UPSERT_COUNTER, [(key, *balances[key], ends.get(key)) for key in self._touched])
         if placed:
             new = [(holds[hold_id], self._latest_seq(hold_id)) for hold_id in placed]
-            shaped = [(hold, entry_seq, self._shape_id(rows.shape_of(hold))) for hold, entry_seq in new]
+            shaped = [(hold, entry_seq, self._shape_id(hold.postings)) for hold, entry_seq in new]
             write(rows.INSERT_HOLD, [rows.hold_row(*row) for row in shaped])
         if len(holds) > len(placed):
             updated = holds.keys() - set(placed)
@@ -230,7 +230,7 @@ class Books:
                 [(*rows.mutable_row(holds[hold_id]), self._latest_seq(hold_id), hold_id) for hold_id in updated],
             )
         if self._entries:
-            write(rows.INSERT_ENTRY, [rows.entry_row(entry, self._hold_of(entry)) for entry in self._entries])
+            write(rows.INSERT_ENTRY, map(rows.entry_row, self._entries))
         if self._denials:
             write(_UPSERT_DENIAL, self._denials)
         if self._catalogue_now is not self.catalogue:
@@ -278,17 +278,11 @@ class Books:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _hold_of(self, entry: Entry) -> Hold:
-        hold = self._holds.get(entry.hold_id)
-        if hold is None:
-            raise LookupError(f"entry of hold {entry.hold_id!r} came without its hold")
-        return hold
-
     def _latest_seq(self, hold_id: str) -> int | None:
         entry = self._latest.get(hold_id)
         return None if entry is None else entry.seq
 
-    def _shape_id(self, shape: tuple[tuple[Any, ...], ...]) -> int:
+    def _shape_id(self, shape: tuple[Posting, ...]) -> int:
         known = self._shapes.get(shape)
         if known is not None:
             return known

@@ -1,9 +1,9 @@
 """
 Holds, entries, budgets and grants as rows, and back: what is read is equal to what was written.
 
-Text that many rows share is encoded once: the counters a hold is posted on are a *shape*, a row of its own, and a hold
-keeps only its formulas; tags and titles come from a small cache. Lists of integers are written with ``repr``, which is
-JSON for them and several times as fast.
+Text that many rows share is encoded once: the counters a hold is posted on are a *shape*, a row of its own; tags and
+titles come from a small cache. Lists of integers are written with ``repr``, which is JSON for them and several times as
+fast.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from json.encoder import encode_basestring_ascii as _quote
 from operator import attrgetter
 from typing import Any
 
-from ...errors import InvariantError
 from ...kernel.budget import Budget
 from ...kernel.catalogue import Catalogue, Grant
 from ...kernel.hold import Entry, Hold, Outcome
@@ -31,7 +30,7 @@ FACTS = (
 )
 MUTABLE = ("state", "x", "deadline_ms", "changed_ms", "automatic", "outcome")
 """What becomes of a hold after it was placed; all else in its row stays."""
-_HOLD = ("id", "owner", "placed_ms", "x_want", "x_floor", *MUTABLE, "entry", "shape", "formulas", *FACTS)
+_HOLD = ("id", "owner", "placed_ms", "x_want", "x_floor", *MUTABLE, "entry", "shape", *FACTS)
 _ENTRY = (
     *("seq", "id", "hold_id", "kind", "at_ms", "started_ms", "cost_nano", "ending", "usage_source", "suspect"),
     *("resolves_suspect", "model", "note", "overrun", "posted", *KINDS),
@@ -66,13 +65,9 @@ _usage_kinds = attrgetter(*KINDS)
 
 
 @lru_cache(maxsize=4096)
-def shape_text(counters: tuple[tuple[Any, ...], ...]) -> str:
+def shape_text(postings: tuple[Posting, ...]) -> str:
     """The body of a shape: ``[[key, unit, release, ends_ms], …]``."""
-    return _dump(counters)
-
-
-def shape_of(hold: Hold) -> tuple[tuple[Any, ...], ...]:
-    return tuple([(key, unit, release, ends_ms) for key, unit, _, release, ends_ms in hold.postings])
+    return _dump(postings)
 
 
 def hold_row(hold: Hold, entry_seq: int | None, shape: int) -> tuple[Any, ...]:
@@ -87,7 +82,6 @@ def hold_row(hold: Hold, entry_seq: int | None, shape: int) -> tuple[Any, ...]:
         *mutable_row(hold),
         entry_seq,
         shape,
-        repr([number for posting in hold.postings for number in posting[2]]),
         facts.model,
         facts.provider,
         facts.dialect,
@@ -110,21 +104,13 @@ def mutable_row(hold: Hold) -> tuple[Any, ...]:
 
 def hold_from_row(row: Sequence[Any]) -> Hold:
     """Of ``SELECT_HOLD``."""
-    hold_id, owner, placed_ms, x_want, x_floor, state, x, deadline_ms, changed_ms, automatic, outcome, formulas = row[
-        :12
-    ]
-    numbers = json.loads(formulas)
-    triples = zip(numbers[0::3], numbers[1::3], numbers[2::3], strict=True)
-    postings = tuple(
-        Posting(key, unit, Formula(*triple), release, ends_ms)
-        for (key, unit, release, ends_ms), triple in zip(_shape(row[-1]), triples, strict=True)
-    )
+    hold_id, owner, placed_ms, x_want, x_floor, state, x, deadline_ms, changed_ms, automatic, outcome = row[:11]
     return Hold(
         hold_id,
         owner,
         state,
-        _facts(row[12:-1]),
-        postings,
+        _facts(row[11:-1]),
+        _shape(row[-1]),
         x,
         x_want,
         x_floor,
@@ -138,12 +124,17 @@ def hold_from_row(row: Sequence[Any]) -> Hold:
 
 def outcome_text(outcome: Outcome) -> str:
     """``[amounts, usage by kind, cost, ending, source, model, note]``."""
-    amounts = ",".join([f"[{_quote(unit)},{amount}]" for unit, amount in outcome.amounts])
     cost = "null" if outcome.cost_nano is None else outcome.cost_nano
     model = "null" if outcome.model is None else _quote(outcome.model)
     note = "null" if outcome.note is None else _quote(outcome.note)
     usage = [*_usage_kinds(outcome.usage)]
-    return f"[[{amounts}],{usage!r},{cost},{_quote(outcome.ending)},{_quote(outcome.usage_source)},{model},{note}]"
+    amounts, ending, source = _amounts_text(outcome.amounts), _quote(outcome.ending), _quote(outcome.usage_source)
+    return f"[{amounts},{usage!r},{cost},{ending},{source},{model},{note}]"
+
+
+def _amounts_text(amounts: tuple[tuple[str, int], ...]) -> str:
+    """``[[unit, amount], …]``."""
+    return f"[{','.join([f'[{_quote(unit)},{amount}]' for unit, amount in amounts])}]"
 
 
 def outcome_from_text(text: str) -> Outcome:
@@ -155,8 +146,8 @@ def outcome_from_text(text: str) -> Outcome:
 # -- entries -------------------------------------------------------------------------------------------------------
 
 
-def entry_row(entry: Entry, hold: Hold) -> tuple[Any, ...]:
-    """For ``INSERT_ENTRY``. The hold is the entry's own."""
+def entry_row(entry: Entry) -> tuple[Any, ...]:
+    """For ``INSERT_ENTRY``."""
     usage = dict(entry.usage)
     return (
         entry.seq,
@@ -173,7 +164,7 @@ def entry_row(entry: Entry, hold: Hold) -> tuple[Any, ...]:
         entry.model,
         entry.note,
         _dump(entry.overrun) if entry.overrun else None,
-        _posted_text(entry, hold),
+        _amounts_text(entry.posted),
         *[usage.get(kind, 0) for kind in KINDS],
     )
 
@@ -183,8 +174,6 @@ def entry_from_row(row: Sequence[Any]) -> Entry:
     seq, entry_id, hold_id, kind, at_ms, started_ms, cost_nano, ending, source = row[:9]
     suspect, resolves_suspect, model, note, overrun, posted = row[9:15]
     counts = row[15 : 15 + len(KINDS)]
-    counters = _shape(row[15 + len(KINDS)])
-    amounts = zip(counters, json.loads(posted), strict=True)
     return Entry(
         seq,
         hold_id if entry_id is None else entry_id,
@@ -199,23 +188,12 @@ def entry_from_row(row: Sequence[Any]) -> Entry:
         source,
         bool(suspect),
         () if overrun is None else tuple((unit, amount) for unit, amount in json.loads(overrun)),
-        tuple((counter[0], amount) for counter, amount in amounts if amount is not None),
+        _shape(row[15 + len(KINDS)]),
+        tuple((unit, amount) for unit, amount in json.loads(posted)),
         model,
         note,
         bool(resolves_suspect),
     )
-
-
-def _posted_text(entry: Entry, hold: Hold) -> str:
-    """``[amount or null, …]``, one per counter of the hold: an entry posts to these, in their order."""
-    keys = [posting[0] for posting in hold.postings]
-    if [key for key, _ in entry.posted] == keys:
-        return repr([amount for _, amount in entry.posted])
-    waiting = dict(entry.posted)
-    amounts = [waiting.pop(key, None) for key in keys]
-    if waiting:
-        raise InvariantError(f"the entry of hold {hold.id!r} posts to {[*waiting]}, on which nothing was held")
-    return _dump(amounts)
 
 
 # -- budgets, denials, keys -------------------------------------------------------------------------------------------
@@ -275,8 +253,8 @@ _text = lru_cache(maxsize=4096)(_dump)
 
 
 @lru_cache(maxsize=4096)
-def _shape(text: str) -> tuple[tuple[Any, ...], ...]:
-    return tuple(tuple(counter) for counter in json.loads(text))
+def _shape(text: str) -> tuple[Posting, ...]:
+    return tuple(Posting(*posting) for posting in json.loads(text))
 
 
 @lru_cache(maxsize=4096)

@@ -38,7 +38,6 @@ CREATE TABLE holds (
     outcome      TEXT,              -- what the call itself said: [amounts, usage, cost, ending, source, model, note]
     entry        INTEGER,           -- its latest entry (an index on entries would cost every settle)
     shape        INTEGER NOT NULL REFERENCES shapes,
-    formulas     TEXT NOT NULL,     -- [base, slope, den, …], one triple per counter of the shape
     model        TEXT,
     provider     TEXT,
     dialect      TEXT,
@@ -71,7 +70,7 @@ CREATE TABLE entries (
     model        TEXT,              -- the model that answered, where it is not the one that was asked
     note         TEXT,
     overrun      TEXT,              -- [[unit, amount], …]
-    posted       TEXT NOT NULL,     -- [amount or null, …]: added to the settled amount, by counter of the shape
+    posted       TEXT NOT NULL,     -- [[unit, amount], …]: added to the settled amount of each counter of the shape
     input        INTEGER NOT NULL,
     cached       INTEGER NOT NULL,
     cache_write  INTEGER NOT NULL,
