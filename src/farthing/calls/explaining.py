@@ -19,7 +19,7 @@ from ..errors import UnmeteredCall, UnpricedModel
 from ..kernel.budget import Budget
 from ..kernel.decision import ALLOWED, Decision, FailedLine, denial, line_figures, refusal, room_for_output
 from ..kernel.money import usd_from_nano
-from ..kernel.plan import Account, Balance, LineResult, Verdict, evaluate, make_plan
+from ..kernel.plan import Account, Balance, LineResult, Verdict, evaluate, line_result, make_plan
 from ..kernel.window import datetime_from_ms
 from ..stores.contract import Ready, Ticket
 from ..wire import json
@@ -210,9 +210,7 @@ def _evaluated(
         balances.update((yield ledger.store.balances(keys)))
     plan = make_plan(asked.ask, accounts)
     verdict = evaluate(plan, balances.__getitem__)
-    results = [
-        LineResult(line, tuple(balances[key] for key in line.keys), line.formula.at(verdict.x)) for line in plan.lines
-    ]
+    results = [line_result(line, plan.facts, balances.__getitem__, verdict.x) for line in plan.lines]
     return verdict, results
 
 

@@ -400,11 +400,12 @@ def evaluate(plan: Plan, read: Callable[[str], Balance]) -> Verdict:
         return bare(Verdict, (x, (), ()))
     return Verdict(
         x,
-        failed=tuple(_result(line, facts, read, floor if line.elastic else want) for line in failed or ()),
-        advisory=tuple(_result(line, facts, read, want) for line in advises or ()),
+        failed=tuple(line_result(line, facts, read, floor if line.elastic else want) for line in failed or ()),
+        advisory=tuple(line_result(line, facts, read, want) for line in advises or ()),
     )
 
 
-def _result(line: Line, facts: CallFacts, read: Callable[[str], Balance], x: int) -> LineResult:
+def line_result(line: Line, facts: CallFacts, read: Callable[[str], Balance], x: int) -> LineResult:
+    """A line with the balances it sees, and what ``x`` output tokens per choice ask of it."""
     formula = ONE if line.spent_only else facts.formula(line.unit) or ZERO_FORMULA
     return LineResult(line, tuple(read(key) for key in line.keys), formula.at(x), formula)

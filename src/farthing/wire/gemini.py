@@ -123,7 +123,8 @@ class GeminiGenerate:
             request["model"] = other_model_name(request["model"], model)
         if output_ceiling is not None:
             field = "generation_config" if request.get("generation_config") is not None else "generationConfig"
-            config = dict(request.get(field) or {})
+            given = request.get(field)
+            config = dict(given) if isinstance(given, Mapping) else {}
             snake = config.get("max_output_tokens") is not None
             config["max_output_tokens" if snake else "maxOutputTokens"] = output_ceiling
             request[field] = config

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -243,7 +244,7 @@ def made(here: Runtime, wanted: list[dict[str, Any]]) -> Ambient:
         if terms["per"] == "request" and mode["on_exceed"] == "raise":
             terms["per"] = "lifetime"
         named = here.put_budget(make_budget(f"b{number}", **terms, **mode))
-        account = here.memory.accounts([named], {}, here.memory_store.now())[0]._replace(limits=())
+        account = replace(here.memory.accounts([named], {}, here.memory_store.now())[0], limits=())
         for index, amount in enumerate((spent, in_flight)):
             facts = CallFacts(model="m", input_tokens=amount)
             ask = Ask(f"{number}-{index}", facts, 0, 0, False, here.memory_store.now() + 10_000)
