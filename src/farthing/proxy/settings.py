@@ -27,6 +27,21 @@ CEILING_FIELDS = ("max_tokens", "max_completion_tokens")
 MIB = 1024 * 1024
 
 
+def _choice(key: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{value!r} is unknown; choose one of {', '.join(known)}", key=key)
+
+
+def _at_least(key: str, value: object, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise ConfigError(f"must be an integer of at least {least}, not {value!r}", key=key)
+
+
+def _seconds(key: str, value: object, *, least: float = 0.001) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= 86_400:
+        raise ConfigError(f"must be seconds, from {least:g} to 86400, not {value!r}", key=key)
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """In seconds. ``idle_seconds`` is the longest wait for the next bytes of an answer, the first ones included."""
@@ -169,18 +184,3 @@ class ProxySettings:
         if self.deny_status not in DENY_STATUSES:
             raise ConfigError(f"must be one of {', '.join(map(str, DENY_STATUSES))}", key="deny_status")
         _choice("log_format", self.log_format, LOG_FORMATS)
-
-
-def _choice(key: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{value!r} is unknown; choose one of {', '.join(known)}", key=key)
-
-
-def _at_least(key: str, value: object, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise ConfigError(f"must be an integer of at least {least}, not {value!r}", key=key)
-
-
-def _seconds(key: str, value: object, *, least: float = 0.001) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= 86_400:
-        raise ConfigError(f"must be seconds, from {least:g} to 86400, not {value!r}", key=key)
