@@ -19,6 +19,7 @@ from ..kernel.hold import Entry, Hold, Outcome
 from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import Denied, Placed, Settled, Stale
 from ..kernel.plan import Balance, Plan
+from ..kernel.usage import KINDS
 
 PATIENCE_SECONDS = 5.0
 SWEEP_SECONDS = 5.0
@@ -78,6 +79,38 @@ class DenialKey(NamedTuple):
     """A ``warn`` budget would have denied it; the call went out."""
 
 
+class TallyKey(NamedTuple):
+    """What calls are counted by for metrics. Corrections are counted apart: their figures are differences."""
+
+    kind: str
+    provider: str
+    model: str
+    ending: str
+    usage_source: str
+
+
+class Tally(NamedTuple):
+    """Sums over entries with one key."""
+
+    calls: int = 0
+    priced: int = 0
+    """Of these, with a known price."""
+    cost_nano: int = 0
+    overrun: int = 0
+    """Calls that cost more than was held."""
+    milliseconds: int = 0
+    """From hold to end."""
+    usage: tuple[int, ...] = (0,) * len(KINDS)
+    """By ``KINDS``."""
+
+
+class Tallies(NamedTuple):
+    """The sums over all entries up to, and including, number ``seq``."""
+
+    seq: int
+    sums: Mapping[TallyKey, Tally]
+
+
 class SweepPolicy(NamedTuple):
     """What becomes of suspect holds, and when: ``keep``, ``settle_at_hold`` or ``release`` after this long."""
 
@@ -135,6 +168,14 @@ class Store(Protocol):
 
     def entries(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Sequence[Entry]]:
         """Rows with ``since <= at < until``, in order."""
+        ...
+
+    def tally(self, *, after_seq: int = 0) -> Ticket[Tallies]:
+        """Sums over the rows after this number: what metrics add up, a scrape at a time."""
+        ...
+
+    def find(self, hold_id: str) -> Ticket[Hold | None]:
+        """The hold of one call, whatever became of it; None if its id is unknown, or was forgotten."""
         ...
 
     def journal(self) -> Ticket[Journal]: ...

@@ -31,8 +31,21 @@ from ..kernel.hold import HELD, LIVE, SUSPECT, Entry, Hold, Outcome
 from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ..kernel.plan import ZERO, Balance, Plan, bare
+from ..kernel.usage import KINDS
 from ..kernel.window import steady_now
-from .contract import KEEP_A_DAY, SWEEP_BATCH, Clock, DenialKey, Journal, Ready, SweepPolicy, wall_clock_ms
+from .contract import (
+    KEEP_A_DAY,
+    SWEEP_BATCH,
+    Clock,
+    DenialKey,
+    Journal,
+    Ready,
+    SweepPolicy,
+    Tallies,
+    Tally,
+    TallyKey,
+    wall_clock_ms,
+)
 
 T = TypeVar("T")
 _log = logging.getLogger("farthing.stores")
@@ -169,6 +182,18 @@ class MemoryStore:
     def entries(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ready[Sequence[Entry]]:
         rows = self._locked(lambda: list(self._entries.values()))
         return Ready([entry for entry in rows if _within(entry.at_ms, since_ms, until_ms)])
+
+    def tally(self, *, after_seq: int = 0) -> Ready[Tallies]:
+        def rows() -> tuple[int, list[Entry]]:
+            seq = self._counts["seq"]
+            # Rows are numbered without gaps; the oldest may be gone.
+            return seq, [self._entries[number] for number in range(after_seq + 1, seq + 1) if number in self._entries]
+
+        seq, entries = self._locked(rows)
+        return Ready(Tallies(max(seq, after_seq), _sums(entries)))
+
+    def find(self, hold_id: str) -> Ready[Hold | None]:
+        return Ready(self._locked(lambda: self.hold(hold_id)))
 
     def journal(self) -> Ready[Journal]:
         return Ready(
@@ -404,6 +429,24 @@ class MemoryStore:
             return self._keys
 
         return Ready(self._locked(run))
+
+
+def _sums(entries: Iterable[Entry]) -> dict[TallyKey, Tally]:
+    sums: dict[TallyKey, Tally] = {}
+    for entry in entries:
+        facts = entry.facts
+        key = TallyKey(entry.kind, facts.provider or "", facts.model or "", entry.ending, entry.usage_source)
+        calls, priced, cost_nano, overrun, milliseconds, usage = sums.get(key, Tally())
+        added = dict(entry.usage)
+        sums[key] = Tally(
+            calls + 1,
+            priced + (entry.cost_nano is not None),
+            cost_nano + (entry.cost_nano or 0),
+            overrun + bool(entry.overrun),
+            milliseconds + entry.at_ms - entry.started_ms,
+            tuple(before + added.get(kind, 0) for kind, before in zip(KINDS, usage, strict=True)),
+        )
+    return sums
 
 
 def _at_once(methods: Sequence[Callable[[Any], object]], arguments: Sequence[Any]) -> None:

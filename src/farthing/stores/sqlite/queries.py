@@ -8,7 +8,8 @@ from operator import itemgetter
 
 from ...kernel.hold import HELD, LIVE, SETTLED, SUSPECT, VOIDED, Entry, Hold
 from ...kernel.plan import Balance
-from ..contract import DenialKey, Journal
+from ...kernel.usage import KINDS
+from ..contract import DenialKey, Journal, Tallies, Tally, TallyKey
 from . import rows
 
 _STATES = (HELD, SUSPECT, SETTLED, VOIDED)
@@ -45,6 +46,24 @@ def entries(connection: sqlite3.Connection, since_ms: int | None, until_ms: int 
 def journal(connection: sqlite3.Connection) -> Journal:
     """All rows, and the holds that are still counted."""
     return Journal({}, entries(connection, None, None), holds(connection, LIVE))
+
+
+_SUMS = (
+    "SELECT entries.kind, ifnull(holds.provider, ''), ifnull(holds.model, ''), entries.ending, entries.usage_source, "
+    "count(*), count(entries.cost_nano), ifnull(sum(entries.cost_nano), 0), count(entries.overrun), "
+    f"sum(entries.at_ms - entries.started_ms), {', '.join(f'sum(entries.{kind})' for kind in KINDS)} "
+    "FROM entries JOIN holds ON holds.id = entries.hold_id WHERE entries.seq > ? GROUP BY 1, 2, 3, 4, 5"
+)
+
+
+def tally(connection: sqlite3.Connection, after_seq: int) -> Tallies:
+    """Sums over the rows after this number."""
+    (seq,) = connection.execute("SELECT ifnull(max(seq), 0) FROM entries").fetchone()
+    sums = {
+        TallyKey(*row[:5]): Tally(row[5], row[6], row[7], row[8], row[9], row[10:])
+        for row in connection.execute(_SUMS, (after_seq,))
+    }
+    return Tallies(max(seq, after_seq), sums)
 
 
 def denials(connection: sqlite3.Connection, since_ms: int | None, until_ms: int | None) -> dict[DenialKey, int]:

@@ -33,6 +33,7 @@ from ..contract import (
     Journal,
     Ready,
     SweepPolicy,
+    Tallies,
     wall_clock_ms,
 )
 from ..contract import Ticket as AnyTicket
@@ -175,6 +176,12 @@ class SQLiteStore:
 
     def entries(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Sequence[Entry]]:
         return self._ask(READ, lambda connection: queries.entries(connection, since_ms, until_ms))
+
+    def tally(self, *, after_seq: int = 0) -> Ticket[Tallies]:
+        return self._ask(READ, lambda connection: queries.tally(connection, after_seq))
+
+    def find(self, hold_id: str) -> Ticket[Hold | None]:
+        return self._ask(LOOK, lambda books, now_ms: (books.hold(hold_id), NOTHING))
 
     def journal(self) -> Ticket[Journal]:
         return self._ask(READ, queries.journal)

@@ -1,0 +1,78 @@
+"""Sums for metrics, and one call by its id: the same figures as the rows themselves have."""
+
+from __future__ import annotations
+
+from farthing.kernel.usage import KINDS
+from farthing.stores.contract import Store, Tallies, Tally, TallyKey
+from farthing.testing import FakeClock
+
+from .calls import outcome, plan
+from .conftest import Ask
+from .test_holds import put
+
+
+def summed(store: Store, ask: Ask, after_seq: int = 0) -> dict[TallyKey, Tally]:
+    """The same sums, the slow way."""
+    sums: dict[TallyKey, Tally] = {}
+    for entry in ask(store.entries()):
+        if entry.seq <= after_seq:
+            continue
+        facts = entry.facts
+        key = TallyKey(entry.kind, facts.provider or "", facts.model or "", entry.ending, entry.usage_source)
+        before = sums.get(key, Tally())
+        sums[key] = Tally(
+            before.calls + 1,
+            before.priced + (entry.cost_nano is not None),
+            before.cost_nano + (entry.cost_nano or 0),
+            before.overrun + (1 if entry.overrun else 0),
+            before.milliseconds + entry.at_ms - entry.started_ms,
+            tuple(number + entry.tokens(kind) for kind, number in zip(KINDS, before.usage, strict=True)),
+        )
+    return sums
+
+
+def test_an_empty_ledger_has_no_sums(store: Store, ask: Ask) -> None:
+    assert ask(store.tally()) == Tallies(0, {})
+    assert ask(store.tally(after_seq=7)) == Tallies(7, {})
+
+
+def test_sums_are_those_of_the_rows_a_scrape_at_a_time(store: Store, ask: Ask, clock: FakeClock) -> None:
+    put(store, ask, tokens=1_000_000)
+    for number in range(7):
+        ask(store.place(plan(store, f"call {number}")))
+        clock.advance(seconds=number)
+    ask(store.settle("call 0", outcome()))
+    ask(store.settle("call 1", outcome(output=9_000, usd=9_000)))  # beyond its hold
+    ask(store.settle("call 2", outcome(ending="cut")))
+    ask(store.settle("call 3", outcome()._replace(cost_nano=None)))
+    first = ask(store.tally())
+    assert (first.seq, first.sums) == (4, summed(store, ask))
+    assert sum(tally.overrun for tally in first.sums.values()) == 1
+    ask(store.void("call 4", outcome(input=0, output=0, usd=0, ending="http_500")))
+    ask(store.suspect("call 5", ending="timeout"))
+    ask(store.settle("call 5", outcome()))  # a correction: its figures are differences
+    ask(store.void("call 6"))  # leaves no row
+    second = ask(store.tally(after_seq=first.seq))
+    assert (second.seq, second.sums) == (7, summed(store, ask, first.seq))
+    assert {key.kind for key in second.sums} == {"call", "correction"}
+    assert ask(store.tally()).sums == summed(store, ask)
+
+
+def test_a_call_is_found_by_its_id(store: Store, ask: Ask) -> None:
+    put(store, ask, tokens=1_000)
+    assert ask(store.find("call")) is None
+    ask(store.place(plan(store, "call", tags={"user": "alice"})))
+    held = ask(store.find("call"))
+    assert held is not None
+    assert (held.state, held.facts.tags) == ("held", (("user", "alice"),))
+    ask(store.settle("call", outcome()))
+    settled = ask(store.find("call"))
+    assert settled is not None
+    assert (settled.state, settled.outcome) == ("settled", outcome())
+
+
+def test_a_call_that_nothing_was_held_for_is_found_too(store: Store, ask: Ask) -> None:
+    ask(store.record(plan(store, "call"), outcome()))
+    found = ask(store.find("call"))
+    assert found is not None
+    assert (found.state, found.outcome) == ("settled", outcome())
