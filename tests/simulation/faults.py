@@ -172,6 +172,12 @@ class SlowStore:
     def add_denials(self, counts: Mapping[Any, int]) -> Any:
         return self._ask(Command("add_denials", (dict(counts),)))
 
+    def ratios(self) -> Any:
+        return self._ask(Command("ratios", ()))
+
+    def add_ratios(self, seen: Mapping[Any, Any]) -> Any:
+        return self._ask(Command("add_ratios", (dict(seen),)))
+
     def put_budget(self, budget: Any, *, update: bool = False) -> Any:
         return self._ask(Command("put_budget", (budget,), {"update": update}))
 

@@ -57,7 +57,8 @@ def counter_of(key: str) -> Counter:
     """What a store's key means."""
     account, _, unit = key.rpartition("|")
     name, scope, start = json.loads(account)
-    return Counter(name, tuple((tag, value) for tag, value in scope), int(start) if start else None, unit)
+    starts_ms = int(start.partition(" ")[0]) if start else None
+    return Counter(name, tuple((tag, value) for tag, value in scope), starts_ms, unit)
 
 
 @dataclass

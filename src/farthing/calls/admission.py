@@ -343,6 +343,7 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
         unpriced=runtime.settings.unpriced,
         url=str(call.url) if call.request.open_reasons else "",
         allowed_output=allowed_output,
+        family=runtime.learner.family(model, call.request.dialect),
     )
 
 

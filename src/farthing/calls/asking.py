@@ -14,7 +14,7 @@ from ..kernel.budget import OPEN_BOUND, UNCAPPED, Budget
 from ..kernel.decision import Decision
 from ..kernel.plan import Ask, CallFacts, Formula
 from ..prices import PriceBook, Rates
-from ..tokens import ModelFacts
+from ..tokens import Family, ModelFacts, Weight
 from ..wire.facts import RequestFacts
 
 DEFAULT_OUTPUT_TOKENS = 4_096
@@ -61,6 +61,8 @@ class Asked(NamedTuple):
     model: ModelFacts
     injected: bool
     """A ceiling that the caller did not set goes on the wire: ours, or one that a callable allowed."""
+    weight: Weight | None = None
+    """What its input was counted as, where its usage may teach how dense this model's text is."""
 
 
 def input_bound(request: RequestFacts, model: str) -> int:
@@ -91,10 +93,12 @@ def ask_for(
     unpriced: str,
     url: str,
     allowed_output: int | None = None,
+    family: Family | None = None,
 ) -> Asked | Decision:
     """
     What this request can cost at most with this model, or a denial by the strictest budget's policy. *allowed_output*
-    is a lower output ceiling that a callable ``on_exceed`` named.
+    is a lower output ceiling that a callable ``on_exceed`` named; *family* counts its text, where the ledger has
+    learned better than the model's own.
 
     Raises UnpricedModel where a budget counts USD and the policy is ``reject``; UnmeteredCall where the input has no
     bound on this side and the policy is ``reject`` (or nothing is known that could bound it).
@@ -102,7 +106,9 @@ def ask_for(
     if rates is None and terms.counts_usd is not None and unpriced == "reject":
         raise UnpricedModel(model, provider=request.provider, budget=terms.counts_usd.title)
     known = tokens.facts_of(model, request.provider)
-    input_tokens = input_bound(request, model)
+    family = family or tokens.family_of(model)
+    weight = tokens.weigh(request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images)
+    input_tokens = weight.bound(family)
     if request.open_reasons and terms.hard:
         input_tokens = _open_input(request, terms, known, input_tokens, url=url)
     ceiling = request.output_ceiling
@@ -144,7 +150,8 @@ def ask_for(
         asked_model=None if model == request.model else request.model,
     )
     ask = Ask(call_id, facts, ceiling, min(floor, ceiling), ours, deadline_ms)
-    return Asked(ask, rates, known, injected)
+    teaches = tokens.learns(family) and not request.open_reasons
+    return Asked(ask, rates, known, injected, weight if teaches else None)
 
 
 def _open_input(request: RequestFacts, terms: Terms, known: ModelFacts, input_tokens: int, *, url: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import tokens
 from .default import runtime
+from .learning import learned_of
 
 
 def estimate(
@@ -27,9 +28,10 @@ def estimate(
     if type(max_output_tokens) is not int or max_output_tokens < 0:
         raise ValueError(f"max_output_tokens must be an integer of at least 0, not {max_output_tokens!r}")
     here = runtime()
+    known = learned_of(here.learner.ratios(), model)
     return here.prices.estimate(
         model,
-        input_tokens=tokens.count(messages, model),
+        input_tokens=tokens.count(messages, model, family=known and known.family),
         max_output_tokens=max_output_tokens,
         provider=provider,
         at_ms=here.memory_store.now(),

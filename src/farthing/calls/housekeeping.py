@@ -2,8 +2,8 @@
 The housekeeper: what must happen soon, but on nobody's path.
 
 One daemon thread, started when it first has something to do: it ends calls whose streams were abandoned, flushes the
-count of denials within a second, learns of changed budgets, and sweeps the ledgers every five seconds. A finaliser may
-only put work here: it never settles, logs or touches a store where it runs.
+count of denials within a second, learns of changed budgets and of what others were billed, and sweeps the ledgers every
+five seconds. A finaliser may only put work here: it never settles, logs or touches a store where it runs.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class Housekeeper:
         if ledger is not None:
             self.flush_denials(ledger.store)
             ledger.refresh(ledger.store.catalogue().result())
+            runtime.learner.exchange(ledger.store, everything=sweep)
             if sweep:
                 ledger.store.sweep(runtime.settings.sweep_policy).result()
         else:

@@ -193,6 +193,9 @@ def _end(call: Call, admitted: Admitted, ending: Ending) -> Generator[Ticket[Any
     """
     if call.ended:
         return
+    asked = admitted.asked
+    if asked is not None and asked.weight is not None and type(ending) is Settle:
+        call.runtime.learner.observe(asked.ask.facts, asked.weight, ending.outcome)
     words = iter(_last_words(call, admitted, ending))
     call.ended = True
     for say, waits in words:

@@ -28,6 +28,7 @@ from ..stores.memory import MemoryStore
 from . import threads
 from .ambient import Ambient
 from .housekeeping import Housekeeper
+from .learning import Learner
 from .ledgers import Ledger
 from .settings import Settings, from_environment
 from .waiting import Line
@@ -72,6 +73,7 @@ class Runtime:
         self.monotonic = monotonic
         self.random = random
         self.line = Line()
+        self.learner = Learner()
         self.memory_store = MemoryStore(clock=clock, entries_max=self.settings.max_records)
         self.memory = Ledger(self.memory_store)
         self.memory.refresh(self.memory_store.catalogue().result())
@@ -105,6 +107,7 @@ class Runtime:
             return None
         ledger = Ledger(store)
         ledger.refresh(store.catalogue().result())
+        self.learner.refresh(store.ratios().result())
         self.housekeeper.watch_exit()
         self.housekeeper.start()
         return ledger
@@ -222,4 +225,5 @@ class Runtime:
         ledger, self._durable = self._durable, None
         if ledger is not None:
             self.housekeeper.flush_denials(ledger.store)
+            self.learner.tell(ledger.store)
             ledger.store.close()

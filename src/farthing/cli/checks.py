@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from .. import prices
+from ..calls.learning import learned_of
 from ..calls.resolving import open_holds
 from ..errors import ConfigError, FarthingError
+from ..kernel.ratios import Ratios
 from ..sdk.known import installed_packages
 from ..stores import open_store
 from ..stores.sqlite.files import file_system_type
@@ -81,6 +83,7 @@ def _ledger(given: str | None) -> Iterator[Check]:
             yield Check("suspects", "warning", f"{suspects} calls have an unknown outcome, and stay counted", remedy)
         yield _folder(path)
         yield _clock(store.now())
+        yield from _learned(store.ratios().result())
     except FarthingError as error:
         yield Check("ledger", "failed", f"{path} cannot be read: {error}", "mend what it says; nothing was changed")
     finally:
@@ -104,6 +107,14 @@ def _clock(ledger_ms: int) -> Check:
         says = f"this clock is {behind_ms // 1000} s behind the last time that the ledger has seen"
         return Check("clock", "warning", says, "set this machine's clock: windows end late until it has caught up")
     return Check("clock", "ok", "not behind the ledger's last entry")
+
+
+def _learned(ratios: Ratios) -> Iterator[Check]:
+    """How dense the text of models without a public tokeniser was billed."""
+    for model in sorted({key.model for key in ratios}):
+        known = learned_of(ratios, model)
+        if known is not None:
+            yield Check("learned", "ok", f"{model}: text is counted as {known}")
 
 
 def _prices() -> Check:

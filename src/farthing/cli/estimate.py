@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from .. import prices, tokens
+from ..calls.learning import learned_of
 from ..errors import UnpricedModel
 from ..kernel.money import format_usd, nano_of_usd
 from .amounts import per_million
-from .ledger import JsonOption
+from .ledger import JsonOption, LedgerOption, learned_ratios
 from .running import UsageMistake, as_typed
 from .screen import console, print_json
 
@@ -27,17 +28,24 @@ def estimate(
     provider: Annotated[
         str | None, typer.Option(metavar="NAME", help="Whose price, where the model's name alone does not say.")
     ] = None,
+    ledger: LedgerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What a call can cost at most: this is what a budget would hold for it. No call is made."""
+    """
+    What a call can cost at most: this is what a budget would hold for it. No call is made.
+
+    Text of models without a public tokeniser is counted by what the ledger has learned of them, if there is one.
+    """
     given = [part for part in (input_tokens, text, file) if part is not None]
     if len(given) > 1:
         raise UsageMistake("give one of --input-tokens, --text and --file")
     if file is not None:
         text = file.read()
+    known = None if text is None else learned_of(learned_ratios(ledger), model)
     with as_typed():
         if text is not None:
-            input_tokens = tokens.count([{"role": "user", "content": text}], model)
+            messages = [{"role": "user", "content": text}]
+            input_tokens = tokens.count(messages, model, family=known and known.family)
         cost = prices.estimate(model, input_tokens or 0, max_output_tokens, provider=provider)
         price = prices.explain(model, provider)
     exact = text is None or tokens.family_of(model).exact
@@ -49,6 +57,7 @@ def estimate(
                 "model": model,
                 "input_tokens": input_tokens or 0,
                 "input_tokens_exact": exact,
+                "learned": known and known.to_dict(),
                 "max_output_tokens": max_output_tokens,
                 "usd": format(cost, "f"),
                 "price": price.to_dict(),
@@ -59,6 +68,8 @@ def estimate(
     rates = price.usd_per_million
     out.print(f"[bold]{format_usd(nano_of_usd(cost))}[/bold] at most")
     about = "" if exact else ", an upper estimate"
+    if known is not None:
+        out.print(f"  text is counted as {known}", style="dim", markup=False, soft_wrap=True)
     out.print(
         f"  {input_tokens or 0:,} tokens of input{about}, {per_million(rates['input'])} per million", markup=False
     )

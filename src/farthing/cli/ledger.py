@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from .running import Failure
 
 if TYPE_CHECKING:
+    from ..kernel.ratios import Ratios
     from ..stores.contract import Store
 
 LedgerOption = Annotated[
@@ -64,6 +65,20 @@ def open_ledger(given: str | None, *, as_json: bool, make: bool = False) -> Iter
         if not as_json:
             print(f"ledger {_from_home(store.name)}", file=sys.stderr)
         yield store
+    finally:
+        store.close()
+
+
+def learned_ratios(given: str | None) -> Ratios:
+    """What a ledger has learned of models' text; nothing if there is no ledger."""
+    from ..stores import open_store
+
+    url = ledger_url(given)
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).expanduser().exists():
+        return {}
+    store = open_store(url, key="--ledger")
+    try:
+        return store.ratios().result()
     finally:
         store.close()
 

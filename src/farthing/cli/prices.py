@@ -10,9 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import prices
+from ..calls.learning import learned_of
 from ..prices.listing import list_prices
 from .amounts import per_million
-from .ledger import JsonOption
+from .ledger import JsonOption, LedgerOption, learned_ratios
 from .running import EXIT_CODES, FAILED, Failure
 from .screen import console, print_json
 
@@ -27,14 +28,22 @@ def explain(
     provider: Annotated[
         str | None, typer.Option(metavar="NAME", help="The API that is called: openai, anthropic, azure …")
     ] = None,
+    ledger: LedgerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Which price a model gets and why. Exit code 1 if it has none: an unknown price is never zero."""
+    """
+    Which price a model gets and why; and what the ledger has learned of how dense its text is, if anything.
+
+    Exit code 1 if it has no price: an unknown price is never zero.
+    """
     found = prices.explain(model, provider)
+    known = learned_of(learned_ratios(ledger), model)
     if json:
-        print_json(found.to_dict())
+        print_json({**found.to_dict(), "learned": known and known.to_dict()})
     else:
         console().print(str(found), markup=False, soft_wrap=True)
+        if known is not None:
+            console().print(f"its text is counted as {known}", markup=False, soft_wrap=True)
         if found.how == "unpriced":
             console().print(
                 f"Name it in your program: farthing.prices.register({model!r}, input=…, output=…)",

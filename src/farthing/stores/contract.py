@@ -19,6 +19,7 @@ from ..kernel.hold import Entry, Hold, Outcome
 from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import Denied, Placed, Settled, Stale
 from ..kernel.plan import Balance, Plan
+from ..kernel.ratios import Ratios
 from ..kernel.usage import KINDS
 
 PATIENCE_SECONDS = 5.0
@@ -206,6 +207,14 @@ class Store(Protocol):
     def denials(
         self, *, since_ms: int | None = None, until_ms: int | None = None
     ) -> Ticket[Mapping[DenialKey, int]]: ...
+
+    def ratios(self) -> Ticket[Ratios]:
+        """The largest ratios of billed to counted tokens. What another process saw is known within a second."""
+        ...
+
+    def add_ratios(self, seen: Ratios) -> Ticket[Ratios]:
+        """What was seen since: of ratios the larger is kept, calls are added. Answers with all that is known now."""
+        ...
 
     def close(self) -> None:
         """A clean stop: what is queued is written, this owner's lock is released. Idempotent."""

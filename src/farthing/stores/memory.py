@@ -31,6 +31,7 @@ from ..kernel.hold import HELD, LIVE, SUSPECT, Entry, Hold, Outcome
 from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ..kernel.plan import ZERO, Balance, Plan, bare
+from ..kernel.ratios import Ratios, merged
 from ..kernel.usage import KINDS
 from ..kernel.window import steady_now
 from .contract import (
@@ -99,6 +100,7 @@ class MemoryStore:
         self._catalogue = Catalogue()
         self._keys = KeyRing()
         self._denials: dict[DenialKey, int] = {}
+        self._ratios: Ratios = {}
 
     @property
     def dropped(self) -> int:
@@ -249,6 +251,18 @@ class MemoryStore:
     def denials(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ready[Mapping[DenialKey, int]]:
         rows = self._locked(lambda: dict(self._denials))
         return Ready({key: count for key, count in rows.items() if _within(key.hour_ms, since_ms, until_ms)})
+
+    # -- ratios --------------------------------------------------------------------------------------------------
+
+    def ratios(self) -> Ready[Ratios]:
+        return Ready(self._ratios)
+
+    def add_ratios(self, seen: Ratios) -> Ready[Ratios]:
+        def run() -> Ratios:
+            self._ratios = merged(self._ratios, seen)
+            return self._ratios
+
+        return Ready(self._locked(run))
 
     def forget(self, keys: Iterable[str]) -> bool:
         """

@@ -6,15 +6,17 @@ Importing this is cheap: a tokeniser loads when something is first counted, and 
 
 from __future__ import annotations
 
-from .count import bound, count, count_text
+from .count import Weight, bound, count, count_text, weigh
 from .families import Family, family_of, register, unregister
 from .images import image_tokens
+from .learning import learned, learns, ratio_of
 from .models import ModelFacts, facts_of
 from .vocab import backend
 
 __all__ = [
     "Family",
     "ModelFacts",
+    "Weight",
     "backend",
     "bound",
     "count",
@@ -22,6 +24,10 @@ __all__ = [
     "facts_of",
     "family_of",
     "image_tokens",
+    "learned",
+    "learns",
+    "ratio_of",
     "register",
     "unregister",
+    "weigh",
 ]

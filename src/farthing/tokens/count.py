@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..kernel.money import div_ceil
 from .families import Family, family_of
@@ -34,13 +34,36 @@ class ImageLike(Protocol):
     def detail(self) -> str: ...
 
 
+class Weight(NamedTuple):
+    """What a request brings in, before a family's factor is applied."""
+
+    counted: int
+    """Tokens of its texts, by the family's yardstick; the factor applies to these."""
+    digits: int
+    """ASCII digits in them, where the family counts digits apart."""
+    beside: int
+    """Tokens to which no factor applies: the chat template, images, texts that are only bounded by their bytes."""
+
+    def beside_of(self, family: Family) -> int:
+        """All but the factor's part."""
+        return self.beside + family.extra + (div_ceil(2 * self.digits, 3) if family.digits else 0)
+
+    def bound(self, family: Family) -> int:
+        """The most tokens that this can be."""
+        counted = self.counted
+        if family.num != family.den:
+            counted = div_ceil(counted * family.num, family.den)
+        return counted + self.beside_of(family)
+
+
 def count_text(text: str, model: str | None = None, *, exact: bool = False) -> int:
     """
     The tokens of one text: exact for OpenAI's models, an upper estimate for the others (see ``families``).
 
     A text of more than 256 Ki characters is taken at its length in UTF-8, an upper bound, unless *exact*.
     """
-    return _sum_of((text,), family_of(model), exact=exact)
+    family = family_of(model)
+    return _weight_of((text,), family, exact=exact).bound(family)
 
 
 def bound(
@@ -56,15 +79,29 @@ def bound(
 
     Exact for OpenAI's text; for other models the family's factor applies to the texts.
     """
-    total = _sum_of(text, family_of(model), exact=exact) + overhead_tokens
+    family = family_of(model)
+    return weigh(text, model=model, overhead_tokens=overhead_tokens, images=images, exact=exact).bound(family)
+
+
+def weigh(
+    text: Iterable[str],
+    *,
+    model: str,
+    overhead_tokens: int = 0,
+    images: Iterable[ImageLike] = (),
+    exact: bool = False,
+) -> Weight:
+    """The same, before the factor is applied."""
+    weight = _weight_of(text, family_of(model), exact=exact)
+    beside = weight.beside + overhead_tokens
     for image in images:
-        total += image_tokens(model, width=image.width, height=image.height, detail=image.detail)
-    return total
+        beside += image_tokens(model, width=image.width, height=image.height, detail=image.detail)
+    return Weight(weight.counted, weight.digits, beside)
 
 
-def _sum_of(texts: Iterable[str], family: Family, *, exact: bool) -> int:
+def _weight_of(texts: Iterable[str], family: Family, *, exact: bool) -> Weight:
     if family.counter is not None:
-        return sum(map(family.counter, texts))
+        return Weight(0, 0, sum(map(family.counter, texts)))
     counted = bytes_only = digits = 0
     for text in texts:
         tokens, was_counted = tokens_of(text, family.encoding, exact=exact)
@@ -74,24 +111,23 @@ def _sum_of(texts: Iterable[str], family: Family, *, exact: bool) -> int:
                 digits += digits_of(text)
         else:
             bytes_only += tokens
-    if family.num != family.den:
-        counted = div_ceil(counted * family.num, family.den)
-    return counted + div_ceil(2 * digits, 3) + bytes_only
+    return Weight(counted, digits, bytes_only)
 
 
-def count(text_or_messages: str | Iterable[Any], model: str | None = None) -> int:
+def count(text_or_messages: str | Iterable[Any], model: str | None = None, *, family: Family | None = None) -> int:
     """
     The tokens of a text, or of a list of chat messages with what the chat template adds to them.
 
     Messages are mappings, or objects of an SDK. Their texts are counted wherever they stand, tool calls and results
     included; images count as the model's formula says for one of unknown size. Exact for OpenAI's models (o200k if no
-    model is named), an upper estimate for others. Raises ValueError for anything else.
+    model is named), an upper estimate for others: by *family*, where a ledger has learned one (see
+    ``learning``). Raises ValueError for anything else.
     """
+    family = family or family_of(model)
     if isinstance(text_or_messages, str):
-        return count_text(text_or_messages, model)
+        return _weight_of((text_or_messages,), family, exact=False).bound(family)
     if isinstance(text_or_messages, (bytes, Mapping)) or not isinstance(text_or_messages, Iterable):
         raise ValueError(f"messages must be a text or a list of messages, not {type(text_or_messages).__name__}")
-    family = family_of(model)
     total = PRIMING_TOKENS
     texts: list[str] = []
     for message in text_or_messages:
@@ -104,7 +140,7 @@ def count(text_or_messages: str | Iterable[Any], model: str | None = None) -> in
                 total += image_tokens(model or "gpt-4o", width=None, height=None, detail="auto")
             else:
                 texts.append(piece)
-    return total + _sum_of(texts, family, exact=False)
+    return total + _weight_of(texts, family, exact=False).bound(family)
 
 
 _NOT_TEXT = frozenset({"type", "id", "detail", "cache_control", "status", "index", "media_type", "mime_type"})

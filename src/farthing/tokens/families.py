@@ -12,7 +12,7 @@ JSON, base64, hexadecimal, digits, emoji, random characters and whitespace (toke
 - Any other model: the vocabularies in wide use went up to 3.49 (Hindi, Llama 2), 3.39 (GLM-4, Phi-4), 3.14 (Qwen 3),
   2.47 (digits, Mistral): 7/2. It is dear; ``register`` names a better counter for a model.
 
-A ledger that has seen real usage may follow the largest ratio it saw; it must never go below it.
+A ledger that has seen real usage follows the largest ratio that it saw: :mod:`.learning`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Family(NamedTuple):
     digits: bool = False
     counter: Callable[[str], int] | None = None
     """A user's own counter, instead of the vocabulary; its result is taken as it is."""
+    extra: int = 0
+    """Tokens on top of every request, for what a provider brings in by itself."""
 
     @property
     def exact(self) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import farthing
+from farthing.kernel.ratios import Ratio, RatioKey
+from farthing.stores import open_store
 from tests.unit.cli.conftest import Run
 
 
@@ -41,6 +43,24 @@ def test_an_upper_estimate_says_so(run: Run) -> None:
     assert run("estimate", "claude-sonnet-4-5", "--text", "Hello", "--json").json["input_tokens_exact"] is False
 
 
+def test_what_a_ledger_has_learned_is_counted_by_and_shown(run: Run, tmp_path: Path) -> None:
+    path, model = tmp_path / "ledger.db", "claude-sonnet-4-5"
+    store = open_store(f"sqlite:///{path}")
+    store.add_ratios({RatioKey(model, "anthropic.messages"): Ratio(2_000, 1_204, 30)}).result()
+    store.close()
+    words = ("estimate", model, "--text", "Hello there " * 100)
+    before = run(*words, "--json", "--ledger", tmp_path / "none.db").json
+    after = run(*words, "--json", "--ledger", path).json
+    assert before["learned"] is None
+    assert after["learned"] == {"ratio": "2", "calls": 1_204, "extra_tokens": 30, "factor": "2"}
+    assert after["input_tokens"] > before["input_tokens"] * 2 / 1.7
+    says = "2 tokens for each of o200k (at most 2 seen in 1,204 calls), and 30 on top of each call"
+    for command in (words, ("prices", "explain", model), ("doctor",)):
+        assert says in " ".join(run(*command, "--ledger", path).out.split())
+    assert run("prices", "explain", model, "--json", "--ledger", path).json["learned"] == after["learned"]
+    assert not (tmp_path / "none.db").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "named"),
     [
@@ -60,7 +80,10 @@ def test_explain_names_the_source(run: Run) -> None:
     ran = run("prices", "explain", "gpt-4o")
     assert ran.code == 0
     assert "genai-prices" in ran.out
-    assert run("prices", "explain", "gpt-4o", "--json").json == farthing.prices.explain("gpt-4o").to_dict()
+    assert run("prices", "explain", "gpt-4o", "--json").json == {
+        **farthing.prices.explain("gpt-4o").to_dict(),
+        "learned": None,
+    }
 
 
 def test_a_model_without_a_price_is_explained_and_fails(run: Run) -> None:

@@ -20,6 +20,7 @@ from ...kernel.hold import HELD, Entry, Hold
 from ...kernel.keys import KeyRing
 from ...kernel.ledger import Change
 from ...kernel.plan import ZERO, Balance, Posting
+from ...kernel.ratios import Ratios, merged
 from ...kernel.window import steady_now
 from ..contract import Clock, DenialKey
 from . import rows
@@ -44,6 +45,11 @@ _UPSERT_DENIAL = (
     "ON CONFLICT DO UPDATE SET count = count + excluded.count"
 )
 
+_UPSERT_RATIO = (
+    "INSERT INTO ratios (model, dialect, milli, calls, extra) VALUES (?, ?, ?, ?, ?) ON CONFLICT (model, dialect) "
+    "DO UPDATE SET milli = excluded.milli, calls = excluded.calls, extra = excluded.extra"
+)
+
 
 class _Counters(dict[str, Balance]):
     """Balances as they are known; one that is not is read when it is asked for."""
@@ -64,6 +70,9 @@ class Books:
         """As it was last read or committed; a new object at each change."""
         self.keys = KeyRing()
         """The same, of the virtual keys."""
+        self.ratios: Ratios = {}
+        """The same, of the ratios."""
+        self._ratios_version = 0
         self._file = file
         self._clock = clock
         self._last_seen_ms = 0
@@ -93,6 +102,7 @@ class Books:
         self._denials: list[tuple[Any, ...]] = []
         self._catalogue_now = self.catalogue
         self._keys_now = self.keys
+        self._ratios_now = self.ratios
 
     # -- what the rules read -----------------------------------------------------------------------------------------
 
@@ -165,6 +175,8 @@ class Books:
             self._read_catalogue(meta["catalogue_version"])
         if meta["keys_version"] != self.keys.version:
             self._read_keys(meta["keys_version"])
+        if meta["ratios_version"] != self._ratios_version:
+            self._read_ratios(meta["ratios_version"])
 
     def apply(self, change: Change) -> tuple[Entry, ...]:
         """Take a command's change into the group. Returns its entries with the numbers that they get."""
@@ -202,6 +214,11 @@ class Books:
     def add_denials(self, counts: Mapping[DenialKey, int]) -> None:
         self._denials += [rows.denial_row(key, count) for key, count in counts.items()]
 
+    def add_ratios(self, seen: Ratios) -> Ratios:
+        if seen:
+            self._ratios_now = merged(self._ratios_now, seen)
+        return self._ratios_now
+
     def changed(self) -> bool:
         """Whether there is anything to write."""
         return bool(
@@ -211,6 +228,7 @@ class Books:
             or self._denials
             or self._catalogue_now is not self.catalogue
             or self._keys_now is not self.keys
+            or self._ratios_now is not self.ratios
         )
 
     def write(self) -> int:
@@ -237,6 +255,8 @@ class Books:
             self._write_catalogue(self.catalogue, self._catalogue_now)
         if self._keys_now is not self.keys:
             self._write_keys(self.keys, self._keys_now)
+        if self._ratios_now is not self.ratios:
+            self._write_ratios(self.ratios, self._ratios_now)
         write(
             "UPDATE meta SET value = ? WHERE key = ?",
             [
@@ -257,6 +277,9 @@ class Books:
                 own.pop(hold_id, None)
         self.catalogue = self._catalogue_now
         self.keys = self._keys_now
+        if self._ratios_now is not self.ratios:
+            self.ratios = self._ratios_now
+            self._ratios_version += 1
         self._clear_group()
         if len(self._balances) > COUNTERS_KEPT_MAX:
             self._balances.clear()
@@ -333,3 +356,13 @@ class Books:
         changed = [key for key in after.keys.values() if before.keys.get(key.id) is not key]
         self._connection.executemany(rows.UPSERT_KEY, [rows.key_row(key, after.version) for key in changed])
         self._connection.execute("UPDATE meta SET value = ? WHERE key = 'keys_version'", (after.version,))
+
+    def _read_ratios(self, version: int) -> None:
+        found = self._connection.execute("SELECT model, dialect, milli, calls, extra FROM ratios")
+        self.ratios = self._ratios_now = dict(map(rows.ratio_from_row, found))
+        self._ratios_version = version
+
+    def _write_ratios(self, before: Ratios, after: Ratios) -> None:
+        changed = [(*key, *ratio) for key, ratio in after.items() if before.get(key) != ratio]
+        self._connection.executemany(_UPSERT_RATIO, changed)
+        self._connection.execute("UPDATE meta SET value = ? WHERE key = 'ratios_version'", (self._ratios_version + 1,))

@@ -20,6 +20,7 @@ from ...kernel.catalogue import Catalogue, Grant
 from ...kernel.hold import Entry, Hold, Outcome
 from ...kernel.keys import Key
 from ...kernel.plan import CallFacts, Formula, Posting
+from ...kernel.ratios import Ratio, RatioKey
 from ...kernel.usage import KINDS, Usage
 from ..contract import DenialKey
 
@@ -240,6 +241,11 @@ def key_from_row(row: Sequence[Any]) -> Key:
     values = dict(zip(Key._fields, row, strict=True))
     lists = {"tags": _pairs(values["tags"]), "budgets": _names(values["budgets"])}
     return Key(**{**values, **lists, "admin": bool(values["admin"])})
+
+
+def ratio_from_row(row: Sequence[Any]) -> tuple[RatioKey, Ratio]:
+    model, dialect, milli, calls, extra = row
+    return RatioKey(model, dialect), Ratio(milli, calls, extra)
 
 
 # -- text ----------------------------------------------------------------------------------------------------------

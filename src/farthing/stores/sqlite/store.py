@@ -25,6 +25,7 @@ from ...kernel.hold import LIVE, Entry, Hold, Outcome
 from ...kernel.keys import Key, KeyRing
 from ...kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ...kernel.plan import Balance, Plan
+from ...kernel.ratios import Ratios
 from ..contract import (
     KEEP_A_DAY,
     PATIENCE_SECONDS,
@@ -241,6 +242,19 @@ class SQLiteStore:
 
     def denials(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Mapping[DenialKey, int]]:
         return self._ask(READ, lambda connection: queries.denials(connection, since_ms, until_ms))
+
+    # -- ratios --------------------------------------------------------------------------------------------------
+
+    def ratios(self) -> AnyTicket[Ratios]:
+        """As with the catalogue: what other processes saw is known within ``CATALOGUE_SECONDS``."""
+        writer = self._at_work()
+        if time.monotonic() - writer.looked_at < CATALOGUE_SECONDS:
+            return Ready(writer.books.ratios)
+        return self._ask(LOOK, lambda books, now_ms: (books.add_ratios({}), NOTHING))
+
+    def add_ratios(self, seen: Ratios) -> Ticket[Ratios]:
+        kept = dict(seen)
+        return self._ask(CHANGE, lambda books, now_ms: (books.add_ratios(kept), NOTHING))
 
     # -- opening and closing -------------------------------------------------------------------------------------
 
