@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
+from .lending import Lending
 from .money import COUNTER_MAX, format_usd, nano_from_usd
 from .scope import check_tags
 from .window import Window, parse_window
@@ -56,6 +57,8 @@ class Budget:
     label: str = ""
     defined_by: str | None = None
     """The configuration file (or other source) that owns these terms: they are changed there, and nowhere else."""
+    lending: Lending | None = None
+    """An agent's terms for lending to others; None: this budget takes no part in it."""
 
     @property
     def hard(self) -> bool:
@@ -101,6 +104,7 @@ class Budget:
         kept["scope"] = dict(self.scope)
         kept["each"] = list(self.each)
         kept["downgrade"] = dict(self.downgrade)
+        kept["lending"] = None if self.lending is None else self.lending.to_dict()
         return kept
 
     @classmethod
@@ -111,6 +115,8 @@ class Budget:
         known["scope"] = tuple(sorted(known["scope"].items()))
         known["each"] = tuple(known["each"])
         known["downgrade"] = tuple(sorted(known["downgrade"].items()))
+        lending = known.get("lending")
+        known["lending"] = None if lending is None else Lending.from_dict(lending)
         return cls(**known)
 
 

@@ -5,7 +5,7 @@ a plan carries the version it was made from, and is made again when that is not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -91,6 +91,12 @@ class Catalogue(NamedTuple):
                 key="budget",
             )
         return self._replace(version=self.version + 1, budgets={**self.budgets, budget.name: budget})
+
+    def with_budgets(self, budgets: Iterable[Budget]) -> Catalogue:
+        """With all of these named in it, whatever their terms were: one change."""
+        return self._replace(
+            version=self.version + 1, budgets={**self.budgets, **{budget.name: budget for budget in budgets}}
+        )
 
     def without_budget(self, name: str, *, defined_by: str | None = None) -> Catalogue:
         """Raises ConfigError if there is none of this name, or if another than *defined_by* owns it."""

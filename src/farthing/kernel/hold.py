@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from .lending import Loan, Transfer
 from .plan import CallFacts, Posting, bare
 from .usage import KINDS, Usage
 
@@ -24,6 +25,8 @@ HELD = "held"
 SETTLED = "settled"
 VOIDED = "voided"
 SUSPECT = "suspect"
+DELEGATION = "delegation"
+"""The ``dialect`` of a hold for a whole child budget: it lasts until that is closed, whatever becomes of its owner."""
 LIVE = (HELD, SUSPECT)
 """States in which a hold's amounts are still counted beside what is settled."""
 
@@ -69,12 +72,14 @@ class Hold(NamedTuple):
     """Resolved by the sweeper or by hand, not by its call: one late truth is still accepted."""
     outcome: Outcome | None = None
     """What the call itself said, once it has: what a repetition is compared with."""
+    loans: tuple[Loan, ...] = ()
+    """The parts of it that other agents' budgets carry."""
 
     def ended(self, state: str, outcome: Outcome | None, now_ms: int) -> Hold:
         """The hold after its call's own word."""
-        hold_id, owner, _, facts, postings, x, x_want, x_floor, placed_ms, deadline_ms, _, _, _ = self
+        hold_id, owner, _, facts, postings, x, x_want, x_floor, placed_ms, deadline_ms, _, _, _, loans = self
         fields = (hold_id, owner, state, facts, postings, x, x_want, x_floor, placed_ms, deadline_ms, now_ms)
-        return bare(Hold, (*fields, False, outcome))
+        return bare(Hold, (*fields, False, outcome, loans))
 
     @property
     def amounts(self) -> tuple[int, ...]:
@@ -121,6 +126,8 @@ class Entry(NamedTuple):
     note: str | None = None
     resolves_suspect: bool = False
     """A correction after which the call is no longer suspect."""
+    transfers: tuple[Transfer, ...] = ()
+    """What was borrowed for it and used."""
 
     def counters(self) -> Iterator[tuple[str, int]]:
         """By counter, what this row added to its settled amount. Replaying all rows gives the balances."""
@@ -128,6 +135,8 @@ class Entry(NamedTuple):
         for posting in self.postings:
             if not posting.release and (amount := amounts.get(posting.unit)):
                 yield posting.key, amount
+        for transfer in self.transfers:
+            yield from transfer.counters()
 
     def tokens(self, *kinds: str) -> int:
         """The sum of these kinds of usage (signed in a correction)."""

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from ..errors import HoldConflict, HoldNotFound, InvariantError
-from .hold import HELD, SETTLED, SUSPECT, VOIDED, Entry, Hold, Outcome, usage_difference
+from . import loans
+from .hold import DELEGATION, HELD, SETTLED, SUSPECT, VOIDED, Entry, Hold, Outcome, usage_difference
 from .money import COUNTER_MAX
 from .plan import Balance, LineResult, Plan, bare, evaluate
 
@@ -59,7 +60,7 @@ class Denied(NamedTuple):
 
 
 class Stale(NamedTuple):
-    """The plan was made from an older catalogue or for a window that is over: make it again."""
+    """The plan was made from an older catalogue, for a window that is over, or on loans that cannot be had: again."""
 
     catalogue_version: int
 
@@ -104,6 +105,8 @@ def place(
     verdict = evaluate(plan, read)
     if verdict.failed:
         return Denied(verdict.failed), NOTHING
+    if plan.loans and loans.outlent(plan.loans, read):
+        return Stale(catalogue_version), NOTHING
     x = verdict.x
     amounts = plan.facts.amounts(x)
     ends: list[tuple[str, int]] = []
@@ -115,9 +118,11 @@ def place(
         balances[key] = bare(Balance, (settled, held, suspect))
         if ends_ms is not None:
             ends.append((key, ends_ms))
-    hold_id, facts, _, postings, x_want, x_floor, deadline_ms, _, _, _ = plan
+    hold_id, facts, _, postings, x_want, x_floor, deadline_ms, _, _, _, lent = plan
+    if lent:
+        loans.lend(balances, read, lent, facts, x)
     fields = (hold_id, owner, HELD, facts, postings, x, x_want, x_floor, now_ms, deadline_ms, now_ms, False, None)
-    hold = holds[hold_id] = bare(Hold, fields)
+    hold = holds[hold_id] = bare(Hold, (*fields, lent))
     return Placed(hold, verdict.advisory), bare(Change, (balances, holds, (), tuple(ends)))
 
 
@@ -130,6 +135,8 @@ def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Ch
         raise ValueError(f"x={x!r}: a hold of x={hold.x} can only shrink")
     smaller = hold._replace(x=x, changed_ms=now_ms)
     balances: dict[str, Balance] = {}
+    if hold.loans:
+        loans.shrink(balances, books.balance, hold, smaller)
     for posting, before, after in zip(hold.postings, hold.amounts, smaller.amounts, strict=True):
         balance = balances.get(posting.key) or books.balance(posting.key)
         balances[posting.key] = balance._replace(held=_not_negative(balance.held - before + after, posting.key))
@@ -221,7 +228,7 @@ def sweep(
 def due(hold: Hold, *, now_ms: int, dead_owners: frozenset[str], suspect_after_ms: int, suspect_policy: str) -> bool:
     """Whether :func:`sweep` has something to do for this hold. A store bounds its batch after asking, not before."""
     if hold.state == HELD:
-        return hold.owner in dead_owners or now_ms >= hold.deadline_ms
+        return hold.facts.dialect != DELEGATION and (hold.owner in dead_owners or now_ms >= hold.deadline_ms)
     return hold.state == SUSPECT and suspect_policy != "keep" and now_ms - hold.changed_ms >= suspect_after_ms
 
 
@@ -258,6 +265,8 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
         if outcome is None:
             return Settled(ended, None), Change(balances, {hold_id: ended})
         entry = _entry(ended, outcome, now_ms=now_ms, posted=outcome.amounts)
+        if hold.loans:
+            entry = entry._replace(transfers=loans.transfers(hold, amounts))
         return bare(Settled, (ended, entry)), bare(Change, (balances, {hold_id: ended}, (entry,), ()))
     if outcome is None and (hold.state == SUSPECT or hold.automatic or hold.outcome is not None):
         # Never tried, but counted as suspect meanwhile: there is a row already, which only another row can correct.
@@ -276,11 +285,13 @@ def _late(
     balances: dict[str, Balance] = {}
     amounts = _amounts(outcome)
     assumed = hold.estimate()
+    settled_before = dict(assumed.amounts) if hold.state == SETTLED else {}
     if hold.state == SUSPECT:
         _move(books, balances, hold, to_settled=amounts, to_suspect=False)
         posted = outcome.amounts
     else:
-        settled_before = dict(assumed.amounts) if hold.state == SETTLED else {}
+        if hold.loans:
+            loans.correct(balances, books.balance, hold, now=amounts, before=settled_before)
         units = dict.fromkeys((*amounts, *settled_before))
         posted = tuple((unit, amounts.get(unit, 0) - settled_before.get(unit, 0)) for unit in units)
         differences = dict(posted)
@@ -297,6 +308,7 @@ def _late(
         usage=usage_difference(outcome.usage, before),
         resolves_suspect=hold.state == SUSPECT,
         cost_nano=None if outcome.cost_nano is None else outcome.cost_nano - cost_before,
+        transfers=loans.transfers(hold, amounts, settled_before) if hold.loans else (),
     )
     return Settled(ended, entry), Change(balances, {hold.id: ended}, (entry,))
 
@@ -324,6 +336,8 @@ def _move(
     was_suspect = hold.state == SUSPECT
     amounts = hold.facts.amounts(hold.x)
     read = books.balance
+    if hold.loans:
+        loans.unwind(balances, read, hold, to_settled, to_suspect=to_suspect)
     for key, unit, release, _ in hold.postings:
         if release and was_suspect:
             continue
@@ -346,10 +360,10 @@ def _move(
 def _entry(
     hold: Hold, outcome: Outcome, *, now_ms: int, posted: tuple[tuple[str, int], ...], suspect: bool = False
 ) -> Entry:
-    hold_id, _, _, facts, postings, _, _, _, placed_ms, _, _, _, _ = hold
+    hold_id, _, _, facts, postings, _, _, _, placed_ms, _, _, _, _, _ = hold
     _, usage, cost_nano, ending, source, model, note = outcome
     what = (0, hold_id, hold_id, "call", now_ms, placed_ms, facts, usage.present(), cost_nano, ending, source, suspect)
-    return bare(Entry, (*what, _overrun(hold, outcome), postings, posted, model, note, False))
+    return bare(Entry, (*what, _overrun(hold, outcome), postings, posted, model, note, False, ()))
 
 
 def _overrun(hold: Hold, outcome: Outcome) -> tuple[tuple[str, int], ...]:
@@ -429,10 +443,15 @@ def replay(settled_before: dict[str, int], entries: Iterable[Entry], holds: Iter
             balance = balances.get(key, Balance())
             balances[key] = balance._replace(settled=balance.settled + amount)
     for hold in holds:
-        for posting, amount in zip(hold.postings, hold.amounts, strict=True):
-            balance = balances.get(posting.key, Balance())
+        on = [
+            (posting.key, amount)
+            for posting, amount in zip(hold.postings, hold.amounts, strict=True)
+            if hold.state == HELD or not posting.release
+        ]
+        for key, amount in [*on, *loans.on_counters(hold)]:
+            balance = balances.get(key, Balance())
             if hold.state == HELD:
-                balances[posting.key] = balance._replace(held=balance.held + amount)
-            elif hold.state == SUSPECT and not posting.release:
-                balances[posting.key] = balance._replace(suspect=balance.suspect + amount)
+                balances[key] = balance._replace(held=balance.held + amount)
+            elif hold.state == SUSPECT:
+                balances[key] = balance._replace(suspect=balance.suspect + amount)
     return {key: balance for key, balance in balances.items() if balance != Balance()}

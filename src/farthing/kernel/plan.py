@@ -24,6 +24,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .budget import UNITS, Budget
+from .lending import Loan
 from .money import COUNTER_MAX
 from .scope import Tags, account_key, concrete
 from .window import ROLLING_BUCKETS
@@ -146,6 +147,8 @@ class Plan(NamedTuple):
     """The end of the earliest window: after it the plan is stale, and is made again."""
     x_most: int | None = None
     """Grant no more than this (another ledger granted it first); lines are still checked at what was asked."""
+    loans: tuple[Loan, ...] = ()
+    """The parts of it that other agents' budgets carry; the ceilings of the taker's lines are higher by as much."""
 
 
 class Ask(NamedTuple):
@@ -214,6 +217,10 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
         starts = range(starts_ms - ROLLING_BUCKETS * bucket_ms, starts_ms + 1, bucket_ms)
         rolling = tuple(account_key(budget.name, scope, start, window) for start in starts)
         starts_ms, ends_ms = starts.start, starts_ms + (ROLLING_BUCKETS + 1) * bucket_ms
+    lending = budget.lending
+    if lending is not None:
+        frozen = frozen or lending.ended(now_ms)
+        valid_until_ms = valid_until_ms if frozen or lending.expires_ms is None else lending.expires_ms
     kept = budget.window.kind != "request"
     summed = (rolling or (key,)) if kept else ()
     limits = tuple(
@@ -322,6 +329,7 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
         catalogue_version,
         valid_until_ms,
         None,
+        (),
     )
     return bare(Plan, fields)
 

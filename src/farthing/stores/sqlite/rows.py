@@ -19,6 +19,7 @@ from ...kernel.budget import Budget
 from ...kernel.catalogue import Catalogue, Grant
 from ...kernel.hold import Entry, Hold, Outcome
 from ...kernel.keys import Key
+from ...kernel.lending import Loan, Transfer
 from ...kernel.plan import CallFacts, Formula, Posting
 from ...kernel.ratios import Ratio, RatioKey
 from ...kernel.usage import KINDS, Usage
@@ -31,10 +32,10 @@ FACTS = (
 )
 MUTABLE = ("state", "x", "deadline_ms", "changed_ms", "automatic", "outcome")
 """What becomes of a hold after it was placed; all else in its row stays."""
-_HOLD = ("id", "owner", "placed_ms", "x_want", "x_floor", *MUTABLE, "entry", "shape", *FACTS)
+_HOLD = ("id", "owner", "placed_ms", "x_want", "x_floor", *MUTABLE, "entry", "shape", *FACTS, "loans")
 _ENTRY = (
     *("seq", "id", "hold_id", "kind", "at_ms", "started_ms", "cost_nano", "ending", "usage_source", "suspect"),
-    *("resolves_suspect", "model", "note", "overrun", "posted", *KINDS),
+    *("resolves_suspect", "model", "note", "overrun", "posted", "transfers", *KINDS),
 )
 
 INSERT_HOLD = f"INSERT INTO holds ({', '.join(_HOLD)}) VALUES ({', '.join('?' * len(_HOLD))})"
@@ -94,6 +95,7 @@ def hold_row(hold: Hold, entry_seq: int | None, shape: int) -> tuple[Any, ...]:
         facts.price_version,
         facts.bound,
         facts.asked_model,
+        _dump(hold.loans) if hold.loans else None,
     )
 
 
@@ -110,7 +112,7 @@ def hold_from_row(row: Sequence[Any]) -> Hold:
         hold_id,
         owner,
         state,
-        _facts(row[11:-1]),
+        _facts(row[11:-2]),
         _shape(row[-1]),
         x,
         x_want,
@@ -120,6 +122,7 @@ def hold_from_row(row: Sequence[Any]) -> Hold:
         changed_ms,
         bool(automatic),
         None if outcome is None else outcome_from_text(outcome),
+        () if row[-2] is None else tuple(Loan(*loan) for loan in json.loads(row[-2])),
     )
 
 
@@ -166,6 +169,7 @@ def entry_row(entry: Entry) -> tuple[Any, ...]:
         entry.note,
         _dump(entry.overrun) if entry.overrun else None,
         _amounts_text(entry.posted),
+        _dump(entry.transfers) if entry.transfers else None,
         *[usage.get(kind, 0) for kind in KINDS],
     )
 
@@ -173,8 +177,8 @@ def entry_row(entry: Entry) -> tuple[Any, ...]:
 def entry_from_row(row: Sequence[Any]) -> Entry:
     """Of ``SELECT_ENTRY``."""
     seq, entry_id, hold_id, kind, at_ms, started_ms, cost_nano, ending, source = row[:9]
-    suspect, resolves_suspect, model, note, overrun, posted = row[9:15]
-    counts = row[15 : 15 + len(KINDS)]
+    suspect, resolves_suspect, model, note, overrun, posted, transfers = row[9:16]
+    counts = row[16 : 16 + len(KINDS)]
     return Entry(
         seq,
         hold_id if entry_id is None else entry_id,
@@ -182,18 +186,19 @@ def entry_from_row(row: Sequence[Any]) -> Entry:
         kind,
         at_ms,
         started_ms,
-        _facts(row[16 + len(KINDS) :]),
+        _facts(row[17 + len(KINDS) :]),
         tuple((name, count) for name, count in zip(KINDS, counts, strict=True) if count),
         cost_nano,
         ending,
         source,
         bool(suspect),
         () if overrun is None else tuple((unit, amount) for unit, amount in json.loads(overrun)),
-        _shape(row[15 + len(KINDS)]),
+        _shape(row[16 + len(KINDS)]),
         tuple((unit, amount) for unit, amount in json.loads(posted)),
         model,
         note,
         bool(resolves_suspect),
+        () if transfers is None else tuple(Transfer(*transfer) for transfer in json.loads(transfers)),
     )
 
 

@@ -199,6 +199,9 @@ class SQLiteStore:
     def put_budget(self, budget: Budget, *, update: bool = False) -> Ticket[Catalogue]:
         return self._change_catalogue(lambda known: known.with_budget(budget, update=update))
 
+    def put_budgets(self, budgets: Sequence[Budget]) -> Ticket[Catalogue]:
+        return self._change_catalogue(lambda known: known.with_budgets(budgets))
+
     def remove_budget(self, name: str, *, defined_by: str | None = None) -> Ticket[Catalogue]:
         return self._change_catalogue(lambda known: known.without_budget(name, defined_by=defined_by))
 

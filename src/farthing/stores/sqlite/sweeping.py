@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...kernel import ledger
-from ...kernel.hold import Hold
+from ...kernel.hold import DELEGATION, Hold
 from ...kernel.ledger import NOTHING, Change, Settled
 from ..contract import SWEEP_BATCH, SweepPolicy
 from . import rows
@@ -11,8 +11,10 @@ from .books import Books
 from .owners import Owner
 
 _OWNERS = "SELECT DISTINCT owner FROM holds WHERE state = 'held'"
-_EXPIRED = f"{rows.SELECT_HOLD} WHERE holds.state = 'held' AND holds.deadline_ms <= ? LIMIT ?"
-_OF_OWNER = f"{rows.SELECT_HOLD} WHERE holds.state = 'held' AND holds.owner = ? LIMIT ?"
+_ENDS = f"holds.state = 'held' AND holds.dialect IS NOT '{DELEGATION}'"
+"""What the end of a process or a deadline ends: a batch must not fill up with holds that outlive both."""
+_EXPIRED = f"{rows.SELECT_HOLD} WHERE {_ENDS} AND holds.deadline_ms <= ? LIMIT ?"
+_OF_OWNER = f"{rows.SELECT_HOLD} WHERE {_ENDS} AND holds.owner = ? LIMIT ?"
 _OLD_SUSPECTS = f"{rows.SELECT_HOLD} WHERE holds.state = 'suspect' AND holds.changed_ms <= ? LIMIT ?"
 
 

@@ -48,7 +48,8 @@ CREATE TABLE holds (
     price        TEXT,              -- [base, slope, den]
     price_version TEXT,
     bound        TEXT NOT NULL,
-    asked_model  TEXT
+    asked_model  TEXT,
+    loans        TEXT               -- [[unit, taker, donor, above, amount, most, why], …]; NULL: none
 ) STRICT;
 
 CREATE INDEX holds_open ON holds (owner, deadline_ms) WHERE state = 'held';
@@ -71,6 +72,7 @@ CREATE TABLE entries (
     note         TEXT,
     overrun      TEXT,              -- [[unit, amount], …]
     posted       TEXT NOT NULL,     -- [[unit, amount], …]: added to the settled amount of each counter of the shape
+    transfers    TEXT,              -- [[unit, donor, taker, amount, why], …]: borrowed and used; NULL: nothing
     input        INTEGER NOT NULL,
     cached       INTEGER NOT NULL,
     cache_write  INTEGER NOT NULL,

@@ -1,0 +1,104 @@
+"""
+What loans do to the counters of the ledger, at each thing that may become of their hold. Pure; called by
+:mod:`.ledger` for holds that have loans, and for no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from ..errors import InvariantError
+from .hold import SUSPECT, Hold
+from .lending import Loan, Transfer, sides
+from .plan import Balance, CallFacts
+
+Read = Callable[[str], Balance]
+Balances = dict[str, Balance]
+
+
+def outlent(loans: tuple[Loan, ...], read: Read) -> bool:
+    """Whether a donor has less to spare by now than was counted on."""
+    for loan in loans:
+        settled, held, suspect = read(f"{loan.donor}|{loan.unit}")
+        if settled + held + suspect + loan.amount > loan.most:
+            return True
+    return False
+
+
+def lend(balances: Balances, read: Read, loans: tuple[Loan, ...], facts: CallFacts, x: int) -> None:
+    """A hold with loans was placed; its postings are on the taker's counters already."""
+    for loan in loans:
+        _add(balances, read, loan, held=loan.part(_total(facts, loan.unit, x)))
+
+
+def shrink(balances: Balances, read: Read, before: Hold, after: Hold) -> None:
+    """The hold was resized: the last borrowed is returned first. Before its postings change."""
+    for loan in before.loans:
+        smaller = loan.part(_total(after.facts, loan.unit, after.x))
+        _add(balances, read, loan, held=smaller - held_by(loan, before))
+
+
+def unwind(balances: Balances, read: Read, hold: Hold, amounts: Mapping[str, int], *, to_suspect: bool) -> None:
+    """
+    The hold ends, or becomes suspect: what the call did not use goes back to the donors. *amounts* is what it used, by
+    unit. Before its postings change.
+    """
+    for loan in hold.loans:
+        held = held_by(loan, hold)
+        used = _used(loan, hold, amounts)
+        if hold.state == SUSPECT:
+            _add(balances, read, loan, settled=used, suspect=-held)
+        else:
+            _add(balances, read, loan, settled=used, held=-held, suspect=held if to_suspect else 0)
+
+
+def correct(balances: Balances, read: Read, hold: Hold, *, now: Mapping[str, int], before: Mapping[str, int]) -> None:
+    """A late truth about an ended hold: *now* replaces *before*, by unit. Before its postings change."""
+    for loan in hold.loans:
+        _add(balances, read, loan, settled=_used(loan, hold, now) - _used(loan, hold, before))
+
+
+def transfers(hold: Hold, amounts: Mapping[str, int], before: Mapping[str, int] | None = None) -> tuple[Transfer, ...]:
+    """What the loans of a hold came to: for the entry of its call, or the difference for a correction."""
+    made = []
+    for loan in hold.loans:
+        amount = _used(loan, hold, amounts) - (_used(loan, hold, before) if before else 0)
+        if amount:
+            made.append(Transfer(loan.unit, loan.donor, loan.taker, amount, loan.why))
+    return tuple(made)
+
+
+def held_by(loan: Loan, hold: Hold) -> int:
+    """What this loan carries of its hold."""
+    return loan.part(_total(hold.facts, loan.unit, hold.x))
+
+
+def on_counters(hold: Hold) -> Iterator[tuple[str, int]]:
+    """By counter, what the loans of a live hold add to what its postings hold."""
+    for loan in hold.loans:
+        amount = held_by(loan, hold)
+        for key, sign in sides(loan):
+            yield key, sign * amount
+
+
+def _used(loan: Loan, hold: Hold, amounts: Mapping[str, int]) -> int:
+    """What a cost takes of a loan: never more than it held, for what exceeds a hold is its taker's overrun."""
+    return min(held_by(loan, hold), loan.part(amounts.get(loan.unit, 0)))
+
+
+def _total(facts: CallFacts, unit: str, x: int) -> int:
+    if unit == "tokens":
+        return facts.input_tokens + facts.choices * x
+    if facts.price is None:
+        raise InvariantError("a loan in USD for a call without a price")
+    return facts.price.at(x)
+
+
+def _add(balances: Balances, read: Read, loan: Loan, *, settled: int = 0, held: int = 0, suspect: int = 0) -> None:
+    """Negative amounts on the taker's own counter are made up by the postings, which follow and are checked."""
+    for key, sign in sides(loan):
+        before = balances[key] if key in balances else read(key)
+        after = Balance(before[0] + sign * settled, before[1] + sign * held, before[2] + sign * suspect)
+        if sign > 0 and min(after) < 0:
+            raise InvariantError(f"counter {key} would become negative by a loan")
+        balances[key] = after
