@@ -16,7 +16,8 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from ..kernel.budget import Budget, make_budget, unit_of_work
+from ..errors import ConfigError
+from ..kernel.budget import UNITS, Budget, make_budget, unit_of_work
 from ..kernel.decision import Decision
 from ..kernel.money import usd_from_nano
 from ..kernel.plan import Balance
@@ -25,6 +26,7 @@ from .ambient import Binding, current, enter
 from .bodies import around
 from .default import runtime
 from .exceeding import Allow, ends_quietly
+from .ledgers import Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])
 Handler = Callable[[Decision], Allow | None]
@@ -61,8 +63,12 @@ class BudgetHandle:
         self._finaliser: weakref.finalize[..., Any] | None = None
         self._registered: tuple[object, Budget] | None = None
         self._prefix = f"unit-{next(_numbers)}-"
+        self._attached = all(terms.limit(unit) is None for unit in UNITS)
+        """Only named: its terms are those that the ledger has."""
 
     def __repr__(self) -> str:
+        if self._attached:
+            return f"budget({self._terms.name!r})"
         name = "" if self._terms.anonymous else f"{self._terms.name!r}, "
         return f"budget({name}{self._terms.terms_text()}, on_exceed={self._terms.on_exceed!r})"
 
@@ -75,8 +81,8 @@ class BudgetHandle:
 
     @property
     def terms(self) -> Budget:
-        """The validated terms."""
-        return self._terms
+        """The validated terms; of a budget that was only named, the ledger's."""
+        return self._define() if self._attached else self._terms
 
     # -- its figures ---------------------------------------------------------------------------------------------
 
@@ -157,13 +163,27 @@ class BudgetHandle:
     # -- entering ------------------------------------------------------------------------------------------------
 
     def _define(self) -> Budget:
-        """Name this budget in the current ledger, once per ledger."""
+        """Name this budget in the current ledger, once per ledger; its terms as they are there now."""
         here = runtime()
         known = self._registered
         ledger = here.main
+        if self._attached:
+            return self._find(ledger)
         if known is None or known[0] is not ledger:
             self._registered = known = (ledger, here.put_budget(self._terms, update=self._update))
-        return known[1]
+        return ledger.catalogue.budgets.get(known[1].name, known[1])
+
+    def _find(self, ledger: Ledger) -> Budget:
+        name = self._terms.name
+        if name not in ledger.catalogue.budgets:
+            ledger.refresh(ledger.store.catalogue().result())
+        if name not in ledger.catalogue.budgets:
+            raise ConfigError(
+                f"no budget is named {name!r} in ledger {ledger.store.name}: give it a limit here, such as "
+                f"budget({name!r}, usd=5, per='day'), or set it with `farthing budgets set`",
+                key="budget",
+            )
+        return ledger.catalogue.budgets[name]
 
     def _open(self) -> Binding:
         for begin in entered:
@@ -253,7 +273,8 @@ def budget(
 
     Without a *name* it is one unit of work: every call of the function, every ``with``, starts fresh, in memory.
     With a name it is one account on the ledger, shared by everyone who names it, over the window *per*; it binds the
-    calls made inside. Budgets nest, all that match are held together, and follow tasks and threads.
+    calls made inside. A name alone, ``budget("search")``, is a budget that the ledger has already, on its terms.
+    Budgets nest, all that match are held together, and follow tasks and threads.
 
     Args:
         name: makes it a shared account.
@@ -279,6 +300,12 @@ def budget(
 
     Raises ValueError naming the field; ConfigError (when entered) if the name exists with other terms.
     """
+    unsaid = (usd, tokens, requests, concurrency, per, downgrade, scope, default_output_tokens) == (None,) * 8
+    usual = (on_exceed, min_output_tokens, wait_seconds, uncapped, open_bound) == (
+        "block", 16, 30, "inject", "context_window",
+    )  # fmt: skip
+    if isinstance(name, str) and name.strip() and unsaid and usual and not each and not update:
+        return BudgetHandle(Budget(name), label=description)
     terms = make_budget(
         name,
         usd=usd,

@@ -35,8 +35,10 @@ def configure(**settings: Any) -> Settings:
     Change settings of this process; those that are not named stay.
 
     Args:
-        ledger: URL of the ledger that named budgets live in and that every call is written to:
-            ``"sqlite:///ledger.db"``. None: in memory. The environment variable ``FARTHING_LEDGER`` is the default.
+        ledger: the ledger that named budgets live in and that every call is written to: the path of a file, or a URL
+            such as ``"sqlite:///ledger.db"``. None: in memory.
+        durability: ``"full"``: a hold is on the disk before its call leaves; ``"normal"``: it survives the end of the
+            process, and the last moments may be lost with the power.
         unpriced: what happens to a call without a known price under a budget in USD: ``"reject"`` (UnpricedModel),
             ``"tokens_only"`` (its cost is not counted; said once), ``"price_as:<model>"``.
         on_store_failure: ``"deny"`` (StoreUnavailable) or ``"allow"`` (the call goes out without a durable hold).
@@ -47,6 +49,8 @@ def configure(**settings: Any) -> Settings:
         suspect_after_hours: see *suspect_policy*.
         follow_threads: carry budgets and tags into threads and thread pools.
         watch: say, once for each client, when a call to a provider passes a hard budget by (from the next budget on).
+
+    The default of each is the environment variable ``FARTHING_`` and its name in capitals, if there is one.
 
     Returns the settings now in force. Raises ConfigError naming the key; StoreUnavailable if the ledger cannot be
     opened. Nothing changes then.

@@ -102,7 +102,7 @@ class Runtime:
     def _open(self, url: str) -> Ledger | None:
         from ..stores import open_store
 
-        store: Store = open_store(url, clock=self.clock)
+        store: Store = open_store(url, clock=self.clock, durability=self.settings.durability)
         if not store.durable:
             return None
         ledger = Ledger(store)
@@ -199,7 +199,7 @@ class Runtime:
 
     def reconfigure(self, settings: Settings) -> None:
         """Take other settings over. A changed ledger is opened at once, so that a wrong one is said here."""
-        changed = settings.ledger != self.settings.ledger
+        changed = (settings.ledger, settings.durability) != (self.settings.ledger, self.settings.durability)
         if changed and self._durable is not None:
             self._close_durable()
         before, self.settings = self.settings, settings

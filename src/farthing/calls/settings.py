@@ -16,8 +16,11 @@ from ..stores.contract import SweepPolicy
 UNPRICED = ("reject", "tokens_only")
 """What happens to a call without a known price under a budget in USD; or ``price_as:<model>``."""
 STORE_FAILURE = ("deny", "allow")
+DURABILITY = ("full", "normal")
 SUSPECT = ("keep", "settle_at_hold", "release")
-ENVIRONMENT_LEDGER = "FARTHING_LEDGER"
+ENVIRONMENT = "FARTHING_"
+"""What the name of an environment variable begins with; the setting's own name in capitals follows."""
+_TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Settings:
     """See :func:`farthing.configure` for what each means."""
 
     ledger: str | None = None
+    durability: str = "full"
     unpriced: str = "reject"
     on_store_failure: str = "deny"
     max_records: int | None = 100_000
@@ -36,7 +40,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.ledger is not None and not isinstance(self.ledger, str):
-            raise ConfigError(f"must be a URL such as 'sqlite:///ledger.db', not {self.ledger!r}", key="ledger")
+            raise ConfigError(
+                f"must be a path or a URL such as 'sqlite:///ledger.db', not {self.ledger!r}", key="ledger"
+            )
+        _choice("durability", self.durability, DURABILITY)
         _unpriced(self.unpriced)
         _choice("on_store_failure", self.on_store_failure, STORE_FAILURE)
         _choice("suspect_policy", self.suspect_policy, SUSPECT)
@@ -66,12 +73,39 @@ class Settings:
         for key in changes:
             if key not in known:
                 raise ConfigError(f"unknown setting; known are {', '.join(sorted(known))}", key=key)
+        if isinstance(changes.get("ledger"), os.PathLike):
+            changes["ledger"] = os.fspath(changes["ledger"])
         return replace(self, **changes)
 
 
 def from_environment() -> Settings:
-    """The settings a process starts with."""
-    return Settings(ledger=os.environ.get(ENVIRONMENT_LEDGER) or None)
+    """The settings a process starts with: every one may be given as ``FARTHING_…``. Raises ConfigError naming it."""
+    settings = Settings()
+    for field in fields(Settings):
+        variable = f"{ENVIRONMENT}{field.name.upper()}"
+        text = os.environ.get(variable, "").strip()
+        if not text:
+            continue
+        try:
+            settings = settings.changed(**{field.name: read_setting(text, str(field.type))})
+        except ConfigError as error:
+            raise ConfigError(error.reason, key=variable) from None
+    return settings
+
+
+def read_setting(text: str, annotation: str) -> Any:
+    """A setting's value as it stands in the environment; the text itself where it is not of that type."""
+    if annotation == "bool":
+        return _TRUTHS.get(text.lower(), text)
+    if annotation.endswith("None") and text.lower() == "none":
+        return None
+    for kind in (int, float):
+        if kind.__name__ in annotation:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return text
 
 
 def _choice(key: str, value: object, known: tuple[str, ...]) -> None:

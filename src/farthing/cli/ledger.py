@@ -32,16 +32,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: integers, 
 
 def ledger_url(given: str | None) -> str:
     """The URL of the ledger that is meant: a path means SQLite, and without either it is the user's own."""
-    from ..stores import default_url
+    from ..stores import default_url, url_of
 
     if not given:
         return default_url()
-    scheme, colon, _ = given.partition(":")
-    if colon and scheme.isalpha() and len(scheme) > 1 and not Path(given).exists():
-        if scheme == "memory":
-            raise ConfigError("a ledger in memory belongs to one process; name a file", key="--ledger")
-        return given
-    return f"sqlite:///{Path(given).expanduser().absolute()}"
+    if given.startswith("memory:"):
+        raise ConfigError("a ledger in memory belongs to one process; name a file", key="--ledger")
+    return url_of(given)
 
 
 @contextmanager

@@ -1,15 +1,19 @@
-"""Ledger URLs, as people configure them: ``memory:`` or ``sqlite:///path``."""
+"""Ledgers as people name them: ``memory:``, ``sqlite:///path``, or the path of a file."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from ..errors import ConfigError
 from .contract import PATIENCE_SECONDS, Clock, Store, wall_clock_ms
 
-_FORMS = "use memory:, sqlite:///relative/path.db or sqlite:////absolute/path.db"
+_FORMS = "use the path of a file, sqlite:///relative/path.db, sqlite:////absolute/path.db or memory:"
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+"""Two letters at least: ``C:`` is a drive."""
 
 
 def open_store(
@@ -21,12 +25,15 @@ def open_store(
     key: str = "ledger",
 ) -> Store:
     """
-    The store of a URL. *key* is the setting that messages name.
+    The store of a URL, or of a path (see :func:`url_of`). *key* is the setting that messages name.
 
     Raises ConfigError for a URL that names no store, StoreUnavailable for a file that cannot be used.
     """
     if not isinstance(url, str) or not url:
-        raise ConfigError(f"must be a ledger's URL, not {url!r}: {_FORMS}", key=key)
+        raise ConfigError(f"must be a ledger's path or URL, not {url!r}: {_FORMS}", key=key)
+    if url in ("memory", "sqlite"):
+        raise ConfigError(f"{url!r} could be a file's name: write {url}: or ./{url}", key=key)
+    url = url_of(url)
     scheme, colon, rest = url.partition(":")
     if colon and scheme == "memory" and rest in ("", "//"):
         from .memory import MemoryStore
@@ -44,6 +51,13 @@ def open_store(
     from .sqlite import SQLiteStore
 
     return SQLiteStore(Path(path).expanduser(), clock=clock, patience_seconds=patience_seconds, durability=durability)
+
+
+def url_of(text: str) -> str:
+    """The URL of what may be one already, or the path of an SQLite file: whatever has no scheme in front."""
+    if _SCHEME.match(text):
+        return text
+    return f"sqlite:///{Path(text).expanduser().absolute()}"
 
 
 def default_path() -> Path:

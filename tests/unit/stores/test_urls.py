@@ -43,13 +43,29 @@ def test_a_path_under_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert store.name == str(tmp_path / "ledger.db")
 
 
+@pytest.mark.parametrize("name", ["ledger.db", "./memory", "ledger", "a b.db"])
+def test_a_plain_path_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (name, tmp_path / name):
+        store = open_store(str(path))
+        store.close()
+        assert store.name == str(tmp_path / name)
+
+
+def test_a_plain_path_under_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = open_store("~/ledger.db")
+    store.close()
+    assert store.name == str(tmp_path / "ledger.db")
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
         ("", "memory:"),
         (None, "memory:"),
-        ("ledger.db", "sqlite:///"),
-        ("/var/lib/ledger.db", "sqlite:///"),
+        ("memory", "./memory"),
+        ("sqlite", "./sqlite"),
         ("sqlite:", "names no file"),
         ("sqlite://", "names no file"),
         ("sqlite:///", "names no file"),
