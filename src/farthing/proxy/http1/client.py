@@ -1,0 +1,68 @@
+"""The client itself: from an URL to a connection, and the one case in which a request is sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+
+from ..settings import Timeouts
+from .errors import StaleConnection
+from .pool import Limits, Pool
+from .request import Origin, encode, split
+from .response import Header, Response
+from .tls import Tls
+
+
+class Http1Client:
+    """
+    Implements :class:`..upstream.UpstreamClient`. Belongs to the event loop of its first request.
+
+    Raises ConfigError when made, if *tls* names files that cannot be used.
+    """
+
+    def __init__(self, *, tls: Tls | None = None, limits: Limits | None = None) -> None:
+        self._tls = tls or Tls()
+        self._limits = limits or Limits()
+        self._context: ssl.SSLContext | None = None if tls is None else tls.context()
+        self._pools: dict[str, Pool] = {}
+
+    async def request(
+        self, method: str, url: str, headers: Sequence[Header], body: bytes, *, timeouts: Timeouts
+    ) -> Response:
+        """
+        Send one request, and wait for the head of its answer. *url* is sent as it is; ``host`` and ``content-length``
+        are added to the headers.
+
+        Raises ConnectFailed (a NotSent), and TimedOut, ConnectionLost or BadAnswer (each a Broken). Raises ValueError
+        for what no client may send: line breaks in a header, or an URL that is none.
+        """
+        place, target = split(url)
+        pool = self._pools.get(place) or self._pool(place)
+        request = encode(method, target, pool.origin.authority, headers, body)
+        connection = pool.take() or await pool.lease(timeouts.connect_seconds)
+        response = connection.send(request, head_only=method == "HEAD", timeouts=timeouts)
+        try:
+            await response.head()
+        except StaleConnection:
+            # Nothing of it was received. Once more, on a new connection or one that was in use a moment ago.
+            connection = await pool.lease(timeouts.connect_seconds)
+            response = connection.send(request, head_only=method == "HEAD", timeouts=timeouts)
+            await response.head()
+        return response
+
+    async def close(self) -> None:
+        """Close what is pooled. Requests in flight are the caller's matter; their connections close behind them."""
+        for pool in self._pools.values():
+            pool.close()
+        # Transports close in the next turns of the loop.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def _pool(self, place: str) -> Pool:
+        origin = Origin.parse(place)
+        if origin.secure and self._context is None:
+            self._context = self._tls.context()
+        pool = Pool(asyncio.get_running_loop(), origin, self._limits, self._context if origin.secure else None)
+        self._pools[place] = pool
+        return pool

@@ -1,0 +1,358 @@
+"""
+One connection to an origin, one exchange at a time: what is written, what the parser makes of what comes back, and
+when that has taken too long.
+
+The parser is ``httptools`` (llhttp, strict): ambiguous framing, such as two lengths, is an error. Added here are bounds
+on all that is not body, answers to nothing, transfer codings, and bodies that end with their connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import httptools
+
+from ...calls.steps import Broken, NotSent
+from ..settings import Timeouts
+from .delivery import bytes_acknowledged, is_silent
+from .errors import BadAnswer, ConnectionLost, StaleConnection, TimedOut
+from .response import Header, Response
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Of the headers and trailers of an answer, the 1xx answers before it included."""
+_HEADER_OVERHEAD = 32
+_PAUSE_ABOVE = 256 * 1024
+"""Unreceived bytes of a body beyond which the other end is left waiting."""
+_TRUSTED_SECONDS = 0.1
+"""A connection that was idle for longer is looked at before it is used again."""
+
+
+class Home(Protocol):
+    """Where a connection belongs: its pool."""
+
+    def free(self, connection: Connection) -> None:
+        """Its exchange is over, and another may follow."""
+
+    def lost(self, connection: Connection) -> None:
+        """It is closed. Called once for each that was opened."""
+
+
+class _Violation(Exception):
+    """Raised in a callback of the parser: its text is what is wrong with the answer."""
+
+
+class Connection(asyncio.Protocol):
+    """Made by a pool over a connected socket, which its transport then owns. Not for threads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, home: Home, sock: socket.socket, *, secure: bool) -> None:
+        self.idle_since = 0.0
+        self.keep_seconds: float | None = None
+        """How long the other end says that it keeps an idle connection; None: it does not say."""
+        self._home = home
+        self._loop = loop
+        self._socket = sock
+        self._secure = secure
+        self._stopped = False
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._response: Response | None = None
+        self._headers: list[Header] = []
+        self._head_only = False
+        self._interim = False
+        self._whole = False
+        self._keep = True
+        self._used = False
+        self._room = 0
+        self._barren = 0
+        self._heard_at = 0.0
+        self._heard = False
+        self._acknowledged: int | None = None
+        self._paused = False
+        self._timeouts = Timeouts()
+        self._total_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    # -- for the client and the pool -----------------------------------------------------------------------------
+
+    @property
+    def is_made(self) -> bool:
+        """Its transport has it: :meth:`connection_lost` will be called."""
+        return self._transport is not None
+
+    def send(self, request: Sequence[bytes], *, head_only: bool, timeouts: Timeouts) -> Response:
+        """
+        Write a request. Only on a connection that is not in use and :meth:`is_usable`.
+
+        ``head_only``: the method is HEAD, so that whatever length the answer speaks of does not come.
+        """
+        transport = self._transport
+        assert transport is not None
+        response = Response(self._loop, self)
+        if transport.is_closing():
+            # Lost in the turn of the loop between its lease and now.
+            response.connection, response.error = None, StaleConnection()
+            return response
+        now = self._loop.time()
+        self._response = response
+        if not self._used or now - self.idle_since > _TRUSTED_SECONDS:
+            self._acknowledged = bytes_acknowledged(self._socket)
+        self._head_only = head_only
+        self._whole = self._interim = self._heard = False
+        self._room = MAX_HEAD_BYTES
+        self._barren = 0
+        self._heard_at = now
+        self._timeouts = timeouts
+        self._total_at = now + timeouts.total_seconds
+        if len(request) == 1:
+            transport.write(request[0])
+        else:
+            transport.writelines(request)
+        self._watch()
+        return response
+
+    def is_usable(self, now: float) -> bool:
+        """Whether a request may be written. Looks at the socket where time has passed since the last answer."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        return now - self.idle_since <= _TRUSTED_SECONDS or is_silent(self._socket)
+
+    def fail(self, error: Broken | NotSent) -> None:
+        """End the exchange with this error, and close."""
+        response, self._response = self._response, None
+        if response is not None:
+            response.connection = None
+            response.error = error
+            response.wake()
+        self.close()
+
+    def close(self) -> None:
+        """At once: nothing is left to be said on it."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def stop(self) -> bool:
+        """
+        Shut this side for reading: the reader gets what had arrived, and then an error. False: nobody can say what had
+        arrived, since some of it is encrypted still, or the system throws it away; the exchange has failed.
+        """
+        if self._secure or sys.platform != "linux":
+            self.fail(ConnectionLost("stopped on this side"))
+            return False
+        self._stopped = True
+        try:
+            self._socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # the other end was first: all that will ever arrive is here, and its end too
+        self.resume()
+        return True
+
+    def resume(self) -> None:
+        """The body that had arrived was received: the other end may go on."""
+        if self._paused:
+            self._paused = False
+            self._heard_at = self._loop.time()
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    # -- called by the transport ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast: uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self.idle_since = self._loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        response, parser = self._response, self._parser
+        if response is None or parser is None:
+            # An answer to nothing, such as a 408 before the other end hangs up. Nothing can follow it.
+            self.close()
+            return
+        self._heard = True
+        self._heard_at = self._loop.time()
+        before = response.arrived
+        wrong = None
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            wrong = str(error.__context__)
+        except httptools.HttpParserUpgrade:
+            wrong = "the connection changes its protocol"
+        except httptools.HttpParserError as error:
+            wrong = str(error)
+        if self._whole:
+            # Whatever came behind a whole answer spoils the connection, not the answer.
+            self._finish(response, keep=self._keep and wrong is None)
+            return
+        if response.arrived == before:
+            self._barren += len(data)
+            if self._barren > MAX_HEAD_BYTES and wrong is None:
+                wrong = f"over {MAX_HEAD_BYTES} bytes of it are not body"
+        if wrong is not None:
+            self.fail(BadAnswer(f"not an HTTP/1.1 answer that can be used: {wrong}"))
+            return
+        if response.status:
+            response.wake()
+            if response.arrived > _PAUSE_ABOVE:
+                self._pause()
+            elif self._timer_at > self._heard_at + self._timeouts.idle_seconds:
+                self._watch()
+
+    def eof_received(self) -> None:
+        response = self._response
+        if response is None:
+            return
+        if self._stopped:
+            self.fail(ConnectionLost("stopped on this side"))
+        elif response.status and _ends_with_connection(response.headers):
+            self._finish(response, keep=False)
+        elif self._was_not_taken():
+            self.fail(StaleConnection())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._response is not None:
+            why = "closed by the upstream" if exc is None else f"{type(exc).__name__}: {exc}"
+            where = "in the middle of its answer" if self._heard else "before its answer"
+            self.fail(ConnectionLost(f"{why}, {where}"))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # The parser holds methods of this object: not left to the garbage collector.
+        self._parser = None
+        self._home.lost(self)
+
+    # -- called by the parser ------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._whole:
+            raise _Violation("more than one answer")
+        self._headers = []
+        self._take_room(_HEADER_OVERHEAD)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._take_room(_HEADER_OVERHEAD + len(name) + len(value))
+        self._headers.append((name, value))
+        length = len(name)
+        if length == 17:
+            if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                raise _Violation("a transfer coding besides chunked, which was not asked for")
+        elif length == 10 and name.lower() == b"keep-alive":
+            self.keep_seconds = _kept_for(value)
+
+    def on_headers_complete(self) -> None:
+        response, parser = self._response, self._parser
+        assert response is not None
+        assert parser is not None
+        status = parser.get_status_code()
+        if status == 101:
+            raise _Violation("101, which was not asked for")
+        if status < 200:
+            self._interim = True
+            return
+        response.status = status
+        response.headers = self._headers
+        # From here on, headers are trailers.
+        self._headers = response.trailers
+        if self._head_only:
+            self._whole = True
+            self._keep = False
+
+    def on_body(self, body: bytes) -> None:
+        response = self._response
+        assert response is not None
+        response.pieces.append(body)
+        response.arrived += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._interim:
+            self._interim = False
+            return
+        assert self._parser is not None
+        self._whole = True
+        self._keep = self._parser.should_keep_alive()
+
+    def _take_room(self, size: int) -> None:
+        self._room -= size
+        if self._room < 0:
+            raise _Violation(f"its headers are larger than {MAX_HEAD_BYTES} bytes")
+
+    # -- within an exchange --------------------------------------------------------------------------------------
+
+    def _finish(self, response: Response, *, keep: bool) -> None:
+        """The answer is whole. A request that is still being written then will not be read: no other may follow it."""
+        self._response = None
+        response.connection = None
+        response.whole = True
+        response.wake()
+        self.resume()
+        transport = self._transport
+        assert transport is not None
+        if not keep or transport.is_closing() or transport.get_write_buffer_size():
+            transport.abort()
+            return
+        self._used = True
+        self._acknowledged = None
+        self.idle_since = self._heard_at
+        self._home.free(self)
+
+    def _was_not_taken(self) -> bool:
+        """Whether the other end, which has just ended the connection, had received nothing of the request."""
+        if self._heard or self._acknowledged is None:
+            return False
+        return bytes_acknowledged(self._socket) == self._acknowledged
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _due_at(self, response: Response) -> float:
+        """When this exchange has taken too long. While its reader is behind, the upstream keeps nobody waiting."""
+        waiting_since = self._loop.time() if self._paused or response.pieces else self._heard_at
+        return min(self._total_at, waiting_since + self._timeouts.idle_seconds)
+
+    def _watch(self) -> None:
+        """
+        Look at the time when this exchange may be due. A timer that runs already and fires before that stays: nearly
+        all exchanges are over by then, and it serves the next one.
+        """
+        assert self._response is not None
+        due_at = self._due_at(self._response)
+        if self._timer is not None:
+            if self._timer_at <= due_at:
+                return
+            self._timer.cancel()
+        self._timer_at = due_at
+        self._timer = self._loop.call_at(due_at, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        response = self._response
+        if response is None:
+            return
+        now = self._loop.time()
+        if now < self._due_at(response):
+            self._watch()
+        elif now >= self._total_at:
+            self.fail(TimedOut(f"not finished after {self._timeouts.total_seconds:g} s"))
+        else:
+            part = "the rest of the answer" if response.status else "an answer"
+            self.fail(TimedOut(f"waited {self._timeouts.idle_seconds:g} s for {part}"))
+
+
+def _ends_with_connection(headers: Sequence[Header]) -> bool:
+    return not any(name.lower() in {b"content-length", b"transfer-encoding"} for name, _ in headers)
+
+
+def _kept_for(value: bytes) -> float | None:
+    """The seconds of ``keep-alive: timeout=5, max=100``."""
+    for part in value.lower().split(b","):
+        key, _, number = part.strip().partition(b"=")
+        if key == b"timeout" and number.isdigit() and len(number) < 7:
+            return float(number)
+    return None

@@ -1,0 +1,107 @@
+"""One answer: its head, and its body as it arrives. What a connection puts in at one end, one task takes out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ...calls.steps import Broken, NotSent
+from .errors import ConnectionLost
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+Header = tuple[bytes, bytes]
+
+
+class Response:
+    """
+    Implements :class:`..upstream.UpstreamResponse`. Names without an underscore beyond that are for its connection.
+
+    All that has arrived at one time is received as one piece: many small chunks in one packet cost one step of the
+    reader, and nothing waits for more.
+    """
+
+    __slots__ = (
+        "_loop",
+        "_waiter",
+        "arrived",
+        "connection",
+        "error",
+        "headers",
+        "pieces",
+        "status",
+        "trailers",
+        "whole",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        self.status = 0
+        """0 until the head of the final answer is complete."""
+        self.headers: list[Header] = []
+        self.trailers: list[Header] = []
+        """Complete at the end of the body."""
+        self.connection: Connection | None = connection
+        """Until the exchange is over, however it ends."""
+        self.pieces: list[bytes] = []
+        self.arrived = 0
+        """Bytes in ``pieces``."""
+        self.whole = False
+        self.error: Broken | NotSent | None = None
+        self._loop = loop
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def receive(self) -> bytes:
+        """The next piece; ``b""`` at the end of the body. What arrived before a failure comes before its error."""
+        while not self.pieces:
+            if self.whole:
+                return b""
+            if self.error is not None:
+                raise self.error
+            await self._changed()
+        return self._take()
+
+    def stop(self) -> bool:
+        """
+        Read only what is here, and then raise; False where nobody can say what had arrived: then nothing more comes.
+        """
+        return self.connection is None or self.connection.stop()
+
+    def abort(self) -> None:
+        """Close the connection, unless the exchange is over."""
+        connection = self.connection
+        if connection is not None:
+            connection.fail(ConnectionLost("closed on this side"))
+
+    async def head(self) -> None:
+        """Wait until the status and headers are here."""
+        while not self.status:
+            if self.error is not None:
+                raise self.error
+            await self._changed()
+
+    def wake(self) -> None:
+        """Something changed: the reader goes on in the next turn of the loop."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _take(self) -> bytes:
+        pieces = self.pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self.pieces = []
+        self.arrived = 0
+        if self.connection is not None:
+            self.connection.resume()
+        return data
+
+    async def _changed(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        except BaseException:
+            # The task was cancelled: nobody reads on, and a provider that goes on writing would be paid for it.
+            self.abort()
+            raise
+        finally:
+            self._waiter = None

@@ -1,0 +1,238 @@
+"""TLS: whom the client trusts, by which name, and what it says when it does not."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import ssl
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from farthing.errors import ConfigError
+from farthing.proxy.http1.errors import ConnectFailed
+from farthing.proxy.http1.tls import Tls
+from tests.unit.proxy.http1.hostile import Peer, ask, client_of, hostile, run, whole
+
+Key = ec.EllipticCurvePrivateKey
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+BEGINNING = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+END = dt.datetime(2120, 1, 1, tzinfo=dt.UTC)
+
+
+class Authority(NamedTuple):
+    """Signs certificates for whatever name is asked for."""
+
+    folder: Path
+    key: Key
+    certificate: x509.Certificate
+
+    @property
+    def file(self) -> str:
+        return str(self.folder / "ca.pem")
+
+    def sign(self, name: str, *, alternative: x509.GeneralName) -> str:
+        """A file with a certificate and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _builder(name, self.certificate.subject, key)
+            .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        path = self.folder / f"{name}.pem"
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+        return str(path)
+
+
+def _builder(name: str, issuer: x509.Name, key: Key) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(BEGINNING)
+        .not_valid_after(END)
+    )
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "farthing test authority")])
+    certificate = (
+        _builder("farthing test authority", name, key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+                key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+            ),
+            critical=True,
+        )
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    made = Authority(tmp_path_factory.mktemp("authority"), key, certificate)
+    Path(made.file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return made
+
+
+def served(authority: Authority, name: str = "localhost") -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.sign(name, alternative=x509.DNSName(name)))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+async def answering(peer: Peer) -> None:
+    while True:
+        await peer.request()
+        await peer.send(ANSWER)
+
+
+def test_a_certificate_of_a_custom_authority(loop: str, authority: Authority) -> None:
+    """With the name that was asked for in the handshake, HTTP/1.1 agreed upon, and connections kept."""
+    asked: list[str | None] = []
+    agreed: list[str | None] = []
+    context = served(authority)
+    context.sni_callback = lambda sock, name, context: asked.append(name)
+
+    async def script(peer: Peer) -> None:
+        agreed.append(peer.writer.get_extra_info("ssl_object").selected_alpn_protocol())
+        await answering(peer)
+
+    async def main() -> None:
+        async with hostile(script, context=context) as server, client_of(tls=Tls(ca_file=authority.file)) as client:
+            url = server.url.replace("127.0.0.1", "localhost")
+            for _ in range(3):
+                assert await whole(await ask(client, url)) == b"hello"
+            assert server.connections == 1
+
+    run(loop, main())
+    assert asked == ["localhost"]
+    assert agreed == ["http/1.1"]
+
+
+def test_an_authority_that_the_environment_names(
+    loop: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", authority.file)
+
+    async def main() -> None:
+        async with hostile(answering, context=served(authority)) as server, client_of() as client:
+            assert await whole(await ask(client, server.url.replace("127.0.0.1", "localhost"))) == b"hello"
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "why"),
+    [
+        ("localhost", False, "its certificate is not trusted: unable to get local issuer certificate"),
+        ("somewhere.else", True, "its certificate is not trusted: Hostname mismatch"),
+    ],
+)
+def test_what_is_not_trusted_gets_no_request(
+    loop: str, authority: Authority, name: str, trusted: bool, why: str
+) -> None:
+    seen: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        seen.append(await peer.reader.read())
+
+    async def main() -> None:
+        context = served(authority, name)
+        settings = {"tls": Tls(ca_file=authority.file)} if trusted else {}
+        async with hostile(script, context=context) as server, client_of(**settings) as client:
+            for _ in range(3):
+                with pytest.raises(ConnectFailed, match="connect_error") as caught:
+                    await ask(client, server.url.replace("127.0.0.1", "localhost"))
+                assert why in caught.value.note
+                assert "ca_file names other authorities" in caught.value.note
+            assert not client._pools[server.url.replace("127.0.0.1", "localhost")].open
+
+    run(loop, main())
+    assert not any(seen)
+
+
+def test_a_server_without_tls_is_no_upstream_for_https(loop: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.reader.read(1)
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    async def main() -> None:
+        async with hostile(script) as server, client_of() as client:
+            with pytest.raises(ConnectFailed, match="connect_error"):
+                await ask(client, server.url.replace("http:", "https:"))
+
+    run(loop, main())
+
+
+def test_an_address_instead_of_a_name(loop: str, authority: Authority) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.sign("by-address", alternative=x509.IPAddress(ipaddress.ip_address("127.0.0.1"))))
+
+    async def main() -> None:
+        async with hostile(answering, context=context) as server, client_of(tls=Tls(ca_file=authority.file)) as client:
+            assert await whole(await ask(client, server.url)) == b"hello"
+
+    run(loop, main())
+
+
+def test_a_certificate_of_ones_own(loop: str, authority: Authority) -> None:
+    context = served(authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.file)
+    own = authority.sign("the-proxy", alternative=x509.DNSName("the-proxy"))
+    names: list[object] = []
+
+    async def script(peer: Peer) -> None:
+        names.append(peer.writer.get_extra_info("peercert")["subject"][0][0][1])
+        await answering(peer)
+
+    async def main() -> None:
+        tls = Tls(ca_file=authority.file, cert_file=own)
+        async with hostile(script, context=context) as server, client_of(tls=tls) as client:
+            assert await whole(await ask(client, server.url.replace("127.0.0.1", "localhost"))) == b"hello"
+
+    run(loop, main())
+    assert names == ["the-proxy"]
+
+
+def test_bodies_that_end_with_their_connection_and_streams_that_are_left(loop: str, authority: Authority) -> None:
+    async def main() -> None:
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\n\r\nhello")
+            if peer.number:
+                await peer.gone()
+
+        context = served(authority)
+        async with hostile(script, context=context) as server, client_of(tls=Tls(ca_file=authority.file)) as client:
+            url = server.url.replace("127.0.0.1", "localhost")
+            assert await whole(await ask(client, url)) == b"hello"
+            response = await ask(client, url)
+            assert await response.receive() == b"hello"
+            # What had arrived is encrypted still: nobody can say.
+            assert not response.stop()
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("key", ["ca_file", "cert_file"])
+def test_files_that_cannot_be_used_are_said_at_once(key: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_bytes(b"")
+    for name in ("missing.pem", "empty.pem"):
+        with pytest.raises(ConfigError, match=name) as caught:
+            Tls(**{key: str(tmp_path / name)}).context()
+        assert caught.value.key == key
