@@ -1,7 +1,7 @@
 """
 ``python -m bench [NAME …] [--quick] [--json FILE]``: measure, and hold the figures against their bars.
 
-Names: overspend, holds, sdk, import; none: all. Exit code 1 if a bar is missed.
+Names: import, holds, sdk, streams, memory, overspend; none: all. Exit code 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import holds, imports, overspend, sdk_calls
+from . import holds, imports, memory, overspend, sdk_calls, streams
 from .bars import Figure, show
 
 SUITES: dict[str, Callable[..., list[Figure]]] = {
     "import": imports.measure,
     "holds": holds.measure,
     "sdk": sdk_calls.measure,
+    "streams": streams.measure,
+    "memory": memory.measure,
     "overspend": overspend.measure,
 }
 

@@ -4,7 +4,6 @@ A whole governed SDK call over the ungoverned one, in turn, with a transport tha
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -16,25 +15,9 @@ from openai import OpenAI
 
 import farthing
 
+from .answers import ANSWER
 from .bars import Figure
 
-ANSWER = json.dumps(
-    {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "gpt-4o-2024-08-06",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "hello"},
-                "finish_reason": "stop",
-                "logprobs": None,
-            }
-        ],
-        "usage": {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10},
-    }
-).encode()
 WORDS = "budget ledger settle window account scope usage token money hold ".split()
 
 
@@ -51,8 +34,8 @@ def measure(*, quick: bool) -> list[Figure]:
     rounds, calls = (5, 100) if quick else (15, 200)
     return [
         _added("short prompt, 1 budget", rounds, calls, lambda _: "hi", budgets=1, bar=150),
-        _added("short prompt, 3 nested budgets", rounds, calls, lambda _: "hi", budgets=3, bar=None),
-        _added("new 16k-token prompt, 3 budgets", rounds, calls // 4, _long_prompt, budgets=3, bar=1_000),
+        _added("short prompt, 3 nested budgets", rounds, calls, lambda _: "hi", budgets=3, bar=150),
+        _added("new 16k-token prompt, 3 nested budgets", rounds, calls // 4, _long_prompt, budgets=3, bar=1_000),
     ]
 
 
