@@ -157,7 +157,8 @@ class SlowStore:
     def resolve(self, hold_id: str, policy: str, *, note: str | None = None) -> Any:
         return self._ask(Command("resolve", (hold_id, policy), {"note": note}))
 
-    def record(self, plan: Any, outcome: Any) -> Any:
+    def record(self, plan: Any, outcome: Any, *, lost: bool = False) -> Any:
+        assert not lost
         return self._ask(Command("record", (plan, outcome)))
 
     def sweep(self, policy: SweepPolicy = KEEP_A_DAY) -> Any:

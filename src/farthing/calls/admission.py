@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 from ..errors import BudgetExceeded, HoldConflict, HoldNotFound, StoreUnavailable
 from ..kernel.budget import Budget
 from ..kernel.decision import Decision, denial, refusal
+from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
 from ..kernel.plan import Account, Ask, LineResult, Plan, evaluate, make_plan
 from ..stores.contract import Ticket
 from .ambient import Ambient
-from .asking import Asked, Terms, ask_for, find_rates
-from .call import Call
+from .asking import Asked, Terms, ask_for, continued, find_rates
+from .call import Call, History
 from .exceeding import Allow, Consult, Deny, Downgrade, Wait, next_step
 from .ledgers import Ledger
 from .runtime import Runtime, UnpricedModelWarning, log
@@ -103,6 +104,8 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
         return Admitted(terms.model, None, None)
     if (yield from _in_line(call, terms, budgets)):
         return None
+    if call.request.previous_response_id is not None and call.history is None:
+        call.history = yield from _history(runtime, call.request.previous_response_id)
     asked = asked_of(call, terms.model, budgets, allowed_output=terms.output_tokens)
     if isinstance(asked, Decision):
         raise _denied(call, terms.model, asked)
@@ -119,6 +122,19 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
             raise _restless(runtime)
         return None
     yield from _other_terms(call, terms, answer)
+    return None
+
+
+def _history(runtime: Runtime, answer_id: str) -> Generator[Ticket[Any], Any, History | None]:
+    """The call whose answer has this id, if it is in a ledger with the provider's own figure."""
+    for ledger in (runtime.memory, runtime.durable):
+        try:
+            hold: Hold | None = None if ledger is None else (yield ledger.store.answered(answer_id))
+        except StoreUnavailable as error:
+            log.warning("%s; answer %s is taken to be unknown", error, answer_id)
+            continue
+        if hold is not None and hold.outcome is not None and hold.outcome.usage_source == "provider":
+            return History(hold.facts.model or "", hold.outcome.usage.total_tokens)
     return None
 
 
@@ -331,8 +347,9 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
     now_ms = call.started_ms
     provider = call.request.provider
     rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=runtime.settings.price_as)
+    request = call.request if call.history is None else continued(call.request, call.history, model)
     return ask_for(
-        call.request,
+        request,
         Terms.of(budgets),
         call_id=call.id,
         model=model,
@@ -341,7 +358,7 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
         titles=tuple(budget.title for budget in budgets),
         deadline_ms=call.deadline_ms(now_ms),
         unpriced=runtime.settings.unpriced,
-        url=str(call.url) if call.request.open_reasons else "",
+        url=str(call.url) if request.open_reasons else "",
         allowed_output=allowed_output,
         family=runtime.learner.family(model, call.request.dialect),
     )

@@ -16,6 +16,7 @@ from ..kernel.plan import Ask, CallFacts, Formula
 from ..prices import PriceBook, Rates
 from ..tokens import Family, ModelFacts, Weight
 from ..wire.facts import RequestFacts
+from .call import History
 
 DEFAULT_OUTPUT_TOKENS = 4_096
 
@@ -78,6 +79,17 @@ def find_rates(
         return prices.rates(model, provider=provider, at_ms=at_ms)
     except UnpricedModel:
         return prices.rates_as(price_as, model=model, at_ms=at_ms) if price_as else None
+
+
+def continued(request: RequestFacts, history: History, model: str) -> RequestFacts:
+    """
+    A request that goes on from an earlier answer, which brings in no more than that call's input and output. To another
+    model it stays open: that one may count the same texts and images otherwise.
+    """
+    if history.model != model:
+        return request
+    reasons = tuple(reason for reason in request.open_reasons if reason != "previous_response_id")
+    return request._replace(open_reasons=reasons, overhead_tokens=request.overhead_tokens + history.tokens)
 
 
 def ask_for(

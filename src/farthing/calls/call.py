@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..kernel.scope import Tags
 from ..wire.facts import Dialect, RequestFacts
@@ -12,6 +13,13 @@ from .runtime import Runtime
 TIMEOUT_SECONDS = 600.0
 """Assumed where a client has no read timeout: the SDKs' own default."""
 HOLD_GRACE_MS = 60_000
+
+
+class History(NamedTuple):
+    """An earlier call: the model that it was made to, and all its tokens, in and out."""
+
+    model: str
+    tokens: int
 
 
 @dataclass(slots=True)
@@ -32,6 +40,10 @@ class Call:
     id: str = ""
     started_ms: int = 0
     tags: Tags = field(default_factory=dict)
+    asks: bool = False
+    """It only asks for a stored answer: nothing is held for it (see ``polling``)."""
+    history: History | None = None
+    """What the answer that this request goes on from came to, where a ledger knows it."""
     ended: bool = False
     """Its ending has been given to the ledgers: nothing else may be said about it."""
 

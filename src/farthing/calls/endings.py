@@ -7,6 +7,7 @@ complete answer without usage                 counted, at most the hold (hidden 
 an answer that is an error, nothing delivered void; it was sent, so ``requests`` counts 1
 connecting failed                             void; it was never sent
 504, 524, timeout, connection lost            suspect at the hold
+answer still being made in the background     suspect at the hold, until it is asked for and complete
 stream cut, without final usage               input as reported or held; output as delivered, counted, plus the abort
                                               margin; hidden reasoning, or arrivals that nobody saw: the hold
 ============================================  =========================================================================
@@ -27,6 +28,10 @@ GATEWAY_TIMEOUTS = (504, 524)
 """Answers of a gateway that gave up on a provider that may still be generating, and billing."""
 
 
+BACKGROUND = "background"
+"""The answer is still being made: asking for it later tells what it cost."""
+
+
 class Settle(NamedTuple):
     """The cost is known, exactly or counted."""
 
@@ -44,6 +49,8 @@ class Lost(NamedTuple):
 
     ending: str
     note: str | None
+    kept_as: str | None = None
+    """The id under which the provider will say how it ended."""
 
 
 Ending = Settle | Void | Lost
@@ -82,6 +89,8 @@ def of_answer(answer: AnswerFacts, status: int, limits: Limits) -> Ending:
         return refused(f"http_{status}" if status >= 300 else "error")
     if answer.usage is not None:
         return Settle(priced(answer.usage, limits, ending="ok", source="provider", answer=answer))
+    if not answer.complete and answer.kept_as is not None:
+        return Lost(BACKGROUND, None, answer.kept_as)
     if not answer.complete or not says_anything(answer):
         # Billed for all we know, and nothing in it can be counted.
         return Settle(unknown(limits, ending="unreadable", note=None))
@@ -114,6 +123,16 @@ def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None
     usage = _with_output(base, output)
     outcome = priced(usage, limits, ending=ending, source=source, answer=answer)
     return Settle(outcome._replace(note=note))
+
+
+def of_background(answer: AnswerFacts, limits: Limits) -> Ending | None:
+    """What a background call came to, as it was asked for later; None while it runs."""
+    if not answer.complete:
+        return None
+    if answer.finish == "cancelled" and answer.usage is None:
+        # What was generated until then may be billed.
+        return of_cut(answer, limits, ending="cancelled", note=None)
+    return of_answer(answer, 200, limits)
 
 
 def refused(ending: str) -> Void:

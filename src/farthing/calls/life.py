@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any
 
 from .. import tokens
-from ..errors import StoreUnavailable
+from ..errors import InvariantError, StoreUnavailable
 from ..kernel.decision import Decision, denial
 from ..kernel.hold import Outcome
 from ..kernel.plan import Account, Balance, CallFacts, Formula, Line, LineResult, Plan
 from ..stores.contract import Ticket
 from ..wire.facts import AnswerFacts, RequestFacts, StreamMeter
 from . import endings
-from .admission import Admitted, admit, warn_unpriced
+from .admission import Admitted, admit, asked_of, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, find_rates, input_bound
 from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle, Void
@@ -64,7 +64,7 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
     answer = call.dialect.read_answer(call.request, status, body)
     ending = endings.of_answer(answer, status, _limits(call, admitted))
     _say_ceiling(call, admitted, answer)
-    yield from _end(call, admitted, ending)
+    yield from _end(call, admitted, ending, kept_as=answer.kept_as)
     return Finished((yield from _crossed(call, admitted)))
 
 
@@ -107,15 +107,21 @@ def _end_of_body(call: Call, admitted: Admitted, answered: Answered, meter: Stre
 
 def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: AnswerFacts) -> Ended:
     _say_ceiling(call, admitted, facts)
-    yield from _end(call, admitted, endings.of_answer(facts, answered.status, _limits(call, admitted)))
+    ending = endings.of_answer(facts, answered.status, _limits(call, admitted))
+    yield from _end(call, admitted, ending, kept_as=facts.kept_as)
     return Finished((yield from _crossed(call, admitted)))
 
 
 def _end_cut(call: Call, admitted: Admitted, facts: AnswerFacts, broken: Broken) -> Generator[Ticket[Any], Any, None]:
-    ending = endings.of_cut(
-        facts, _limits(call, admitted), ending=broken.ending, note=broken.note, arrived=broken.arrived
-    )
-    yield from _end(call, admitted, ending)
+    ending: Ending
+    background = "background" in call.request.open_reasons
+    if background and facts.kept_as is not None and facts.usage is None:
+        # The provider goes on with it, whoever listens.
+        ending = Lost(endings.BACKGROUND, broken.ending, facts.kept_as)
+    else:
+        arrived = broken.arrived and not background
+        ending = endings.of_cut(facts, _limits(call, admitted), ending=broken.ending, note=broken.note, arrived=arrived)
+    yield from _end(call, admitted, ending, kept_as=facts.kept_as)
 
 
 def _lost(error: BaseException) -> Lost:
@@ -184,9 +190,12 @@ def _bounds(request: RequestFacts, model: str) -> Bounds:
     )
 
 
-def _end(call: Call, admitted: Admitted, ending: Ending) -> Generator[Ticket[Any], Any, None]:
+def _end(
+    call: Call, admitted: Admitted, ending: Ending, *, kept_as: str | None = None
+) -> Generator[Ticket[Any], Any, None]:
     """
-    Write the ending on every ledger: where something was held it is ended, elsewhere it is recorded.
+    Write the ending on every ledger: where something was held it is ended, elsewhere it is recorded. *kept_as* is the
+    id under which a later request may name the answer.
 
     Once: a call that is called away while it ends (a cancelled task, a signal) has said its word already, and a second
     one would contradict it.
@@ -196,7 +205,7 @@ def _end(call: Call, admitted: Admitted, ending: Ending) -> Generator[Ticket[Any
     asked = admitted.asked
     if asked is not None and asked.weight is not None and type(ending) is Settle:
         call.runtime.learner.observe(asked.ask.facts, asked.weight, ending.outcome)
-    words = iter(_last_words(call, admitted, ending))
+    words = iter(_last_words(call, admitted, ending, kept_as))
     call.ended = True
     for say, waits in words:
         try:
@@ -213,7 +222,9 @@ def _end(call: Call, admitted: Admitted, ending: Ending) -> Generator[Ticket[Any
             raise
 
 
-def _last_words(call: Call, admitted: Admitted, ending: Ending) -> list[tuple[Callable[[], Ticket[Any]], bool]]:
+def _last_words(
+    call: Call, admitted: Admitted, ending: Ending, kept_as: str | None
+) -> list[tuple[Callable[[], Ticket[Any]], bool]]:
     """What to say to each ledger, in order, and whether to wait for its answer."""
     runtime = call.runtime
     granted = admitted.granted
@@ -223,8 +234,12 @@ def _last_words(call: Call, admitted: Admitted, ending: Ending) -> list[tuple[Ca
     for ledger in (runtime.memory, runtime.durable):
         if ledger is not None and ledger not in held:
             outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
-            plan = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
-            words.append((partial(ledger.store.record, plan, outcome), ledger is runtime.memory))
+            if isinstance(ending, Lost) and ending.kept_as is not None:
+                record = partial(ledger.store.record, _unheld(call, admitted, hold_id), outcome, lost=True)
+            else:
+                plan = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
+                record = partial(ledger.store.record, plan, outcome)
+            words.append((record, ledger is runtime.memory))
     for ledger in held:
         store = ledger.store
         match ending:
@@ -232,9 +247,24 @@ def _last_words(call: Call, admitted: Admitted, ending: Ending) -> list[tuple[Ca
                 words.append((partial(store.settle, hold_id, outcome), True))
             case Void(outcome):
                 words.append((partial(store.void, hold_id, outcome), True))
-            case Lost(name, note):
+            case Lost(name, note, _):
                 words.append((partial(store.suspect, hold_id, ending=name, note=note), True))
+    if kept_as is not None:
+        known = [ledger for ledger in (runtime.memory, runtime.durable) if ledger is not None]
+        words += [(partial(ledger.store.name_answer, kept_as, hold_id), False) for ledger in known]
     return words
+
+
+def _unheld(call: Call, admitted: Admitted, hold_id: str) -> Plan:
+    """A plan that says what a call may cost, for a ledger in which nothing was held for it."""
+    if admitted.asked is not None and admitted.granted is not None:
+        facts, x = admitted.asked.ask.facts, admitted.granted.x
+    else:
+        asked = asked_of(call, admitted.model, [])
+        if isinstance(asked, Decision):
+            raise InvariantError(f"without a budget a call was denied: {asked!r}")
+        facts, x = asked.ask.facts, asked.ask.x_want
+    return Plan(hold_id, facts, (), (), x, x, call.started_ms)
 
 
 def _assumed(call: Call, admitted: Admitted, lost: Lost) -> Outcome:

@@ -408,11 +408,14 @@ def _not_negative(amount: int, key: str) -> int:
     return amount
 
 
-def record(books: Books, plan: Plan, outcome: Outcome, *, owner: str, now_ms: int) -> tuple[Settled, Change]:
+def record(
+    books: Books, plan: Plan, outcome: Outcome, *, owner: str, now_ms: int, lost: bool = False
+) -> tuple[Settled, Change]:
     """
     Write a call that is over, without asking: its postings are settled in one step, whatever the ceilings say.
 
-    For calls that no budget matched, and for usage that was paid elsewhere.
+    For calls that no budget matched, and for usage that was paid elsewhere. *lost*: what it cost is not known yet; all
+    that the plan says is suspect until its call, or time, ends it.
     """
     placed, opened = place(
         books,
@@ -425,7 +428,10 @@ def record(books: Books, plan: Plan, outcome: Outcome, *, owner: str, now_ms: in
         raise InvariantError(f"a plan without lines was refused: {placed!r}")
     overlay = _Overlay(books)
     overlay.apply(opened)
-    settled, ended = settle(overlay, plan.id, outcome, now_ms=now_ms)
+    if lost:
+        settled, ended = suspect(overlay, plan.id, ending=outcome.ending, note=outcome.note, now_ms=now_ms)
+    else:
+        settled, ended = settle(overlay, plan.id, outcome, now_ms=now_ms)
     return settled, Change(
         {**opened.balances, **ended.balances}, {**opened.holds, **ended.holds}, ended.entries, opened.ends
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..calls.call import Call
 from ..calls.life import life
+from ..calls.polling import poll
 from ..calls.runtime import log
 from ..calls.steps import (
     Answered,
@@ -47,7 +48,7 @@ class Exchange:
     def __init__(self, call: Call, *, sdk: str | None) -> None:
         self.call = call
         self.sdk = sdk
-        self.life: Life = life(call)
+        self.life: Life = poll(call) if call.asks else life(call)
         self.finished: Finished | None = None
         self.encoded = False
         """The body has a content encoding, so what is metered is a decoded copy."""

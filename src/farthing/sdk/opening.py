@@ -8,6 +8,7 @@ from typing import Any
 from ..calls.ambient import current
 from ..calls.call import TIMEOUT_SECONDS, Call
 from ..calls.default import runtime
+from ..calls.polling import asks
 from ..calls.runtime import UnmeteredCallWarning
 from ..errors import UnmeteredCall
 from ..wire.recognise import Recognised, recognise
@@ -51,7 +52,7 @@ def _recognise(
     host, path = netloc.decode("ascii"), raw_path.decode("ascii")
     declared = {**dict(hosts), **({host: provider} if provider is not None else {})}
     found = recognise(method, host, path, headers=headers, known_hosts=declared, sdk_client=in_care)
-    return None if found.verdict in ("other", "free") else found
+    return None if found.verdict in ("other", "free") and found.answers is None else found
 
 
 def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
@@ -64,6 +65,10 @@ def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
     here.housekeeper.catch_up()
     ambient = current()
     reason = found.reason
+    if found.answers is not None:
+        path = request.url.raw_path.decode("ascii")
+        asked = asks(found.answers.name, found.answers.provider, stream="stream=true" in path.lower(), path=path)
+        return Call(here, found.answers, asked, ambient, request.url, asks=True)
     if found.dialect is not None:
         try:
             facts = found.dialect.read_request(body, request.url.raw_path.decode("ascii"))

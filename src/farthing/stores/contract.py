@@ -148,8 +148,19 @@ class Store(Protocol):
     def void(self, hold_id: str, outcome: Outcome | None = None) -> Ticket[Settled]: ...
     def suspect(self, hold_id: str, *, ending: str, note: str | None = None) -> Ticket[Settled]: ...
     def resolve(self, hold_id: str, policy: str, *, note: str | None = None) -> Ticket[Settled]: ...
-    def record(self, plan: Plan, outcome: Outcome) -> Ticket[Settled]:
-        """Write a call that is over, without asking: its postings are settled whatever the ceilings say."""
+    def record(self, plan: Plan, outcome: Outcome, *, lost: bool = False) -> Ticket[Settled]:
+        """
+        Write a call that is over, without asking: its postings are settled whatever the ceilings say. *lost*: it is
+        suspect.
+        """
+        ...
+
+    def name_answer(self, answer_id: str, hold_id: str) -> Ticket[None]:
+        """The provider keeps this call's answer under this id: a later request may name it."""
+        ...
+
+    def answered(self, answer_id: str) -> Ticket[Hold | None]:
+        """The hold of the call whose answer has this id; None if it is not known here, or was forgotten."""
         ...
 
     def sweep(self, policy: SweepPolicy = KEEP_A_DAY) -> Ticket[tuple[Settled, ...]]:

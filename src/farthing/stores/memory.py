@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -101,6 +101,7 @@ class MemoryStore:
         self._keys = KeyRing()
         self._denials: dict[DenialKey, int] = {}
         self._ratios: Ratios = {}
+        self._answers: OrderedDict[str, str] = OrderedDict()
 
     @property
     def dropped(self) -> int:
@@ -156,8 +157,19 @@ class MemoryStore:
     def resolve(self, hold_id: str, policy: str, *, note: str | None = None) -> Ready[Settled]:
         return self._apply(lambda: ledger.resolve(self, hold_id, policy, now_ms=self.now(), note=note))
 
-    def record(self, plan: Plan, outcome: Outcome) -> Ready[Settled]:
-        return self._apply(lambda: ledger.record(self, plan, outcome, owner=self.owner, now_ms=self.now()))
+    def record(self, plan: Plan, outcome: Outcome, *, lost: bool = False) -> Ready[Settled]:
+        return self._apply(lambda: ledger.record(self, plan, outcome, owner=self.owner, now_ms=self.now(), lost=lost))
+
+    def name_answer(self, answer_id: str, hold_id: str) -> Ready[None]:
+        # No lock: each step is one call into C, and a finaliser may come here from inside of the lock.
+        self._answers[answer_id] = hold_id
+        if len(self._answers) > ENDED_HOLDS_MAX:
+            self._answers.popitem(last=False)
+        return Ready(None)
+
+    def answered(self, answer_id: str) -> Ready[Hold | None]:
+        hold_id = self._answers.get(answer_id)
+        return Ready(None) if hold_id is None else self.find(hold_id)
 
     def sweep(self, policy: SweepPolicy = KEEP_A_DAY) -> Ready[tuple[Settled, ...]]:
         def run() -> tuple[Settled, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..kernel.usage import Usage
+from .background import Background, Job
 from .bill import Account, Billed, RecordedRequest
 from .counting import Count
 from .endpoint import Body, Endpoint, Frame, Rejection, Rendering, dumps
@@ -46,6 +47,7 @@ _COUNTING: dict[str, Endpoint] = {
     "/v1/responses/input_tokens": _RESPONSES,
 }
 _DEPLOYMENT = re.compile(r"/openai/deployments/(?P<model>[^/]+)/(?P<endpoint>.+)")
+_STORED = re.compile(r"/v1/responses/(?P<id>[^/]+)(?P<cancel>/cancel)?")
 _GARBAGE = b"<html>this is not the answer that you are looking for"
 _JSON = "application/json"
 _EVENTS = "text/event-stream; charset=utf-8"
@@ -74,6 +76,7 @@ class Desk:
         self._abort_margin = abort_margin
         self._strict = strict
         self._now_ms = now_ms
+        self._background = Background()
 
     def answer(self, http: HttpRequest) -> Answer:
         """The answer to one request. Raises what *choose* raises."""
@@ -155,11 +158,31 @@ class Desk:
             fault=reply.fault,
         )
         mark = Rendering(_id(endpoint.id_prefix, request), body["model"], request.at // _SECONDS_MS)
+        if endpoint is _RESPONSES and body.get("background") and not answer.stream and reply.status < 300:
+            self._account.began()
+            closing = self._closing(request, made, body["model"], billable=reply.fault is None)
+            return self._simple(endpoint, request, self._queue(endpoint, body, reply, made, mark, closing))
         billable = _fill(answer, endpoint, request, body, reply, made, mark) or reply.bill_anyway
         answer.headers = _headers(endpoint, request, _EVENTS if answer.stream and endpoint.sse else _JSON, reply)
         self._account.began()
         answer.generated = self._closing(request, made, body["model"], billable=billable)
         return answer
+
+    def _queue(
+        self,
+        endpoint: Endpoint,
+        body: Body,
+        reply: Reply,
+        made: Generation,
+        mark: Rendering,
+        closing: Callable[[int, bool], None],
+    ) -> Body:
+        """A response that is made while nobody waits for it."""
+        done = endpoint.plain(made, mark, body)
+        if reply.fault == "error_mid_stream":
+            error = {"code": "server_error", "message": "The fake provider was told to fail."}
+            done = {**done, "status": "failed", "output": [], "usage": None, "error": error}
+        return self._background.queue(Job(done, made.billed.output_tokens, closing, reply.background_polls))
 
     def _closing(
         self, request: RecordedRequest, made: Generation, model: str, *, billable: bool
@@ -187,6 +210,11 @@ class Desk:
             return self._answer_free_gemini(request)
         anthropic = endpoint is _MESSAGES or "anthropic-version" in request.headers
         speaker: Endpoint = _MESSAGES if anthropic else _CHAT
+        if stored := _STORED.fullmatch(_as_at_openai(request.path)[0]):
+            ask = self._background.cancel if stored["cancel"] else self._background.ask
+            found = ask(stored["id"]) if request.method == ("POST" if stored["cancel"] else "GET") else None
+            if found is not None:
+                return self._simple(_RESPONSES, request, found)
         wanted = request.path.removeprefix("/v1/models")
         if request.method == "GET" and request.path == "/v1/models":
             return self._simple(speaker, request, _model_list(request.at, anthropic=anthropic))

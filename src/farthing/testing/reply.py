@@ -82,6 +82,8 @@ class Reply:
             A plain call pauses before it is answered. This makes a test exact where a delay only makes it likely.
         split_bytes: send the body in pieces of so many bytes, wherever that cuts it.
         gzip: compress the answer, if the client accepts it.
+        background_polls: how often a response that was created in the background, when it is asked for, is still in
+            progress. With ``fault="error_mid_stream"`` it fails then, unbilled.
 
     What goes wrong.
 
@@ -116,13 +118,14 @@ class Reply:
     pause_after_chunks: int | None = None
     split_bytes: int | None = None
     gzip: bool = False
+    background_polls: int = 0
     fault: Fault | None = None
     cut_after_chunks: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("output_tokens", "input_tokens", "pause_after_chunks", "cut_after_chunks"):
             _require_integer(name, getattr(self, name), minimum=0, optional=True)
-        for name in ("reasoning_tokens", "cached_tokens", "cache_write_tokens"):
+        for name in ("reasoning_tokens", "cached_tokens", "cache_write_tokens", "background_polls"):
             _require_integer(name, getattr(self, name), minimum=0)
         _require_integer("tokens_per_chunk", self.tokens_per_chunk, minimum=1)
         _require_integer("split_bytes", self.split_bytes, minimum=1, optional=True)

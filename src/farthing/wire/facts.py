@@ -92,6 +92,8 @@ class AnswerFacts(NamedTuple):
     """The answer is an error: an error status, or a stream whose first event is an error."""
     service_tier: str | None = None
     """The tier that the provider says it used, where it does."""
+    kept_as: str | None = None
+    """The id under which the provider keeps it, where a later request may name it."""
 
 
 class StreamMeter(Protocol):

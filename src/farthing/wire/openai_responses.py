@@ -135,6 +135,7 @@ class OpenAIResponses:
             complete=answer.get("status") not in ("queued", "in_progress"),
             error=failed or refused,
             service_tier=read.service_tier,
+            kept_as=read.response_id,
         )
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> ResponsesMeter:
@@ -176,6 +177,7 @@ class ResponsesMeter(EventMeter):
             complete=self.complete,
             error=self._error,
             service_tier=answer.service_tier,
+            kept_as=answer.response_id,
         )
 
     def _see(self, frame: bytes) -> bool:

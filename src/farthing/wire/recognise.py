@@ -25,19 +25,21 @@ from .openai_completions import OpenAICompletions
 from .openai_embeddings import OpenAIEmbeddings
 from .openai_images import OpenAIImages
 from .openai_responses import OpenAIResponses
-from .routes import ROUTES, Row, Verdict
+from .routes import ROUTES, TELLS_ANSWER, Row, Verdict
 
 
 class Recognised(NamedTuple):
     """
     The verdict on one request. ``dialect`` is set exactly where it is ``metered``; ``reason`` says why otherwise, in
-    words for a person; ``provider`` is the price table's id, where one is known.
+    words for a person; ``provider`` is the price table's id, where one is known. ``answers`` is set on a free route
+    that may tell how a background call ended: the dialect that its answer is written in.
     """
 
     verdict: Verdict
     reason: str
     provider: str | None = None
     dialect: Dialect | None = None
+    answers: Dialect | None = None
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -124,7 +126,8 @@ def _route(method: str, path: str, provider: str | None) -> Recognised | None:
         return Recognised("unmetered", f"free at {row.provider}; not known to be so at {home}", home)
     if row.verdict == "metered":
         return Recognised("metered", row.note, home, _dialect(row.note, home))
-    return Recognised(row.verdict, row.note, home)
+    answers = _dialect(OpenAIResponses.name, home) if row.note == TELLS_ANSWER else None
+    return Recognised(row.verdict, row.note, home, answers=answers)
 
 
 def _row(method: str, segments: list[str], provider: str | None) -> Row | None:

@@ -34,6 +34,7 @@ class Row(NamedTuple):
 
 
 _FREE = "costs no tokens"
+TELLS_ANSWER = "costs no tokens; tells how a background call ended"
 _ADMIN = "administration"
 _LATER = "not metered yet"
 _UNSEEN = "its calls are run later, unseen"
@@ -65,9 +66,11 @@ _OPENAI: tuple[Row, ...] = (
         "audio/voices", "audio/voice_consents", "audio/voice_consents/*",
     ),
     # what belongs to a stored answer
-    *_rows("openai", "free", _FREE, "GET DELETE", "responses/*"),
+    Row("GET", "responses/*", "openai", "free", TELLS_ANSWER),
+    Row("POST", "responses/*/cancel", "openai", "free", TELLS_ANSWER),
+    *_rows("openai", "free", _FREE, "DELETE", "responses/*"),
     *_rows("openai", "free", _FREE, "GET", "responses/*/input_items", "chat/completions/**"),
-    *_rows("openai", "free", _FREE, "POST", "responses/*/cancel", "responses/input_tokens"),
+    *_rows("openai", "free", _FREE, "POST", "responses/input_tokens"),
     *_rows("openai", "free", "edits or deletes a stored answer", "POST DELETE", "chat/completions/*"),
     *_rows("openai", "unmetered", _LATER, "POST", "responses/compact", "decisions"),
     *_rows("openai", "unmetered", "a WebSocket's answers are not metered", "GET", "responses"),

@@ -49,6 +49,10 @@ _UPSERT_RATIO = (
     "INSERT INTO ratios (model, dialect, milli, calls, extra) VALUES (?, ?, ?, ?, ?) ON CONFLICT (model, dialect) "
     "DO UPDATE SET milli = excluded.milli, calls = excluded.calls, extra = excluded.extra"
 )
+_SELECT_ANSWER = "SELECT hold_id FROM answers WHERE id = ?"
+_UPSERT_ANSWER = (
+    "INSERT INTO answers (id, hold_id) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET hold_id = excluded.hold_id"
+)
 
 
 class _Counters(dict[str, Balance]):
@@ -103,6 +107,7 @@ class Books:
         self._catalogue_now = self.catalogue
         self._keys_now = self.keys
         self._ratios_now = self.ratios
+        self._answers: dict[str, str] = {}
 
     # -- what the rules read -----------------------------------------------------------------------------------------
 
@@ -134,6 +139,15 @@ class Books:
             return entry
         row = self._connection.execute(_SELECT_LATEST_ENTRY, (hold_id,)).fetchone()
         return None if row is None else rows.entry_from_row(row)
+
+    def answered(self, answer_id: str) -> Hold | None:
+        hold_id = self._answers.get(answer_id)
+        if hold_id is None:
+            row = self._connection.execute(_SELECT_ANSWER, (answer_id,)).fetchone()
+            if row is None:
+                return None
+            hold_id = str(row[0])
+        return self.hold(hold_id)
 
     def select(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """Rows of the file, as they were before this group."""
@@ -214,6 +228,9 @@ class Books:
     def add_denials(self, counts: Mapping[DenialKey, int]) -> None:
         self._denials += [rows.denial_row(key, count) for key, count in counts.items()]
 
+    def name_answer(self, answer_id: str, hold_id: str) -> None:
+        self._answers[answer_id] = hold_id
+
     def add_ratios(self, seen: Ratios) -> Ratios:
         if seen:
             self._ratios_now = merged(self._ratios_now, seen)
@@ -229,6 +246,7 @@ class Books:
             or self._catalogue_now is not self.catalogue
             or self._keys_now is not self.keys
             or self._ratios_now is not self.ratios
+            or self._answers
         )
 
     def write(self) -> int:
@@ -251,6 +269,8 @@ class Books:
             write(rows.INSERT_ENTRY, map(rows.entry_row, self._entries))
         if self._denials:
             write(_UPSERT_DENIAL, self._denials)
+        if self._answers:
+            write(_UPSERT_ANSWER, list(self._answers.items()))
         if self._catalogue_now is not self.catalogue:
             self._write_catalogue(self.catalogue, self._catalogue_now)
         if self._keys_now is not self.keys:

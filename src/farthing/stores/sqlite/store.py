@@ -153,11 +153,16 @@ class SQLiteStore:
             CHANGE, lambda books, now_ms: ledger.resolve(books, hold_id, policy, now_ms=now_ms, note=note), hold_id
         )
 
-    def record(self, plan: Plan, outcome: Outcome) -> Ticket[Settled]:
+    def record(self, plan: Plan, outcome: Outcome, *, lost: bool = False) -> Ticket[Settled]:
         owner = self.owner
         return self._ask(
-            END, lambda books, now_ms: ledger.record(books, plan, outcome, owner=owner, now_ms=now_ms), plan.id
+            END,
+            lambda books, now_ms: ledger.record(books, plan, outcome, owner=owner, now_ms=now_ms, lost=lost),
+            plan.id,
         )
+
+    def name_answer(self, answer_id: str, hold_id: str) -> Ticket[None]:
+        return self._ask(END, lambda books, now_ms: (books.name_answer(answer_id, hold_id), NOTHING))
 
     def sweep(self, policy: SweepPolicy = KEEP_A_DAY) -> Ticket[tuple[Settled, ...]]:
         owner = self._at_work().owner
@@ -183,6 +188,9 @@ class SQLiteStore:
 
     def find(self, hold_id: str) -> Ticket[Hold | None]:
         return self._ask(LOOK, lambda books, now_ms: (books.hold(hold_id), NOTHING))
+
+    def answered(self, answer_id: str) -> Ticket[Hold | None]:
+        return self._ask(LOOK, lambda books, now_ms: (books.answered(answer_id), NOTHING))
 
     def journal(self) -> Ticket[Journal]:
         return self._ask(READ, queries.journal)
