@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from .calls.tracking import track
     from .kernel.decision import Decision
     from .kernel.usage import Usage
+    from .proxy.flags import BudgetConfig
+    from .proxy.server import ProxyServer, start_proxy
     from .sdk.install import install, uninstall
     from .sdk.instrument import instrument
     from .sdk.watch import UngovernedClientWarning
@@ -55,6 +57,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Allow",
     "Amounts",
+    "BudgetConfig",
     "BudgetExceeded",
     "BudgetHandle",
     "ConfigError",
@@ -66,6 +69,7 @@ __all__ = [
     "HoldNotFound",
     "InvariantError",
     "ManualHold",
+    "ProxyServer",
     "Report",
     "StoreUnavailable",
     "UngovernedClientWarning",
@@ -85,6 +89,7 @@ __all__ = [
     "record",
     "report",
     "reset",
+    "start_proxy",
     "tokens",
     "track",
     "uninstall",
@@ -93,10 +98,12 @@ __all__ = [
 _HOMES = {
     "Allow": "calls.exceeding",
     "Amounts": "calls.budgets",
+    "BudgetConfig": "proxy.flags",
     "BudgetHandle": "calls.budgets",
     "Decision": "kernel.decision",
     "Explanation": "calls.explaining",
     "ManualHold": "calls.manual",
+    "ProxyServer": "proxy.server",
     "Report": "calls.reports",
     "UngovernedClientWarning": "sdk.watch",
     "UnmeteredCallWarning": "calls.runtime",
@@ -112,6 +119,7 @@ _HOMES = {
     "record": "calls.manual",
     "report": "calls.reports",
     "reset": "calls.default",
+    "start_proxy": "proxy.server",
     "track": "calls.tracking",
     "uninstall": "sdk.install",
 }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..kernel.scope import Tags
 from ..wire.facts import Dialect, RequestFacts
 from .ambient import Ambient
 from .runtime import Runtime
+
+if TYPE_CHECKING:
+    from .admission import Admitted
+    from .endings import Ending
 
 TIMEOUT_SECONDS = 600.0
 """Assumed where a client has no read timeout: the SDKs' own default."""
@@ -39,22 +43,33 @@ class Call:
     timeout_seconds: float = TIMEOUT_SECONDS
     id: str = ""
     started_ms: int = 0
+    free_tags: Tags = field(default_factory=dict)
+    """Tags that its caller chose: they are recorded, and no budget matches them. The ambient ones go before."""
+    abort_margin_tokens: int | None = None
+    """What this provider may go on to bill after a stream was cut; None: as the settings say."""
     tags: Tags = field(default_factory=dict)
+    """What is recorded."""
     asks: bool = False
     """It only asks for a stored answer: nothing is held for it (see ``polling``)."""
     history: History | None = None
     """What the answer that this request goes on from came to, where a ledger knows it."""
     ended: bool = False
     """Its ending has been given to the ledgers: nothing else may be said about it."""
+    admitted: Admitted | None = None
+    """On what terms it was let through."""
+    ending: Ending | None = None
+    """How it ended."""
+    _matched: Tags = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.id = self.id or self.runtime.new_id()
         self.started_ms = self.runtime.memory_store.now()
-        self.tags = dict(self.ambient.tags)
+        self._matched = dict(self.ambient.tags)
+        self.tags = {**self.free_tags, **self._matched} if self.free_tags else self._matched
 
     def scope_tags(self, model: str) -> dict[str, str]:
         """The tags that budgets match: the ambient ones, and what the request itself says."""
-        return {**self.tags, "model": model, "provider": self.request.provider}
+        return {**self._matched, "model": model, "provider": self.request.provider}
 
     def deadline_ms(self, now_ms: int) -> int:
         """Until when a hold placed, or shown to be alive, at this instant is good."""

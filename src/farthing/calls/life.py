@@ -32,6 +32,7 @@ Ended = Generator[Ticket[Any], Any, Finished]
 def life(call: Call) -> Life:
     """Drive one call from its request to its entry. Raises what refuses it; later, only what the door throws in."""
     admitted = yield from admit(call)
+    call.admitted = admitted
     sent = False
     try:
         send = _send(call, admitted)
@@ -153,7 +154,9 @@ def _send(call: Call, admitted: Admitted) -> Send:
 def _limits(call: Call, admitted: Admitted) -> Limits:
     """What an ending of this call needs to know: the rates pinned at its hold, and its bounds."""
     runtime = call.runtime
-    margin = runtime.settings.abort_margin_tokens
+    margin = call.abort_margin_tokens
+    if margin is None:
+        margin = runtime.settings.abort_margin_tokens
     asked, granted = admitted.asked, admitted.granted
     if asked is not None and granted is not None:
         facts, known = asked.ask.facts, asked.model
@@ -207,6 +210,7 @@ def _end(
         call.runtime.learner.observe(asked.ask.facts, asked.weight, ending.outcome)
     words = iter(_last_words(call, admitted, ending, kept_as))
     call.ended = True
+    call.ending = ending
     for say, waits in words:
         try:
             ticket = say()

@@ -29,7 +29,7 @@ class Set(NamedTuple):
 
     def changes(self) -> list[str]:
         """What differs, term by term, as people write it: ``usd 5 → 8``; nothing for a new budget."""
-        return [] if self.before is None else _differences(self.before, self.now)
+        return [] if self.before is None else changes_between(self.before, self.now)
 
 
 def set_budget(store: Store, name: str, *, update: bool = False, **terms: Any) -> Set:
@@ -48,7 +48,7 @@ def set_budget(store: Store, name: str, *, update: bool = False, **terms: Any) -
     budget = replace(make_budget(name, **given), standing=before is None or before.standing)
     owned = before is not None and before.defined_by is not None
     if before is not None and not update and not owned and before != budget:
-        differences = "; ".join(_differences(before, budget))
+        differences = "; ".join(changes_between(before, budget))
         raise ConfigError(
             f"budget {name!r} exists with other terms ({differences}); pass update to change it for everyone who uses "
             "it, or grant more for a while",
@@ -105,7 +105,8 @@ def grant_more(
     return grants
 
 
-def _differences(before: Budget, now: Budget) -> list[str]:
+def changes_between(before: Budget, now: Budget) -> list[str]:
+    """What differs, term by term, as people write it: ``usd 5 → 8``."""
     old, new = _terms_of(before), _terms_of(now)
     return [
         f"{term} {_written(old.get(term))} → {_written(new.get(term))}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import budgets, demo, doctor, estimate, holds, keys, prices, report
+from . import budgets, demo, doctor, estimate, holds, keys, prices, report, serve
 from .running import EXIT_CODES
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def farthing(
 
 
 app.command("demo", epilog=EXIT_CODES)(demo.demo)
+app.command("serve", epilog=EXIT_CODES)(serve.serve)
 app.command("report", epilog=EXIT_CODES)(report.report)
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(holds.app, name="holds")

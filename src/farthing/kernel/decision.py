@@ -32,6 +32,8 @@ class FailedLine:
     remaining: int | Decimal
     overrun: int | Decimal
     on_exceed: str
+    per: str
+    """Over which window: ``month Europe/Berlin``, ``request``."""
     resets_at: datetime | None
     retry_after_seconds: float | None
     remedy: str
@@ -160,6 +162,7 @@ def line_figures(result: LineResult, now_ms: int) -> FailedLine:
         remaining=_shown(line.unit, max(0, remaining)),
         overrun=_shown(line.unit, max(0, -remaining)),
         on_exceed=line.budget.on_exceed,
+        per=str(line.budget.window),
         resets_at=None if opens_ms is None else datetime_from_ms(opens_ms),
         retry_after_seconds=retry_after,
         remedy=_remedy(line, balance.settled, balance.suspect, result.asked, opens_ms),

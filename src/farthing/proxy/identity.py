@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import NamedTuple, Protocol
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -39,9 +39,9 @@ class Refused(Exception):
 
 
 class Identify(Protocol):
-    """Raises Refused. Called in the event loop for every request: it must not wait for anything."""
+    """Raises Refused. Called in the event loop for every request: what has to wait returns an awaitable."""
 
-    def __call__(self, caller: Caller) -> Identity: ...
+    def __call__(self, caller: Caller) -> Identity | Awaitable[Identity]: ...
 
 
 class Loopback:
@@ -63,6 +63,11 @@ class Loopback:
 
 
 _NOBODY = Identity()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this address, or name, is reachable from this machine only."""
+    return host in _LOOPBACK_NAMES or host.startswith("127.")
 
 
 def _name(host: bytes) -> str:

@@ -1,0 +1,118 @@
+"""The HTTP client towards providers on ``aiohttp``: also through a forward proxy (``HTTPS_PROXY``), and TLS."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from .settings import Timeouts
+from .upstream import Broken, Header, NotSent
+
+_READ_BYTES = 64 * 1024
+
+
+class AioClient:
+    """An :class:`~.upstream.UpstreamClient`. Make it inside the event loop it is for."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
+            trust_env=True,
+            read_bufsize=_READ_BYTES,
+            max_line_size=64 * 1024,
+            max_field_size=64 * 1024,
+        )
+
+    async def request(
+        self, method: str, url: str, headers: Sequence[Header], body: bytes, *, timeouts: Timeouts
+    ) -> AioResponse:
+        """See :class:`~.upstream.UpstreamClient`."""
+        limits = aiohttp.ClientTimeout(
+            total=None, sock_connect=timeouts.connect_seconds, sock_read=timeouts.idle_seconds
+        )
+        named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        try:
+            response = await self._session.request(
+                method,
+                URL(url, encoded=True),
+                headers=named,
+                data=body or None,
+                timeout=limits,
+                allow_redirects=False,
+            )
+        except aiohttp.ConnectionTimeoutError as error:
+            raise NotSent("connect_timeout") from error
+        except aiohttp.ClientConnectorError as error:
+            raise NotSent("connect_error") from error
+        except aiohttp.InvalidURL as error:
+            raise NotSent("invalid_url") from error
+        except TimeoutError as error:
+            raise Broken("timeout", "no answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Broken("connection_lost", type(error).__name__) from error
+        return AioResponse(response)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+class AioResponse:
+    """An :class:`~.upstream.UpstreamResponse`."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.headers: Sequence[Header] = response.raw_headers
+        self._response = response
+        self._ended = False
+
+    async def receive(self) -> bytes:
+        if self._ended:
+            return b""
+        content: Any = self._response.content
+        try:
+            data: bytes = await content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError) as error:
+            # aiohttp says RuntimeError of a connection that is closed already. What had arrived before the connection
+            # ended is still in the reader, behind its exception.
+            rest: bytes = content._read_nowait(-1)
+            if rest:
+                return rest
+            self._ended = True
+            self._response.close()
+            if isinstance(error, TimeoutError):
+                raise Broken("timeout", "the answer stopped") from error
+            raise Broken("connection_lost", type(error).__name__) from error
+        if not data:
+            self._ended = True
+            self._response.release()
+        return data
+
+    def stop(self) -> bool:
+        if self._ended:
+            return True
+        connection = self._response.connection
+        transport = None if connection is None else connection.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None or sys.platform != "linux":
+            self.abort()
+            return False
+        own = transport.get_extra_info("socket")
+        try:
+            # A duplicate of the descriptor: event loops guard their own. Linux keeps what had arrived.
+            with socket.socket(fileno=os.dup(own.fileno())) as duplicate:
+                duplicate.shutdown(socket.SHUT_RD)
+        except OSError:
+            # The provider has closed already: all that will ever arrive is here.
+            return True
+        return True
+
+    def abort(self) -> None:
+        self._response.close()

@@ -1,0 +1,272 @@
+"""
+The proxy as an ASGI application: who calls, what it is, where it goes. One small table of pages comes first; everything
+else is a request to a provider, or it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..calls.ambient import Ambient
+from ..calls.call import Call
+from ..calls.runtime import Runtime
+from ..wire.facts import RequestFacts
+from . import log
+from .client import BadBody, Client, Gone, Receive, Send
+from .flags import SESSION_TAG
+from .forward import Door, Outgoing, forward, pass_on
+from .headers import credential_of, free_tags, outgoing, without_key
+from .identity import Caller, Identify, Identity, Loopback, Refused
+from .pages import Pages, Request, find_page
+from .refusal import Refusal, refuse
+from .routing import Route, Routes, Table, family_of, hint_of
+from .settings import Bounds, ProxySettings
+from .stats import Stats
+from .upstream import Header, UpstreamClient
+
+
+class Proxy:
+    """
+    One proxy. Requests in flight keep the settings that they came under.
+
+    Args:
+        runtime: its ledgers; opened and closed by whoever made it.
+        upstreams: the HTTP client towards providers.
+        identify: who calls; by default whoever is on this machine.
+        pages: what it answers itself.
+    """
+
+    def __init__(
+        self,
+        settings: ProxySettings,
+        runtime: Runtime,
+        *,
+        upstreams: UpstreamClient,
+        identify: Identify | None = None,
+        pages: Pages | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.stats = Stats()
+        self.identify: Identify = identify or Loopback()
+        self.pages: Pages = {} if pages is None else pages
+        self._upstreams = upstreams
+        self.reload(settings)
+
+    def reload(self, settings: ProxySettings) -> None:
+        """Take other settings over, from the next request on. Where it listens and its ledger stay as they are."""
+        self.settings = settings
+        self.bounds: Bounds = settings.bounds
+        self.table = Table(settings.upstreams)
+        self._door = Door(settings, self.runtime, self._upstreams, self.stats)
+        self._own_tags = () if settings.session is None else ((SESSION_TAG, settings.session),)
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"this application speaks HTTP only, not {scope['type']}")
+        client = Client(scope, receive, send)
+        try:
+            await self._serve(client)
+        except Gone:
+            # Nobody is there to be told, and nothing was begun.
+            return
+        except Exception:  # noqa: BLE001 - a bug of ours, or of a page: its client must hear of it, and others not
+            log.logger.exception("%s %s failed", client.method, client.path)
+            await _apologise(client)
+        finally:
+            client.leave()
+
+    async def _serve(self, client: Client) -> None:
+        page = find_page(self.pages, client.path)
+        if page is not None:
+            body = await client.body(self.bounds)
+            reply = await page(Request(client.method, client.path, client.query, client.headers, body, client.address))
+            headers = [
+                (b"content-type", reply.content_type),
+                (b"content-length", str(len(reply.body)).encode()),
+                *reply.headers,
+            ]
+            await client.answer(reply.status, headers, reply.body)
+            return
+        self.stats.requests += 1
+        try:
+            await self._route(client)
+        except _Refusal as refused:
+            refusal = refused.refusal
+            self.stats.refused += 1
+            log.say_refused(client.path, refusal.status, refusal.code, refusal.message)
+            headers = [*refusal.headers, (b"connection", b"close")] if refused.closes else refusal.headers
+            await client.answer(refusal.status, headers, refusal.body)
+
+    async def _route(self, client: Client) -> None:
+        door = self._door
+        hint = hint_of(client.headers)
+        family = family_of(client.method, client.path, hint)
+        if sum([len(name) + len(value) for name, value in client.header_list]) > self.bounds.max_header_bytes:
+            raise _Refusal(refuse(family, 431, "headers_too_large", "the request's headers are too large"), closes=True)
+        identity = await self._identity(client, family)
+        routes = self.table.find(client.method, client.path, hint)
+        route = routes.default
+        if route is None:
+            message = f"no upstream of this proxy speaks {routes.family}: {client.method} {client.path}"
+            raise _Refusal(refuse(family, 404, "no_upstream", message))
+        if any(of.found.dialect is not None for of in routes.candidates):
+            await self._call(door, client, routes, identity)
+        else:
+            await self._pass(door, client, route, routes.path, identity)
+
+    async def _identity(self, client: Client, family: str) -> Identity:
+        caller = Caller(credential_of(client.headers, client.query), client.headers, client.address)
+        try:
+            found = self.identify(caller)
+            return found if isinstance(found, Identity) else await found
+        except Refused as refused:
+            raise _Refusal(refuse(family, refused.status, refused.code, str(refused))) from refused
+
+    # -- requests that are metered -------------------------------------------------------------------------------------
+
+    async def _call(self, door: Door, client: Client, routes: Routes, identity: Identity) -> None:
+        body = await self._body(client, routes.family)
+        route, facts = _read(client, routes, body, _with_query(routes.path, client.query))
+        query = without_key(client.query) if _replaces(route, identity) else client.query
+        path = _with_query(routes.path, query)
+        if facts is None:
+            say = _unmetered(client, route, "its body cannot be read")
+            self.stats.unmetered += 1
+            await pass_on(door, client, Outgoing(route, path, _headers(client, route, identity), body), say=say)
+            return
+        call = Call(
+            door.runtime,
+            _dialect(route),
+            facts if facts.path == path else facts._replace(path=path),
+            Ambient((), self._tags(identity, facts, route, client)),
+            client.path,
+            route.upstream.timeouts.idle_seconds,
+            free_tags=_free(client, facts, routes.family),
+            abort_margin_tokens=route.upstream.abort_margin_tokens,
+        )
+        deny_status = identity.deny_status or door.settings.deny_status
+        headers = _headers(client, route, identity, metered=True)
+        await forward(door, client, call, Outgoing(route, path, headers, body), deny_status=deny_status)
+
+    def _tags(
+        self, identity: Identity, facts: RequestFacts, route: Route, client: Client
+    ) -> tuple[tuple[str, str], ...]:
+        """What budgets may match: who calls, and of what the caller says only the tags that its upstream trusts."""
+        trusted = route.upstream.trusted_tags
+        if not trusted:
+            return identity.tags + self._own_tags
+        said = _free(client, facts, route.family)
+        return (
+            *((name, said[name]) for name in trusted if name in said),
+            *identity.tags,
+            *self._own_tags,
+        )
+
+    # -- requests that are not -----------------------------------------------------------------------------------------
+
+    async def _pass(self, door: Door, client: Client, route: Route, path: str, identity: Identity) -> None:
+        family, found = route.family, route.found
+        free = found.verdict == "free"
+        if not free and route.upstream.unmetered != "allow":
+            message = (
+                f"{client.method} {client.path} was not sent: {found.reason}. What cannot be measured passes no "
+                f'budget; the operator of this proxy can allow it with unmetered = "allow" for upstream '
+                f"{route.upstream.name!r}."
+            )
+            raise _Refusal(refuse(family, 403, "unmetered_route", message))
+        body = await self._body(client, family)
+        query = without_key(client.query) if _replaces(route, identity) else client.query
+        going = Outgoing(route, _with_query(path, query), _headers(client, route, identity), body)
+        if free:
+
+            def say(status: int) -> None:
+                if not door.settings.quiet:
+                    log.say_passed(client.method, client.path, status, route.upstream.name, found.reason)
+        else:
+            self.stats.unmetered += 1
+            say = _unmetered(client, route, found.reason)
+        await pass_on(door, client, going, say=say)
+
+    async def _body(self, client: Client, family: str) -> bytes:
+        try:
+            return await client.body(self.bounds)
+        except BadBody as error:
+            raise _Refusal(refuse(family, error.status, error.code, str(error)), closes=True) from error
+
+
+class _Refusal(Exception):
+    """On the way out: what the client is told. ``closes``: the rest of its request is not read."""
+
+    def __init__(self, refusal: Refusal, *, closes: bool = False) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.closes = closes
+
+
+async def _apologise(client: Client) -> None:
+    """An answer that cannot be had: said in the caller's dialect, or cut off where it had begun."""
+    if client.begun:
+        client.cut()
+        return
+    family = family_of(client.method, client.path, hint_of(client.headers))
+    refusal = refuse(family, 500, "internal_error", "this proxy failed; its log says how")
+    await client.answer(refusal.status, refusal.headers, refusal.body)
+
+
+def _read(client: Client, routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts | None]:
+    """The request's facts, and the upstream for its model. No facts: it cannot be read, and may pass all the same."""
+    route = next(route for route in routes.candidates if route.found.dialect is not None)
+    try:
+        facts = _dialect(route).read_request(body, path)
+    except ValueError as error:
+        route = routes.default or route
+        if route.upstream.unmetered == "allow":
+            return route, None
+        message = f"{client.path}: the request cannot be read, so what it costs cannot be bounded: {error}"
+        raise _Refusal(refuse(routes.family, 400, "unreadable_request", message)) from error
+    chosen = routes.for_model(facts.model)
+    if chosen is None or chosen.found.dialect is None:
+        message = f"no upstream of this proxy serves model {facts.model!r} at {client.path}"
+        raise _Refusal(refuse(routes.family, 404, "no_upstream", message))
+    if chosen is not route:
+        facts = _dialect(chosen).read_request(body, path)
+    return chosen, facts
+
+
+def _dialect(route: Route) -> Any:
+    if route.found.dialect is None:
+        raise AssertionError("a metered route has a dialect")
+    return route.found.dialect
+
+
+def _free(client: Client, facts: RequestFacts, family: str) -> Mapping[str, str]:
+    try:
+        return free_tags(client.headers, facts.body)
+    except ValueError as error:
+        raise _Refusal(refuse(family, 400, "invalid_tags", str(error))) from error
+
+
+def _headers(client: Client, route: Route, identity: Identity, *, metered: bool = False) -> list[Header]:
+    return outgoing(
+        client.header_list,
+        route.upstream,
+        route.family,
+        identity=metered,
+        keep_credential=identity.key_id is None,
+    )
+
+
+def _replaces(route: Route, identity: Identity) -> bool:
+    return route.upstream.api_key is not None or identity.key_id is not None
+
+
+def _with_query(path: str, query: str) -> str:
+    return f"{path}?{query}" if query else path
+
+
+def _unmetered(client: Client, route: Route, reason: str) -> Any:
+    def say(status: int) -> None:
+        log.say_unmetered(client.method, client.path, route.upstream.name, reason)
+
+    return say

@@ -1,0 +1,33 @@
+"""What a proxy is put together from, for every way to start one: who calls, its pages, what is warmed up."""
+
+from __future__ import annotations
+
+import logging
+
+from .. import tokens
+from ..calls.runtime import Runtime
+from ..errors import FarthingError
+from .app import Proxy
+from .identity import Identify, Loopback
+from .pages import Pages
+
+log = logging.getLogger("farthing.proxy")
+
+
+def identify_for(runtime: Runtime) -> Identify:
+    """Who calls."""
+    return Loopback()
+
+
+def pages_for(proxy: Proxy) -> Pages:
+    """What a proxy answers itself."""
+    return {}
+
+
+def warm_up(runtime: Runtime) -> None:
+    """Load prices and tokenisers now: the first call must not wait for them."""
+    try:
+        tokens.count("farthing", "gpt-4o")
+        runtime.prices.rates("gpt-4o", provider="openai", at_ms=runtime.memory_store.now())
+    except (FarthingError, ImportError) as error:
+        log.warning("prices or tokenisers cannot be loaded: %s", error)

@@ -1,0 +1,123 @@
+"""
+A client's request and the way back to it: what the handlers know of ASGI is here, so that another server can take its
+place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from .connection import KEY, Connection
+from .settings import Bounds
+from .upstream import Header
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class BadBody(Exception):
+    """The request's body cannot be had: ``status`` 413 or 408, and why."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Gone(Exception):
+    """The client has left before its request was whole."""
+
+
+class Client:
+    """One request. ``gone`` is set once its connection is lost."""
+
+    __slots__ = (
+        "_connection", "_receive", "_send", "_then", "address", "begun", "gone", "header_list", "headers", "method",
+        "path", "query",
+    )  # fmt: skip
+
+    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["raw_path"].decode("latin-1")
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.header_list: list[Header] = scope["headers"]
+        """Names in lower case, in order."""
+        self.headers: dict[bytes, bytes] = dict(self.header_list)
+        peer = scope["client"]
+        self.address: str | None = None if peer is None else peer[0]
+        self.begun = False
+        self.gone = False
+        self._receive = receive
+        self._send = send
+        self._then: Callable[[], None] | None = None
+        self._connection: Connection = scope[KEY]
+        self._connection.when_gone = self._lost
+
+    async def body(self, bounds: Bounds) -> bytes:
+        """The whole body. Raises BadBody, or Gone."""
+        most = bounds.max_body_bytes
+        if int(self.headers.get(b"content-length", b"0")) > most:
+            raise _too_large(most)
+        message = await self._receive()
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise Gone
+            part: bytes = message["body"]
+            if not message["more_body"] and not parts:
+                if len(part) > most:
+                    raise _too_large(most)
+                return part
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+            if not message["more_body"]:
+                return b"".join(parts)
+            if self._connection.too_slow:
+                raise BadBody(
+                    408, "request_timeout", f"no more of the request's body came within {bounds.read_seconds:g} s"
+                )
+            message = await self._receive()
+
+    def when_gone(self, then: Callable[[], None] | None) -> None:
+        """What to do when its connection is lost, from now on; at once, if it is lost already."""
+        self._then = then
+        if self.gone and then is not None:
+            then()
+
+    def leave(self) -> None:
+        """Its request is done with: the connection forgets it."""
+        self._connection.when_gone = self._then = None
+
+    def _lost(self) -> None:
+        self.gone = True
+        if self._then is not None:
+            self._then()
+
+    async def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """A whole answer at once."""
+        self.begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def begin(self, status: int, headers: Sequence[Header]) -> None:
+        self.begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def relay(self, data: bytes) -> None:
+        """More of the body. Waits while the client is slow; does nothing once it has gone."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def cut(self) -> None:
+        """End the connection in the middle, so that the client sees that its answer is not whole."""
+        self._connection.cut()
+
+
+def _too_large(most: int) -> BadBody:
+    return BadBody(413, "request_too_large", f"the request's body is larger than {most} bytes")

@@ -1,0 +1,120 @@
+"""
+A client's connection: uvicorn's, with bounds that it lacks (the size of headers, the time they take, how many
+connections there are), and a word when the client has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .refusal import refuse
+from .routing import family_of
+from .settings import Bounds
+
+KEY = "farthing.connection"
+"""Where the ASGI scope of a request has its connection."""
+_REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
+
+
+class Connection(HttpToolsProtocol):
+    """One connection; requests on it come one after the other."""
+
+    bounds = Bounds()
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        app = self.config.app
+        self.bounds = getattr(app, "bounds", self.bounds)
+        self.when_gone: Callable[[], None] | None = None
+        """Called once when the connection is lost."""
+        self.too_slow = False
+        self._reading = self._in_headers = False
+        self._header_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_seconds = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
+        if len(self.connections) > self.bounds.max_connections:
+            self._refuse(503, "too_many_connections", "this proxy has as many connections as it takes; try again")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_timer()
+        gone, self.when_gone = self.when_gone, None
+        if gone is not None:
+            gone()
+
+    def data_received(self, data: bytes) -> None:
+        if self.parser is None:
+            return
+        super().data_received(data)
+        if not self._reading or self.transport.is_closing():
+            return
+        if self._in_headers:
+            self._header_bytes += len(data)
+            if self._header_bytes > self.bounds.max_header_bytes:
+                self.refuse_headers()
+                return
+        self._last_seconds = self.loop.time()
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.bounds.read_seconds, self._look)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reading = self._in_headers = True
+        self._header_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        super().on_headers_complete()
+        cast("dict[str, Any]", self.scope)[KEY] = self
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._reading = False
+        self._stop_timer()
+
+    def cut(self) -> None:
+        """End the connection in the middle of an answer, so that its client sees that it is not whole."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        if self.transport is not None:
+            self.transport.close()
+
+    def refuse_headers(self) -> None:
+        most = self.bounds.max_header_bytes
+        self._refuse(431, "headers_too_large", f"the request's headers are larger than {most} bytes")
+
+    def _look(self) -> None:
+        """Whether the client still sends its request."""
+        self._timer = None
+        if not self._reading or self.transport.is_closing():
+            return
+        quiet_seconds = self.loop.time() - self._last_seconds
+        if quiet_seconds < self.bounds.read_seconds:
+            self._timer = self.loop.call_later(self.bounds.read_seconds - quiet_seconds, self._look)
+        elif self._in_headers:
+            self._refuse(408, "request_timeout", "the request's headers did not come in time")
+        else:
+            # Its request is being answered already, by a task that waits for the body: that says so.
+            self.too_slow = True
+            self.cycle.message_event.set()
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answer a request whose headers never came to their end, and close."""
+        path = bytes(getattr(self, "url", b"")).decode("latin-1").partition("?")[0]
+        answer = refuse(family_of("POST", path), status, code, message)
+        head = b"HTTP/1.1 %d %s\r\n" % (status, _REASONS[status])
+        fields = b"".join(b"%s: %s\r\n" % header for header in (*answer.headers, (b"connection", b"close")))
+        self.transport.write(head + fields + b"\r\n" + answer.body)
+        self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,52 @@
+"""Content encodings of answers: what is metered is a decoded copy. Those of the standard library; others stay as is."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+from .upstream import Header
+
+_WINDOW = {b"gzip": 47, b"x-gzip": 47, b"deflate": 47}
+MAX_DECODED_BYTES = 256 * 1024 * 1024
+"""More than any answer: a body that decodes to more than this is left as it is."""
+
+
+class Decoder:
+    """One body with a content encoding, piece by piece."""
+
+    def __init__(self, window: int) -> None:
+        self._inflate = zlib.decompressobj(window)
+        self._left = MAX_DECODED_BYTES
+
+    def feed(self, data: bytes) -> bytes:
+        """The decoded bytes of one more piece. Raises ValueError on a damaged body."""
+        try:
+            decoded = self._inflate.decompress(data, self._left)
+        except zlib.error as error:
+            raise ValueError(f"the answer's content encoding is damaged: {error}") from error
+        self._left -= len(decoded)
+        if self._left <= 0:
+            raise ValueError("the answer is larger than anything that could be metered")
+        return decoded
+
+
+def decoder_of(headers: Sequence[Header]) -> Decoder | None:
+    """The decoder for an answer's body; None where it needs none, or one that nobody here has."""
+    for name, value in headers:
+        if name.lower() == b"content-encoding":
+            window = _WINDOW.get(value.strip().lower())
+            return None if window is None else Decoder(window)
+    return None
+
+
+def decoded(headers: Sequence[Header], body: bytes) -> bytes:
+    """A whole body without its content encoding; as it is where that cannot be taken off."""
+    decoder = decoder_of(headers)
+    if decoder is None:
+        return body
+    try:
+        return decoder.feed(body)
+    except ValueError:
+        # The client will meet the same damage; what cannot be read is counted as it was held.
+        return body

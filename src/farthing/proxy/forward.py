@@ -1,0 +1,344 @@
+"""
+One request, forwarded: bytes in, the life of its call driven, bytes out.
+
+A plain answer is read whole and settled before its client sees it, also when the client has gone (for a bounded time:
+the provider finishes anyway). A stream is relayed piece by piece, no faster than its client reads; when the client has
+gone the provider is stopped, and what had arrived by then is still counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..calls.call import Call
+from ..calls.endings import Lost
+from ..calls.life import life
+from ..calls.runtime import Runtime
+from ..calls.steps import (
+    Answered,
+    Broken,
+    Finished,
+    Life,
+    NotSent,
+    ReadAll,
+    Relay,
+    Send,
+    Step,
+    advance_async,
+    advance_detached,
+)
+from ..errors import BudgetExceeded, FarthingError, InvariantError
+from ..kernel.hold import SUSPECT
+from . import log
+from .client import Client
+from .encoding import Decoder, decoded, decoder_of
+from .headers import about, hold_id, incoming
+from .refusal import Refusal, of_error, refuse
+from .routing import Route, url_of
+from .settings import ProxySettings, Upstream
+from .stats import Stats
+from .upstream import Header, UpstreamClient, UpstreamResponse
+
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""A plain answer larger than this is no answer to a call that is metered."""
+
+
+class Door(NamedTuple):
+    """What a request needs of its proxy: as it was when the request came, whatever is reloaded meanwhile."""
+
+    settings: ProxySettings
+    runtime: Runtime
+    upstreams: UpstreamClient
+    stats: Stats
+
+
+class Outgoing(NamedTuple):
+    """A request as it is to leave, but for what the life of its call changes."""
+
+    route: Route
+    path: str
+    """With its query."""
+    headers: list[Header]
+    body: bytes
+
+
+async def forward(door: Door, client: Client, call: Call, outgoing: Outgoing, *, deny_status: int) -> None:
+    """Forward a call that is metered: hold, send, meter, settle, and answer the client."""
+    steps = life(call)
+    family = outgoing.route.family
+    try:
+        step = await advance_async(steps)
+    except FarthingError as error:
+        await _deny(door, client, call, of_error(error, family, deny_status=deny_status), error)
+        return
+    if not isinstance(step, Send):
+        raise InvariantError(f"a call asked for {step!r} before it was sent")
+    if client.gone:
+        # It waited in line for a budget, and its client did not.
+        advance_detached(steps, NotSent("client_gone"))
+        return
+    door.stats.began(call)
+    exchange = _Exchange(door, client, call, outgoing, steps)
+    try:
+        await exchange.run(step)
+    except BaseException:
+        # A task that is called away (the server stops), or a bug: the call must have its end all the same.
+        exchange.leave("cancelled")
+        raise
+    finally:
+        door.stats.ended(call)
+    await _resolve_unknown(call, outgoing.route.upstream)
+    if not door.settings.quiet:
+        log.say_call(call, client.path, exchange.status, outgoing.route.upstream.name)
+
+
+async def _deny(door: Door, client: Client, call: Call, refusal: Refusal, error: FarthingError) -> None:
+    if isinstance(error, BudgetExceeded):
+        door.stats.blocked += 1
+        log.say_blocked(client.path, error.decision, call.request.model)
+    else:
+        door.stats.refused += 1
+        log.say_refused(client.path, refusal.status, refusal.code, refusal.message)
+    await client.answer(refusal.status, refusal.headers, refusal.body)
+
+
+async def _resolve_unknown(call: Call, upstream: Upstream) -> None:
+    """What this upstream's policy says of a call that may have been billed."""
+    admitted = call.admitted
+    if upstream.unknown_endings == SUSPECT or not isinstance(call.ending, Lost) or admitted is None:
+        return
+    for ledger, _ in admitted.granted.held if admitted.granted is not None else ():
+        try:
+            await ledger.store.resolve(hold_id(call), upstream.unknown_endings, note="policy of its upstream")
+        except FarthingError as error:
+            # It stays suspect, and counted, until somebody or the sweeper resolves it.
+            log.logger.warning("call %s could not be resolved: %s", call.id, error)
+
+
+class _Exchange:
+    """One call on its way to the upstream and back."""
+
+    def __init__(self, door: Door, client: Client, call: Call, outgoing: Outgoing, steps: Life) -> None:
+        self.status = 0
+        self._door = door
+        self._client = client
+        self._call = call
+        self._outgoing = outgoing
+        self._steps = steps
+        self._family = outgoing.route.family
+        self._upstream = outgoing.route.upstream
+        self._response: UpstreamResponse | None = None
+        self._all_arrived = True
+        self._late = False
+        self._timers: list[asyncio.TimerHandle] = []
+
+    async def run(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(self._upstream.timeouts.total_seconds, self._out_of_time))
+        try:
+            response = await self._send(send)
+            if response is None:
+                return
+            self.status = response.status
+            step = await advance_async(self._steps, Answered(response.status, _streams(response, self._call)))
+            if isinstance(step, ReadAll):
+                await self._plain(response)
+            else:
+                await self._stream(response, step)
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+
+    def leave(self, ending: str) -> None:
+        """End the call where nobody can wait for anything."""
+        advance_detached(self._steps, Broken(ending))
+        if self._response is not None:
+            self._response.abort()
+
+    # -- there -----------------------------------------------------------------------------------------------------
+
+    async def _send(self, send: Send) -> UpstreamResponse | None:
+        """Send it; None where there is no answer: then the call is over, and its client has been told."""
+        outgoing = self._outgoing
+        url = url_of(self._upstream, self._family, outgoing.path if send.path is None else send.path)
+        body = outgoing.body if send.body is None else send.body
+        try:
+            self._response = await self._door.upstreams.request(
+                "POST", url, outgoing.headers, body, timeouts=self._upstream.timeouts
+            )
+        except (NotSent, Broken) as error:
+            await advance_async(self._steps, error=error)
+            await self._answer_gateway(error)
+            return None
+        return self._response
+
+    async def _answer_gateway(self, error: NotSent | Broken) -> None:
+        refusal = gateway_error(error, self._family, self._upstream)
+        self.status = refusal.status
+        await self._client.answer(refusal.status, [*refusal.headers, *about(self._call)], refusal.body)
+
+    # -- and back: a plain answer --------------------------------------------------------------------------------------
+
+    async def _plain(self, response: UpstreamResponse) -> None:
+        client = self._client
+        client.when_gone(self._drain)
+        try:
+            body = await read_all(response)
+        except Broken as error:
+            await advance_async(self._steps, error=self._meaning(error))
+            await self._answer_gateway(error)
+            return
+        await advance_async(self._steps, decoded(response.headers, body))
+        headers = [header for header in incoming(response.headers) if header[0].lower() != b"content-length"]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await client.answer(response.status, [*headers, *about(self._call)], body)
+
+    def _drain(self) -> None:
+        """The client of a plain answer has gone: read on, for a while."""
+        if self._response is not None:
+            loop = asyncio.get_running_loop()
+            seconds = self._door.settings.bounds.drain_seconds
+            self._timers.append(loop.call_later(seconds, self._response.abort))
+
+    # -- and back: a stream --------------------------------------------------------------------------------------------
+
+    async def _stream(self, response: UpstreamResponse, step: Step | Finished) -> None:
+        client = self._client
+        decoder = decoder_of(response.headers)
+        headers = incoming(response.headers, decoded=decoder is not None)
+        client.when_gone(self._stop)
+        try:
+            await client.begin(response.status, [*headers, *about(self._call)])
+            while isinstance(step, Relay):
+                data = await response.receive()
+                step = await advance_async(self._steps, _readable(decoder, data) if data else None)
+                if isinstance(step, Relay) and step.data:
+                    await client.relay(step.data)
+                if not data:
+                    await self._finish(step)
+                    return
+            # The life of the call ended the stream, not the provider: a budget that breaks is used up.
+            response.abort()
+            await client.end()
+        except Broken as error:
+            await advance_async(self._steps, error=self._meaning(error))
+            client.cut()
+
+    async def _finish(self, step: Step | Finished) -> None:
+        """The provider's last byte is here: relay what a meter still held back, then end."""
+        while isinstance(step, Relay):
+            step = await advance_async(self._steps, None)
+            if isinstance(step, Relay) and step.data:
+                await self._client.relay(step.data)
+        await self._client.end()
+
+    def _stop(self) -> None:
+        """The client of a stream has gone: so the provider may stop."""
+        if self._response is not None:
+            self._all_arrived = self._response.stop()
+
+    # -- what went wrong -----------------------------------------------------------------------------------------------
+
+    def _out_of_time(self) -> None:
+        self._late = True
+        if self._response is not None:
+            self._response.abort()
+            self._client.cut()
+
+    def _meaning(self, error: Broken) -> Broken:
+        """Whose fault it was that the answer has no end."""
+        if self._late:
+            return Broken("timeout", "longer than an answer may take in all")
+        if self._client.gone and error.ending == "connection_lost":
+            return Broken("client_gone", arrived=self._all_arrived)
+        return error
+
+
+async def pass_on(
+    door: Door, client: Client, outgoing: Outgoing, *, say: Callable[[int], None] = lambda status: None
+) -> None:
+    """Relay a request that no budget is asked about: it costs nothing, or its upstream allows it unmetered."""
+    upstream, family = outgoing.route.upstream, outgoing.route.family
+    door.stats.forwarded += 1
+    try:
+        response = await door.upstreams.request(
+            client.method,
+            url_of(upstream, family, outgoing.path),
+            outgoing.headers,
+            outgoing.body,
+            timeouts=upstream.timeouts,
+        )
+    except (NotSent, Broken) as error:
+        refusal = gateway_error(error, family, upstream)
+        say(refusal.status)
+        await client.answer(refusal.status, refusal.headers, refusal.body)
+        return
+    say(response.status)
+    client.when_gone(response.abort)
+    try:
+        await client.begin(response.status, incoming(response.headers))
+        while data := await response.receive():
+            await client.relay(data)
+        await client.end()
+    except Broken:
+        client.cut()
+    except BaseException:
+        # The server stops, or a header that no client may be sent.
+        response.abort()
+        raise
+
+
+async def read_all(response: UpstreamResponse) -> bytes:
+    """The rest of a body, at once. Raises Broken."""
+    first = await response.receive()
+    if not first:
+        return b""
+    parts = [first]
+    size = len(first)
+    while data := await response.receive():
+        parts.append(data)
+        size += len(data)
+        if size > MAX_ANSWER_BYTES:
+            response.abort()
+            raise Broken("too_large", f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return first if len(parts) == 1 else b"".join(parts)
+
+
+def gateway_error(error: NotSent | Broken, family: str, upstream: Upstream) -> Refusal:
+    """What a client is told when its upstream gives no answer. Its SDK may try again: that is a call of its own."""
+    name = upstream.name
+    if isinstance(error, NotSent):
+        message = f"upstream {name!r} cannot be reached ({error}); the request was not sent"
+        return refuse(family, 502, "upstream_unreachable", message, headers=())
+    if error.ending == "timeout":
+        message = f"upstream {name!r} gave no whole answer in time; the call may have been billed"
+        return refuse(family, 504, "upstream_timeout", message, headers=())
+    message = f"upstream {name!r} ended the connection before its answer was whole; the call may have been billed"
+    return refuse(family, 502, "upstream_connection_lost", message, headers=())
+
+
+def _streams(response: UpstreamResponse, call: Call) -> bool:
+    """Whether the answer is a stream, to be relayed as it comes."""
+    kind = content_type(response.headers)
+    asked = call.request.stream and response.status < 300
+    return kind == b"text/event-stream" or (asked and kind == call.request.stream_type.encode())
+
+
+def content_type(headers: Sequence[Header]) -> bytes:
+    """The media type, without its parameters, in lower case; b"" if there is none."""
+    for name, value in headers:
+        if name.lower() == b"content-type":
+            return value.partition(b";")[0].strip().lower()
+    return b""
+
+
+def _readable(decoder: Decoder | None, data: bytes) -> bytes:
+    """What the meter and the client get of a piece. Raises Broken on a damaged encoding."""
+    if decoder is None:
+        return data
+    try:
+        return decoder.feed(data)
+    except ValueError as error:
+        raise Broken("connection_lost", str(error), arrived=False) from error

@@ -1,0 +1,130 @@
+"""
+What the proxy says: a line per call, a line per refusal, as text or as JSON. Never a credential, a query or a body.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from ..calls.call import Call
+from ..calls.endings import Lost
+from ..kernel.decision import Decision
+from ..kernel.money import format_usd
+from .headers import hold_id
+
+logger = logging.getLogger("farthing.proxy")
+BLOCK = 35
+"""Between WARNING and ERROR: a call was refused."""
+logging.addLevelName(BLOCK, "BLOCK")
+
+
+class Line:
+    """One line: a sentence for people, fields for programs. Put together only if somebody reads it."""
+
+    __slots__ = ("event", "fields", "sentence")
+
+    def __init__(self, event: str, sentence: str, fields: Mapping[str, Any]) -> None:
+        self.event = event
+        self.sentence = sentence
+        self.fields = fields
+
+    def __str__(self) -> str:
+        shown = " ".join(f"{name}={value}" for name, value in self.fields.items() if value is not None)
+        return f"{self.sentence} {shown}" if shown else self.sentence
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"[{record.levelname}] {record.getMessage()}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        said: dict[str, Any] = {"at": at, "level": record.levelname.lower()}
+        line = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        if isinstance(line, Line):
+            said |= {"event": line.event, "message": line.sentence}
+            said |= {name: value for name, value in line.fields.items() if value is not None}
+        else:
+            said |= {"event": record.name.rpartition(".")[2], "message": record.getMessage()}
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        return json.dumps(said, ensure_ascii=False, default=str)
+
+
+def to_stream(log_format: str, stream: TextIO | None = None) -> logging.Handler:
+    """Send all that farthing and its server say to a stream (stderr), and nowhere else; returns the handler."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    for name, level in (("farthing", logging.INFO), ("uvicorn", logging.WARNING)):
+        ours = logging.getLogger(name)
+        ours.addHandler(handler)
+        ours.setLevel(level)
+        ours.propagate = False
+    return handler
+
+
+def say_call(call: Call, path: str, status: int, upstream: str) -> None:
+    """A call that went out, at its end."""
+    request, admitted, ending = call.request, call.admitted, call.ending
+    held = x = None
+    prompt = 0
+    if admitted is not None and admitted.asked is not None and admitted.granted is not None:
+        facts, x = admitted.asked.ask.facts, admitted.granted.x
+        prompt = facts.input_tokens
+        held = prompt + facts.choices * x
+    outcome = None if ending is None or isinstance(ending, Lost) else ending.outcome
+    most = x if x is not None else request.output_ceiling
+    sentence = f"POST {path} —"
+    if prompt:
+        sentence += f" prompt={prompt}t"
+    if most is not None:
+        sentence += f" max_out={most}t"
+    cost_nano = None if outcome is None else outcome.cost_nano
+    fields = {
+        "model": call.request.model if admitted is None else admitted.model,
+        "status": status,
+        "upstream": upstream,
+        "held": None if held is None else f"{held}t",
+        "used": None if outcome is None else f"{outcome.usage.total_tokens}t",
+        "cost": None if cost_nano is None else format_usd(cost_nano),
+        "ending": None if ending is None else (ending.ending if isinstance(ending, Lost) else ending.outcome.ending),
+        "ms": call.runtime.memory_store.now() - call.started_ms,
+        "call": hold_id(call),
+    }
+    logger.info("%s", Line("call", sentence, fields))
+
+
+def say_passed(method: str, path: str, status: int, upstream: str, reason: str) -> None:
+    """A request that costs nothing, or that nothing here can measure (said louder)."""
+    logger.info("%s", Line("passed", f"{method} {path} — {reason}", {"status": status, "upstream": upstream}))
+
+
+def say_unmetered(method: str, path: str, upstream: str, reason: str) -> None:
+    sentence = f"{method} {path} — unmetered ({reason}): its cost is in no report"
+    logger.warning("%s", Line("unmetered", sentence, {"upstream": upstream}))
+
+
+def say_blocked(path: str, decision: Decision, model: str) -> None:
+    """A call that a budget refused."""
+    fields = {"model": model, "budget": repr(decision.budget)}
+    logger.log(BLOCK, "%s", Line("block", f"{path} — {_why(decision)}", fields))
+
+
+def say_refused(path: str, status: int, code: str, message: str) -> None:
+    """A request that was refused for another reason."""
+    logger.log(BLOCK, "%s", Line("refused", f"{path} — {message}", {"status": status, "code": code}))
+
+
+def _why(decision: Decision) -> str:
+    for line in decision.failed:
+        if line.per == "request" and line.unit == "tokens":
+            return f"Request would use {line.asked} tokens, exceeding per-request limit of {line.limit}."
+    return decision.message()

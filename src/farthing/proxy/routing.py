@@ -1,0 +1,118 @@
+"""
+Which upstream a request goes to, and what it is there: from its path and a few headers, then from its model.
+
+The table of routes is :mod:`farthing.wire.routes`; this only chooses among upstreams and puts URLs together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import NamedTuple
+
+from ..wire.hosts import TELL_USAGE
+from ..wire.openai_chat import OpenAIChat
+from ..wire.recognise import Recognised, recognise
+from .settings import Upstream
+
+_FAMILIES = {"openai": "openai", "anthropic": "anthropic", "google": "gemini", "cohere": "cohere"}
+_HINTS = {"anthropic": {"anthropic-version": ""}, "gemini": {}, "": {}}
+
+
+class Route(NamedTuple):
+    """One upstream that a request may go to, and what the request is there."""
+
+    upstream: Upstream
+    found: Recognised
+    family: str
+
+
+class Routes(NamedTuple):
+    """All that a path may mean, in order of choice. ``path`` is the client's own, without the upstream's prefix."""
+
+    path: str
+    family: str
+    candidates: tuple[Route, ...]
+
+    def for_model(self, model: str) -> Route | None:
+        """The first whose patterns fit; those without patterns take what is left."""
+        rest = None
+        for route in self.candidates:
+            patterns = route.upstream.models
+            if not patterns:
+                rest = rest or route
+            elif any(fnmatchcase(model, pattern) for pattern in patterns):
+                return route
+        return rest
+
+    @property
+    def default(self) -> Route | None:
+        """Where a request goes that names no model."""
+        return self.for_model("") or (self.candidates[0] if self.candidates else None)
+
+
+class Table:
+    """The upstreams of one proxy."""
+
+    def __init__(self, upstreams: tuple[Upstream, ...]) -> None:
+        self._prefixed = sorted((of for of in upstreams if of.prefix), key=lambda of: -len(of.prefix))
+        self._plain = tuple(of for of in upstreams if not of.prefix)
+        self.find = lru_cache(maxsize=2048)(self._find)
+
+    def _find(self, method: str, path: str, hint: str = "") -> Routes:
+        """*path* without its query; *hint* as :func:`hint_of` gives it."""
+        for upstream in self._prefixed:
+            if path.startswith(upstream.prefix + "/"):
+                path = path[len(upstream.prefix) :]
+                family = family_of(method, path, hint)
+                family = family if family in upstream.speaks else upstream.speaks[0]
+                return Routes(path, family, (_route(method, path, family, upstream),))
+        family = family_of(method, path, hint)
+        candidates = tuple(
+            _route(method, path, family, upstream) for upstream in self._plain if family in upstream.speaks
+        )
+        return Routes(path, family, candidates)
+
+
+def hint_of(headers: Mapping[bytes, bytes]) -> str:
+    """Whose client it is, where a header says so: some paths (``/v1/models``) belong to several."""
+    if b"anthropic-version" in headers:
+        return "anthropic"
+    return "gemini" if b"x-goog-api-key" in headers else ""
+
+
+def family_of(method: str, path: str, hint: str = "") -> str:
+    """Whose dialect a path belongs to; OpenAI's where nothing says otherwise."""
+    found = recognise(method, "", path, headers=_HINTS[hint], sdk_client=True)
+    if found.dialect is not None or hint == "":
+        if found.dialect is None and "/v1beta" in path:
+            return "gemini"
+        return _FAMILIES.get(found.provider or "", "openai")
+    return hint
+
+
+def _route(method: str, path: str, family: str, upstream: Upstream) -> Route:
+    provider = upstream.known_provider
+    hosts = {upstream.host: provider} if provider is not None else {}
+    found = recognise(
+        method, upstream.host if hosts else "", path, headers=_HINTS.get(family), known_hosts=hosts, sdk_client=True
+    )
+    field = upstream.ceiling_field
+    if field is not None and found.dialect is not None and found.dialect.name == OpenAIChat.name:
+        home = found.dialect.provider
+        found = found._replace(dialect=OpenAIChat(home, ceiling_field=field, tells_usage=home in TELL_USAGE))
+    return Route(upstream, found, family)
+
+
+def url_of(upstream: Upstream, family: str, path: str) -> str:
+    """
+    The URL at the upstream. Its base is written as its SDK writes it: OpenAI's clients add ``/chat/completions`` to a
+    base with ``/v1``, the others ``/v1/messages`` to one without.
+    """
+    base = upstream.base_url.rstrip("/")
+    if family == "openai":
+        return base + (path[3:] if path.startswith("/v1/") else path)
+    if "openai" in upstream.speaks:
+        base = base.removesuffix("/v1")
+    return base + path

@@ -1,0 +1,72 @@
+"""
+``farthing serve``: a proxy in the foreground, with one worker or several, until it is told to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import FarthingError
+from . import log
+from .flags import BudgetConfig
+from .server import Opened, ProxyServer
+from .settings import ProxySettings
+from .signals import signals
+from .workers import Workers
+
+Load = Callable[[], ProxySettings]
+
+
+def serve(
+    settings: ProxySettings,
+    flags: BudgetConfig | None = None,
+    *,
+    load: Load | None = None,
+    say: Callable[[str], None] = lambda url: None,
+) -> None:
+    """
+    Serve until SIGTERM or Ctrl-C. *load* reads the configuration anew on SIGHUP; *say* is called with the proxy's URL
+    before the first request. Raises ConfigError or StoreUnavailable before anything is served.
+    """
+    log.to_stream(settings.log_format)
+    if settings.workers == 1:
+        _serve_alone(ProxyServer(settings, flags), load, say)
+    else:
+        _serve_together(Opened(settings, flags), load, say)
+
+
+def _serve_alone(server: ProxyServer, load: Load | None, say: Callable[[str], None]) -> None:
+    with signals(server.ask_to_stop, _reloading(load, server.reload)):
+        server.run(say)
+
+
+def _serve_together(opened: Opened, load: Load | None, say: Callable[[str], None]) -> None:
+    workers = Workers(opened.settings, opened.listening)
+
+    def reload(settings: ProxySettings) -> None:
+        workers.reload(opened.reload(settings))
+
+    for line in opened.lines():
+        log.logger.info(line)
+    say(opened.url)
+    try:
+        with signals(workers.stop, _reloading(load, reload)):
+            workers.run()
+        opened.end_session(opened.runtime)
+    finally:
+        opened.runtime.close()
+
+
+def _reloading(load: Load | None, take: Callable[[ProxySettings], None]) -> Callable[[], None] | None:
+    if load is None:
+        return None
+
+    def reload() -> None:
+        try:
+            take(load())
+        except FarthingError as error:
+            log.logger.error("the configuration was not taken over, the old one stays: %s", error)
+        else:
+            log.logger.info("The configuration was read anew")
+
+    return reload

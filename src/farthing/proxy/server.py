@@ -1,0 +1,262 @@
+"""
+A proxy as programs start it: ``start_proxy(BudgetConfig(…))``. Its socket, its ledger, its session, and one worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Self
+
+from ..calls.accounts import list_accounts
+from ..calls.runtime import Runtime
+from ..errors import ConfigError, FarthingError
+from ..kernel.budget import Budget
+from ..kernel.money import usd_from_nano
+from . import log
+from .assembly import identify_for, pages_for, warm_up
+from .flags import BudgetConfig
+from .identity import is_loopback
+from .sessions import close_session, open_session
+from .settings import ProxySettings
+from .signals import signals
+from .worker import Worker, listen
+
+START_SECONDS = 60.0
+
+
+class Opened:
+    """
+    What stands before the first request, whoever serves it: the socket, the ledger with the budgets in it, the session.
+
+    Raises ConfigError naming the setting; StoreUnavailable. Nothing is left open then.
+    """
+
+    def __init__(self, settings: ProxySettings, flags: BudgetConfig | None) -> None:
+        self.flags = flags
+        self.said: list[str] = []
+        self._totals: list[Budget] = []
+        try:
+            self.listening = listen(settings.host, settings.port)
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise ConfigError(f"cannot listen on {where}: {error.strerror or error}", key="port") from error
+        try:
+            port = self.listening.getsockname()[1]
+            session = settings.session or _at(settings.host, port)
+            self.named = settings.session is not None
+            self.settings = replace(settings, port=port, session=session)
+            self.runtime = Runtime(self.settings.calls)
+            self._put_budgets()
+        except BaseException:
+            self.listening.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """What clients take as their base URL, OpenAI's with ``/v1`` behind it."""
+        return f"http://{_at(self.settings.host, self.settings.port)}"
+
+    def _put_budgets(self) -> None:
+        store = self.runtime.main.store
+        if not is_loopback(self.settings.host) and not store.keys().result().keys:
+            raise ConfigError(
+                f"{self.settings.host!r} is reachable from elsewhere, and there are no keys: anybody could spend. Make "
+                "one first (farthing keys create), or listen on 127.0.0.1",
+                key="host",
+            )
+        for budget in self.settings.budgets:
+            self.runtime.put_budget(budget, update=True)
+        if self.flags is not None and self.settings.session is not None:
+            self._totals, self.said = open_session(store, self.flags, self.settings.session)
+        ledger = self.runtime.main
+        ledger.refresh(ledger.store.catalogue().result())
+        self.runtime.housekeeper.start()
+
+    @property
+    def session_budgets(self) -> tuple[Budget, ...]:
+        """The budgets of the flags, as they are in the ledger."""
+        return tuple(self._totals)
+
+    def end_session(self, runtime: Runtime) -> None:
+        """A clean stop. A session with a name of its own goes on another day."""
+        if not self.named:
+            close_session(runtime.main.store, self._totals)
+
+    def reload(self, settings: ProxySettings) -> ProxySettings:
+        """Put other budgets into the ledger. Returns the settings that are in force then."""
+        kept = self.settings
+        for budget in settings.budgets:
+            self.runtime.put_budget(budget, update=True)
+        self.settings = replace(
+            settings, calls=kept.calls, host=kept.host, port=kept.port, session=kept.session, workers=kept.workers
+        )
+        return self.settings
+
+    def lines(self) -> Iterable[str]:
+        """What is said at the start."""
+        yield f"Token-budget proxy listening on {self.url}"
+        for upstream in self.settings.upstreams:
+            name = "" if upstream.name == "openai" else f" ({upstream.name})"
+            yield f"Upstream{name}: {upstream.base_url}"
+        yield f"Ledger: {self.runtime.main.store.name}"
+        for budget in self._totals:
+            yield _limit_line(budget)
+        for budget in self.settings.budgets:
+            yield f"Budget {budget.title}: {budget.terms_text()}"
+        yield from self.said
+
+
+class ProxyServer:
+    """
+    A running proxy. ``with start_proxy(…, block=False) as server:`` stops it at the end.
+
+    ``url`` is where it listens: OpenAI's clients take ``url + "/v1"`` as their base URL, Anthropic's and Gemini's
+    ``url`` itself.
+    """
+
+    def __init__(self, settings: ProxySettings, flags: BudgetConfig | None = None) -> None:
+        self._opened = Opened(settings, flags)
+        self.url: str = self._opened.url
+        runtime = self._opened.runtime
+        self._worker = Worker(
+            self._opened.settings,
+            runtime,
+            self._opened.listening,
+            identify=identify_for(runtime),
+            pages=pages_for,
+            before_close=self._opened.end_session,
+        )
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def settings(self) -> ProxySettings:
+        """As they are in force: with the port and the session that were chosen."""
+        return self._opened.settings
+
+    @property
+    def runtime(self) -> Runtime:
+        """Its ledgers."""
+        return self._opened.runtime
+
+    def run(self, say: Callable[[str], None] = lambda url: None) -> None:
+        """Serve in this thread until :meth:`stop`. *say* is called with the URL before the first request."""
+        warm_up(self.runtime)
+        for line in self._opened.lines():
+            log.logger.info(line)
+        say(self.url)
+        self._worker.run()
+
+    def start(self) -> None:
+        """Serve in a thread of its own; returns once it answers. Touches no signal handlers."""
+        self._thread = threading.Thread(target=self._run_in_thread, name="farthing-proxy", daemon=True)
+        self._thread.start()
+        self._worker.ready.wait(START_SECONDS)
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Let what is in flight end, for a bounded time, then stop. Stopping twice does nothing more."""
+        self.ask_to_stop()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def ask_to_stop(self) -> None:
+        """The same without waiting; from a signal handler, say. Asked twice, nobody in flight is waited for."""
+        self._worker.stop()
+
+    def reload(self, settings: ProxySettings) -> None:
+        """Take other settings over, from the next request on: all but the host, the port, the ledger and workers."""
+        self._worker.reload(self._opened.reload(settings))
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """
+        ``requests forwarded blocked refused unmetered in_flight tokens_used tokens_held cost_usd`` since the start, and
+        ``remaining``: what is left of each limit, in its unit.
+        """
+        proxy = self._worker.proxy
+        done = None if proxy is None else proxy.stats
+        names = ("requests", "forwarded", "blocked", "refused", "unmetered", "in_flight", "tokens_used", "tokens_held")
+        counted: dict[str, Any] = {name: 0 if done is None else getattr(done, name) for name in names}
+        counted["cost_usd"] = usd_from_nano(0 if done is None else done.cost_nano)
+        counted["remaining"] = self._remaining()
+        return counted
+
+    def _remaining(self) -> dict[str, Any]:
+        left: dict[str, Any] = {}
+        try:
+            for budget in self._opened.session_budgets:
+                (figures,) = list_accounts(self.runtime.main.store, budget.name)
+                for unit in figures.accounts[0].units if figures.accounts else ():
+                    if unit.limit is not None and unit.remaining is not None:
+                        left[budget.title] = usd_from_nano(unit.remaining) if unit.unit == "usd" else unit.remaining
+        except FarthingError:
+            # Stopped, and its ledger with it: what was counted stays readable.
+            return left
+        return left
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _run_in_thread(self) -> None:
+        try:
+            self.run()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the start
+            self._failure = error
+        finally:
+            self._worker.ready.set()
+
+
+def start_proxy(
+    config: BudgetConfig | ProxySettings | None = None,
+    port: int = 8080,
+    *,
+    host: str = "127.0.0.1",
+    block: bool = True,
+) -> ProxyServer:
+    """
+    Start a proxy in front of an LLM API.
+
+    Args:
+        config: limits and upstream; or the settings of a whole proxy, whose own host and port count then.
+        port: 0 picks a free one: see ``url`` of what is returned.
+        host: another than this machine's own needs keys in the ledger.
+        block: serve here until it is stopped (Ctrl-C); False: in a thread, and return at once.
+
+    Returns the server, running (or stopped, after *block*). Raises ConfigError naming the setting.
+    """
+    config = BudgetConfig() if config is None else config
+    if isinstance(config, BudgetConfig):
+        server = ProxyServer(config.settings(host=host, port=port), config)
+        log_format = config.log_format
+    else:
+        server = ProxyServer(config)
+        log_format = config.log_format
+    if not logging.getLogger("farthing").hasHandlers():
+        log.to_stream(log_format)
+    if not block:
+        server.start()
+        return server
+    with signals(server.ask_to_stop):
+        server.run()
+    return server
+
+
+def _at(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _limit_line(budget: Budget) -> str:
+    if budget.window.kind == "request" and budget.tokens is not None:
+        line = f"Per-request limit: {budget.tokens} tokens"
+    else:
+        line = f"Limit {budget.title}: {budget.terms_text()}"
+    return f"{line} (warn only)" if budget.on_exceed == "warn" else line
