@@ -17,8 +17,7 @@ def settings_for(provider: FakeProvider, *, timeouts: Timeouts | None = None, **
     """A proxy whose three upstreams are at this fake provider, without budgets."""
     plain = BudgetConfig(max_tokens_per_request=None, upstream_url=provider.openai_url).settings(port=0)
     upstreams = tuple(
-        replace(of, base_url=provider.openai_url if of.name == "openai" else provider.url, timeouts=timeouts or of.timeouts)
-        for of in plain.upstreams
+        replace(of, base_url=_base_url(provider, of.name), timeouts=timeouts or of.timeouts) for of in plain.upstreams
     )
     return replace(plain, **{"upstreams": upstreams, **changes})
 
@@ -56,3 +55,7 @@ def entries(server: ProxyServer) -> list[Entry]:
 
 def holds(server: ProxyServer, *states: str) -> list[Hold]:
     return list(server.runtime.main.store.holds(*states).result())
+
+
+def _base_url(provider: FakeProvider, name: str) -> str:
+    return provider.openai_url if name == "openai" else provider.url

@@ -52,6 +52,7 @@ def test_the_commands_are_those_of_the_design() -> None:
     assert words == {
         "demo",
         "doctor",
+        "serve",
         "report",
         "estimate",
         *(f"budgets {verb}" for verb in ("list", "show", "set", "grant", "freeze", "unfreeze", "remove")),
@@ -69,6 +70,7 @@ def test_version(run: Run) -> None:
 
 def test_help_starts_without_sdk_prices_tokenisers_or_server() -> None:
     heavy = ["openai", "anthropic", "genai_prices", "quicktok", "splintr", "httptools", "httpx", "httpx2", "numpy"]
+    heavy += ["aiohttp", "uvicorn", "uvloop"]
     script = (
         "import sys\nfrom farthing.cli.running import run\nassert run(['--help']) == 0\n"
         f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
