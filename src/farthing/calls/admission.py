@@ -52,7 +52,7 @@ class Admitted(NamedTuple):
     @property
     def ceiling(self) -> int | None:
         """The output ceiling that has to go on the wire, or None where the caller's request says it already."""
-        if self.asked is None or self.granted is None:
+        if self.asked is None or self.granted is None or self.asked.watched:
             return None
         lowered = self.granted.x < self.asked.ask.x_want
         return self.granted.x if lowered or self.asked.injected else None
@@ -346,11 +346,12 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
     runtime = call.runtime
     now_ms = call.started_ms
     provider = call.request.provider
+    told = Terms.of(budgets)
     rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=runtime.settings.price_as)
     request = call.request if call.history is None else continued(call.request, call.history, model)
     return ask_for(
         request,
-        Terms.of(budgets),
+        told,
         call_id=call.id,
         model=model,
         rates=rates,
@@ -361,7 +362,14 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
         url=str(call.url) if request.open_reasons else "",
         allowed_output=allowed_output,
         family=runtime.learner.family(model, call.request.dialect),
+        cut_margin=_cut_margin(call) if told.breaks or told.uncapped == "watch" else None,
     )
+
+
+def _cut_margin(call: Call) -> int | None:
+    """How many tokens its provider may still bill after a cut of ours; None where there is no stream to cut."""
+    cuttable = call.request.stream and call.dialect.closer(call.request) is not None
+    return call.runtime.settings.abort_margin_tokens if cuttable else None
 
 
 def warn_unpriced(runtime: Runtime, model: str) -> None:

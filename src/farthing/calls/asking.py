@@ -27,6 +27,8 @@ class Terms(NamedTuple):
     hard: tuple[Budget, ...]
     counts_usd: Budget | None
     """A budget that limits money, or None."""
+    breaks: bool
+    """One of them ends a stream whose hold is used up."""
     uncapped: str
     open_bound: str
     min_output_tokens: int
@@ -36,13 +38,15 @@ class Terms(NamedTuple):
     def of(cls, budgets: list[Budget]) -> Terms:
         hard = []
         counts_usd = default = None
-        uncapped, open_bound, least = "inject", "overrun", 1
+        uncapped, open_bound, least = UNCAPPED[-1], OPEN_BOUND[-1], 1
+        breaks = False
         for budget in budgets:
             if budget.usd_nano is not None:
                 counts_usd = budget
             if not budget.hard:
                 continue
             hard.append(budget)
+            breaks = breaks or budget.on_exceed == "break"
             least = max(least, budget.min_output_tokens)
             if UNCAPPED.index(budget.uncapped) < UNCAPPED.index(uncapped):
                 uncapped = budget.uncapped
@@ -51,7 +55,9 @@ class Terms(NamedTuple):
             own = budget.default_output_tokens
             if own is not None and (default is None or own < default):
                 default = own
-        return cls(tuple(hard), counts_usd, uncapped, open_bound, least, default)
+        if not hard:
+            uncapped = "inject"
+        return cls(tuple(hard), counts_usd, breaks, uncapped, open_bound, least, default)
 
 
 class Asked(NamedTuple):
@@ -64,6 +70,12 @@ class Asked(NamedTuple):
     """A ceiling that the caller did not set goes on the wire: ours, or one that a callable allowed."""
     weight: Weight | None = None
     """What its input was counted as, where its usage may teach how dense this model's text is."""
+    cut_margin: int | None = None
+    """The stream is ended by us when its hold is used up, of which so many tokens are billed after the cut."""
+    defaulted: bool = False
+    """The ceiling is one that we chose: neither the caller nor the endpoint knows one."""
+    watched: bool = False
+    """No ceiling goes on the wire: the cut is all that bounds the output (``uncapped="watch"``)."""
 
 
 def input_bound(request: RequestFacts, model: str) -> int:
@@ -106,11 +118,13 @@ def ask_for(
     url: str,
     allowed_output: int | None = None,
     family: Family | None = None,
+    cut_margin: int | None = None,
 ) -> Asked | Decision:
     """
     What this request can cost at most with this model, or a denial by the strictest budget's policy. *allowed_output*
     is a lower output ceiling that a callable ``on_exceed`` named; *family* counts its text, where the ledger has
-    learned better than the model's own.
+    learned better than the model's own; *cut_margin* is how many tokens a provider still bills after a cut, for a
+    stream that can be cut.
 
     Raises UnpricedModel where a budget counts USD and the policy is ``reject``; UnmeteredCall where the input has no
     bound on this side and the policy is ``reject`` (or nothing is known that could bound it).
@@ -124,6 +138,14 @@ def ask_for(
     if request.open_reasons and terms.hard:
         input_tokens = _open_input(request, terms, known, input_tokens, url=url)
     ceiling = request.output_ceiling
+    uncapped = ceiling is None and request.implied_ceiling is None and allowed_output is None
+    # What a model reasons unseen, no cut could notice.
+    seen = request.no_reasoning or not known.hidden_reasoning
+    watched = uncapped and seen and terms.uncapped == "watch" and cut_margin is not None
+    if not terms.breaks and not watched:
+        cut_margin = None
+    # A cut comes a margin before the hold's end, and what comes before it must be of use.
+    floor = max(terms.min_output_tokens, request.min_output_tokens) + (cut_margin or 0)
     injected = ours = False
     if allowed_output is not None:
         # A callable lowered it: it goes on the wire, and it is what is asked for now.
@@ -133,10 +155,10 @@ def ask_for(
         if ceiling is None:
             if terms.hard and terms.uncapped == "reject":
                 return _reject_uncapped(terms)
-            ceiling = _default_output(known, terms, input_tokens)
+            ceiling = _default_output(known, terms, input_tokens, least=1 if cut_margin is None else floor)
         # An implied one goes on the wire too: a compatible server may not keep to what the provider documents.
-        injected = ours = bool(terms.hard)
-    floor = max(terms.min_output_tokens, request.min_output_tokens)
+        ours = bool(terms.hard)
+        injected = ours and not watched
     price = None
     if rates is not None:
         bound = rates.bound(
@@ -158,12 +180,12 @@ def ask_for(
         choices=request.choices,
         price=price,
         price_version=None if rates is None else rates.version,
-        bound="open" if request.open_reasons else "proven",
+        bound="open" if request.open_reasons or watched else "proven",
         asked_model=None if model == request.model else request.model,
     )
     ask = Ask(call_id, facts, ceiling, min(floor, ceiling), ours, deadline_ms)
     teaches = tokens.learns(family) and not request.open_reasons
-    return Asked(ask, rates, known, injected, weight if teaches else None)
+    return Asked(ask, rates, known, injected, weight if teaches else None, cut_margin, uncapped and ours, watched)
 
 
 def _open_input(request: RequestFacts, terms: Terms, known: ModelFacts, input_tokens: int, *, url: str) -> int:
@@ -183,9 +205,9 @@ def _open_input(request: RequestFacts, terms: Terms, known: ModelFacts, input_to
     return max(input_tokens, known.context)
 
 
-def _default_output(known: ModelFacts, terms: Terms, input_tokens: int) -> int:
+def _default_output(known: ModelFacts, terms: Terms, input_tokens: int, *, least: int) -> int:
     """What a request without a ceiling may use: the budgets' own default, else the model's."""
-    ceiling = terms.default_output_tokens or known.default_output or DEFAULT_OUTPUT_TOKENS
+    ceiling = max(terms.default_output_tokens or known.default_output or DEFAULT_OUTPUT_TOKENS, least)
     if known.known and known.max_output is not None:
         ceiling = min(ceiling, known.max_output)
     if known.known and known.context is not None and known.context > input_tokens:

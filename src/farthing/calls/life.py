@@ -16,8 +16,11 @@ from ..errors import InvariantError, StoreUnavailable
 from ..kernel.decision import Decision, denial
 from ..kernel.hold import Outcome
 from ..kernel.plan import Account, Balance, CallFacts, Formula, Line, LineResult, Plan
+from ..kernel.usage import Usage
 from ..stores.contract import Ticket
+from ..wire.cut import CutStream
 from ..wire.facts import AnswerFacts, RequestFacts, StreamMeter
+from ..wire.metering import EventMeter
 from . import endings
 from .admission import Admitted, admit, asked_of, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, find_rates, input_bound
@@ -71,13 +74,18 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
 
 def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
     """Relay the stream. Settled as soon as its terminal event is seen, before the caller sees the end."""
-    meter = call.dialect.meter(call.request, strip_usage=_asks_usage(call))
+    meter = _meter(call, admitted)
+    watched = meter if type(meter) is CutStream else None
     heartbeat = _Heartbeat(call, admitted)
     out = b""
     finished: Finished | None = None
     try:
         while (chunk := (yield Relay(out, finished))) is not None:
             out = meter.feed(chunk)
+            if watched is not None and watched.reached:
+                finished, usage = yield from _cut(call, admitted, watched)
+                yield Relay(out + watched.closing(usage), finished, last=True)
+                return finished
             if finished is None and meter.complete:
                 finished = yield from _end_stream(call, admitted, answered, meter.facts())
             else:
@@ -111,6 +119,43 @@ def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: Answe
     ending = endings.of_answer(facts, answered.status, _limits(call, admitted))
     yield from _end(call, admitted, ending, kept_as=facts.kept_as)
     return Finished((yield from _crossed(call, admitted)))
+
+
+def _meter(call: Call, admitted: Admitted) -> StreamMeter:
+    """What reads this stream; and cuts it, where a budget says so."""
+    meter = call.dialect.meter(call.request, strip_usage=_asks_usage(call))
+    asked, granted = admitted.asked, admitted.granted
+    if asked is None or granted is None or asked.cut_margin is None:
+        return meter
+    closer = call.dialect.closer(call.request)
+    if closer is None or not isinstance(meter, EventMeter):
+        return meter
+    model, held = admitted.model, asked.ask.facts.choices * granted.x
+    if (asked.defaulted or granted.x < asked.ask.x_want) and held > asked.cut_margin:
+        most = held - asked.cut_margin
+    else:
+        # The caller's own ceiling, whole: its provider ends the answer there. If it does not, that must be certain.
+        most = tokens.surely(held, model) + 1
+    count = partial(tokens.count_text, model=model, exact=True)
+    array = call.request.stream_type != "text/event-stream"
+    return CutStream(meter, closer, most_tokens=most, count=count, array=array)
+
+
+def _cut(call: Call, admitted: Admitted, watched: CutStream) -> Generator[Ticket[Any], Any, tuple[Finished, Usage]]:
+    """What the stream may deliver is delivered: it is settled, before its caller sees the end."""
+    ending = endings.of_cut(watched.facts(), _limits(call, admitted), ending="cut", note=None)
+    usage = ending.outcome.usage if isinstance(ending, Settle) else Usage()
+    budgets = admitted.asked.ask.facts.budgets if admitted.asked is not None else ()
+    log.warning(
+        "call %s to %s was cut after %d output tokens: what was held for it on budget %s is used up. "
+        "Set a lower output ceiling on the request, or raise the budget.",
+        call.id,
+        admitted.model,
+        watched.delivered_tokens,
+        ", ".join(map(repr, budgets)),
+    )
+    yield from _end(call, admitted, ending)
+    return Finished((yield from _crossed(call, admitted))), usage
 
 
 def _end_cut(call: Call, admitted: Admitted, facts: AnswerFacts, broken: Broken) -> Generator[Ticket[Any], Any, None]:

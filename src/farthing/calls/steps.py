@@ -55,6 +55,11 @@ class Relay(NamedTuple):
     data: bytes
     finished: Finished | None = None
     """Set once the stream's last event was seen: the call is settled, the rest of the bytes only pass through."""
+    last: bool = False
+    """
+    The stream ends with these bytes, whatever its provider still sends: the door closes what it reads from, passes them
+    on, and ends the body in good order.
+    """
 
 
 class NotSent(Exception):

@@ -20,11 +20,11 @@ from .window import Window, parse_window
 UNITS = ("tokens", "usd", "requests", "concurrency")
 """What a budget counts. Amounts are integers: tokens, nano-dollars, requests, calls in flight."""
 
-MODES = ("block", "clamp", "downgrade", "wait", "truncate", "raise", "warn")
+MODES = ("block", "clamp", "downgrade", "wait", "break", "truncate", "raise", "warn")
 """What ``on_exceed`` may say, beside a callable (kept as ``callable``: its code lives with who names the budget)."""
-HARD_MODES = ("block", "clamp", "downgrade", "wait", "truncate", "callable")
+HARD_MODES = ("block", "clamp", "downgrade", "wait", "break", "truncate", "callable")
 """Modes under which no hold is ever admitted that would pass the limit."""
-UNCAPPED = ("reject", "inject")
+UNCAPPED = ("reject", "inject", "watch")
 """What happens to a request without an output ceiling of its own, strictest first."""
 OPEN_BOUND = ("reject", "context_window", "overrun")
 """What happens to a request whose input has no bound on this side, strictest first."""
@@ -184,8 +184,8 @@ def unit_of_work(budget: Budget, *, unit_id: str, label: str) -> Budget:
 def _check_together(budget: Budget) -> None:
     if all(budget.limit(unit) is None for unit in UNITS):
         raise ValueError("a budget needs a limit: give usd=, tokens=, requests= or concurrency=")
-    if budget.on_exceed == "clamp" and budget.tokens is None and budget.usd_nano is None:
-        raise ValueError("on_exceed='clamp' shrinks outputs, so it needs usd= or tokens=")
+    if budget.on_exceed in ("clamp", "break") and budget.tokens is None and budget.usd_nano is None:
+        raise ValueError(f"on_exceed={budget.on_exceed!r} shrinks outputs, so it needs usd= or tokens=")
     if budget.window.kind == "request" and budget.on_exceed == "raise":
         raise ValueError("per='request' is checked before a call; on_exceed='raise' looks after it")
     if budget.window.kind == "request" and budget.concurrency is not None:

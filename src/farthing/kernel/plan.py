@@ -337,6 +337,7 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
 _HARD = (True, False, False, False)
 _MANNERS = {
     "clamp": (True, True, False, False),
+    "break": (True, True, False, False),
     "warn": (False, False, True, False),
     "raise": (False, False, False, True),
 }

@@ -60,8 +60,14 @@ class _SyncRelay:
         try:
             for chunk in self._chunks:
                 relay = attempt.feed(chunk)
-                if relay is not None and relay.data:
+                if relay is None or not relay.data:
+                    continue
+                if relay.last:
+                    # Its provider is told to stop before its caller has the end in hand.
+                    self._stream.close()
                     yield relay.data
+                    break
+                yield relay.data
             while (relay := attempt.feed(None)) is not None:
                 yield relay.data
         except GeneratorExit:
@@ -104,8 +110,13 @@ class _AsyncRelay:
         try:
             async for chunk in self._chunks:
                 relay = await attempt.feed_async(chunk)
-                if relay is not None and relay.data:
+                if relay is None or not relay.data:
+                    continue
+                if relay.last:
+                    await self._stream.aclose()
                     yield relay.data
+                    break
+                yield relay.data
             while (relay := await attempt.feed_async(None)) is not None:
                 yield relay.data
         except GeneratorExit:

@@ -136,7 +136,7 @@ class Desk:
             reply,
             model=body["model"],
             input_tokens=endpoint.input_tokens(body, self._count) if reply.input_tokens is None else 0,
-            ceiling=self._max_output_tokens if ceiling is None else ceiling,
+            ceiling=ceiling if ceiling is not None and reply.keeps_ceiling else self._max_output_tokens,
             count=self._count,
             choices=shown,
             generated_choices=generated,

@@ -58,6 +58,7 @@ class Reply:
             calls and the reasoning come to. A very large number fills whatever the request allows.
         reasoning_tokens: the hidden part of the output: billed, not shown (Anthropic with thinking on: shown as
             thinking). It is generated first.
+        keeps_ceiling: False ignores the request's own ceiling, as some compatible servers do.
         finish: the finish or stop reason, word for word. None: the right one for the endpoint.
 
     What is billed and said.
@@ -109,6 +110,7 @@ class Reply:
     cache_write_tokens: int = 0
     usage: UsageReport = "reported"
     bill_anyway: bool = False
+    keeps_ceiling: bool = True
     status: int = 200
     body: Mapping[str, Any] | str | bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ Importing this is cheap: a tokeniser loads when something is first counted, and 
 
 from __future__ import annotations
 
-from .count import Weight, bound, count, count_text, weigh
+from .count import Weight, bound, count, count_text, surely, weigh
 from .families import Family, family_of, register, unregister
 from .images import image_tokens
 from .learning import learned, learns, ratio_of
@@ -28,6 +28,7 @@ __all__ = [
     "learns",
     "ratio_of",
     "register",
+    "surely",
     "unregister",
     "weigh",
 ]

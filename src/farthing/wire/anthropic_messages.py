@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import json
+from .closing_messages import MessagesCloser
 from .facts import AnswerFacts, RequestFacts
 from .images import UNKNOWN, size_of_base64
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
@@ -156,6 +157,9 @@ class AnthropicMessages:
             error=failed or answer.get("type") == "error",
             service_tier=_tier(mapping(answer.get("usage"))),
         )
+
+    def closer(self, facts: RequestFacts) -> MessagesCloser:
+        return MessagesCloser()
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> MessagesMeter:
         """*strip_usage* never applies: usage is part of events that clients need."""

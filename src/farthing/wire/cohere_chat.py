@@ -12,6 +12,7 @@ from typing import Any
 
 from ..kernel.usage import Usage
 from . import json
+from .closing_cohere import CohereCloser
 from .facts import AnswerFacts, RequestFacts
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
 from .reading import Gathering, count_in, flag_in, model_of, objects_in
@@ -94,6 +95,9 @@ class CohereChat:
             complete=True,
             error=failed,
         )
+
+    def closer(self, facts: RequestFacts) -> CohereCloser:
+        return CohereCloser()
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> CohereMeter:
         return CohereMeter()

@@ -120,6 +120,21 @@ class StreamMeter(Protocol):
         ...
 
 
+class Closer(Protocol):
+    """
+    Ends a stream in order where its provider has not: whatever is open in it is closed, and its last events say that it
+    reached its output ceiling. One per answer; pure.
+    """
+
+    def see(self, data: dict[str, Any]) -> None:
+        """One event that was relayed: what it opens, closes, or says about the answer."""
+        ...
+
+    def close(self, usage: Usage) -> list[bytes]:
+        """The events that are missing, each as it goes out; *usage* is told wherever the dialect tells one."""
+        ...
+
+
 class Dialect(Protocol):
     """One provider endpoint's language. Stateless; every method is pure."""
 
@@ -153,6 +168,10 @@ class Dialect(Protocol):
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer. Never raises: what cannot be read is an answer without usage."""
+        ...
+
+    def closer(self, facts: RequestFacts) -> Closer | None:
+        """For a stream that is to be ended early; None where an answer has no text to cut."""
         ...
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> StreamMeter:

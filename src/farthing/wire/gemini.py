@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import json
+from .closing_gemini import GeminiCloser
 from .facts import AnswerFacts, RequestFacts
 from .gemini_content import either, read_content, read_tools, several, whole_in
 from .gemini_path import model_in, other_model, other_model_name, streams
@@ -159,6 +160,9 @@ class GeminiGenerate:
             error=failed or refused,
             service_tier=_answer_tier(told),
         )
+
+    def closer(self, facts: RequestFacts) -> GeminiCloser:
+        return GeminiCloser(candidates=facts.choices, sse=facts.stream_type == "text/event-stream")
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> GeminiMeter:
         """*strip_usage* never applies: usage is part of chunks that clients need."""

@@ -98,6 +98,9 @@ class GeminiEmbeddings:
         refused = bool(answer.get("error")) and usage is None
         return AnswerFacts(usage=usage, usage_note=note, complete=True, error=refused or not 200 <= status < 300)
 
+    def closer(self, facts: RequestFacts) -> None:
+        """None: nothing here can be cut."""
+
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> SingleAnswer:
         """These methods have no streams: whatever arrives as one is read at its end, as the answer it is."""
         return SingleAnswer(self, facts)

@@ -37,7 +37,7 @@ class EventMeter:
     - ``_read(data)`` takes the delivered text out of one decoded event that ``_see`` gave to ``_keep``.
     """
 
-    __slots__ = ("_chars", "_splitter", "_strip", "_text", "_unread", "_unread_bytes")
+    __slots__ = ("_chars", "_fresh", "_splitter", "_strip", "_text", "_unread", "_unread_bytes")
 
     def __init__(self, *, strip: bool, splitter: Splitter | None = None) -> None:
         self._splitter = splitter or FrameSplitter()
@@ -46,6 +46,7 @@ class EventMeter:
         self._unread_bytes = 0
         self._text: dict[Hashable, list[str]] = {}
         self._chars = 0
+        self._fresh: list[str] | None = None
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to relay for *data*: the same object, unless this meter strips."""
@@ -71,6 +72,10 @@ class EventMeter:
 
     def _drops(self, frame: bytes) -> bool:
         return not isinstance(frame, Unparsed) and self._see(frame)
+
+    @property
+    def complete(self) -> bool:
+        raise NotImplementedError
 
     def _see(self, frame: bytes) -> bool:
         raise NotImplementedError
@@ -100,6 +105,16 @@ class EventMeter:
         if isinstance(text, str) and text and self._chars < MAX_TEXT_CHARS:
             self._chars += len(text)
             self._text.setdefault(part, []).append(text)
+            if self._fresh is not None:
+                self._fresh.append(text)
+
+    def fresh(self) -> list[str]:
+        """The deltas since this was last asked, each apart; for who watches a stream while it runs."""
+        if self._fresh is None:
+            self._fresh = []
+        self._read_kept()
+        fresh, self._fresh = self._fresh, []
+        return fresh
 
     def _delivered_text(self) -> tuple[str, ...]:
         """All text so far, the deltas of each part joined: pieces would count as more tokens than they are."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..kernel.usage import Usage
 from . import json
+from .closing_chat import ChatCloser
 from .facts import AnswerFacts, RequestFacts
 from .images import UNKNOWN, size_of_url
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
@@ -161,6 +162,14 @@ class OpenAIChat:
             complete=True,
             error=refused or not 200 <= status < 300,
             service_tier=string(answer.get("service_tier")),
+        )
+
+    def closer(self, facts: RequestFacts) -> ChatCloser:
+        return ChatCloser(
+            choices=facts.choices,
+            delta={"delta": {}},
+            usage_frame=facts.wants_usage and not self._tells_usage,
+            usage_inside=self._tells_usage,
         )
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> ChatMeter:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import json
+from .closing_chat import ChatCloser
 from .facts import AnswerFacts, RequestFacts
 from .metering import answer_object, mappings, string
 from .openai_chat import ChatMeter, finish_of
@@ -104,6 +105,10 @@ class OpenAICompletions:
             error=refused or not 200 <= status < 300,
             service_tier=string(answer.get("service_tier")),
         )
+
+    def closer(self, facts: RequestFacts) -> ChatCloser:
+        shown = _prompts(facts) * _shown(facts)
+        return ChatCloser(choices=shown, delta={"text": ""}, usage_frame=facts.wants_usage, usage_inside=False)
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> CompletionsMeter:
         return CompletionsMeter(facts, strip_usage=strip_usage)

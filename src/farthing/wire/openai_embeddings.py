@@ -82,6 +82,9 @@ class OpenAIEmbeddings:
             error=refused or not 200 <= status < 300,
         )
 
+    def closer(self, facts: RequestFacts) -> None:
+        """None: nothing here can be cut."""
+
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> SingleAnswer:
         """The endpoint has no streams: whatever arrives as one is read at its end, as the answer it is."""
         return SingleAnswer(self, facts)

@@ -110,6 +110,9 @@ class OpenAIImages:
         refused = bool(answer.get("error")) and answer.get("data") is None and usage is None
         return AnswerFacts(usage=usage, usage_note=note, complete=usage is not None, error=refused or failed)
 
+    def closer(self, facts: RequestFacts) -> None:
+        """None: nothing here can be cut."""
+
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> ImagesMeter:
         return ImagesMeter(images=facts.choices)
 

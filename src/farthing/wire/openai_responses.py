@@ -13,6 +13,7 @@ from typing import Any
 
 from ..kernel.usage import Usage
 from . import json
+from .closing_responses import ResponsesCloser
 from .facts import AnswerFacts, RequestFacts
 from .images import UNKNOWN, size_of_base64, size_of_url
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
@@ -137,6 +138,9 @@ class OpenAIResponses:
             service_tier=read.service_tier,
             kept_as=read.response_id,
         )
+
+    def closer(self, facts: RequestFacts) -> ResponsesCloser:
+        return ResponsesCloser()
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> ResponsesMeter:
         """*strip_usage* never applies: the figure is part of the last event, which clients need."""

@@ -229,7 +229,7 @@ def test_what_each_mode_means_for_a_line(mode: str, ours: bool) -> None:
     (only,) = plan_for(budget, ours=ours).lines
     assert only.advisory == (mode == "warn")
     assert only.spent_only == (mode == "raise")
-    assert only.elastic == (mode == "clamp" or (ours and mode not in ("warn", "raise")))
+    assert only.elastic == (mode in ("clamp", "break") or (ours and mode not in ("warn", "raise")))
 
 
 def test_the_floor_is_never_above_what_was_asked() -> None:
