@@ -36,7 +36,7 @@ from .errors import (
 if TYPE_CHECKING:
     from . import prices, tokens
     from .calls.budgets import Amounts, BudgetHandle, budget
-    from .calls.default import configure, reset
+    from .calls.default import reset
     from .calls.estimates import estimate
     from .calls.exceeding import Allow
     from .calls.explaining import Explanation, explain
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .calls.reports import Report, report
     from .calls.runtime import UnmeteredCallWarning, UnpricedModelWarning
     from .calls.tracking import track
+    from .config import configure
     from .kernel.decision import Decision
     from .kernel.usage import Usage
     from .proxy.flags import BudgetConfig
@@ -110,7 +111,7 @@ _HOMES = {
     "UnpricedModelWarning": "calls.runtime",
     "Usage": "kernel.usage",
     "budget": "calls.budgets",
-    "configure": "calls.default",
+    "configure": "config",
     "estimate": "calls.estimates",
     "explain": "calls.explaining",
     "hold": "calls.manual",

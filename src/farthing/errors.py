@@ -195,21 +195,36 @@ class StoreUnavailable(FarthingError):
 
 
 class ConfigError(FarthingError, ValueError):
-    """A setting is wrong; ``key`` says which, ``file`` (and ``line``) where, if it came from a file."""
+    """
+    A setting is wrong; ``key`` says which, ``file`` (and ``line``) where, if it came from a file.
 
-    def __init__(self, message: str, *, key: str, file: str | None = None, line: int | None = None) -> None:
+    A file may have several mistakes: these are the first one's, and ``others`` has the rest.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str,
+        file: str | None = None,
+        line: int | None = None,
+        others: tuple[ConfigError, ...] = (),
+    ) -> None:
         where = "".join((f"{file}: " if file else "", f"line {line}: " if line else ""))
-        super().__init__(f"{where}{key}: {message}")
+        super().__init__("\n".join((f"{where}{key}: {message}", *map(str, others))))
         self.reason = message
         self.key = key
         self.file = file
         self.line = line
+        self.others = others
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_remake, (type(self), (self.reason,), {"key": self.key, "file": self.file, "line": self.line}))
+        evidence = {"key": self.key, "file": self.file, "line": self.line, "others": self.others}
+        return (_remake, (type(self), (self.reason,), evidence))
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "key": self.key, "file": self.file, "line": self.line}
+        plain = {**super().to_dict(), "key": self.key, "file": self.file, "line": self.line}
+        return {**plain, "others": [other.to_dict() for other in self.others]} if self.others else plain
 
 
 class InvariantError(FarthingError):

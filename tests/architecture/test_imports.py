@@ -58,6 +58,8 @@ import farthing
 print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - before})))
 """
 
+CONFIGURED_RUN = LOADED_RUN.replace("import farthing\n", "import farthing\nfarthing.configure(watch=False)\n")
+
 
 def third_party() -> set[str]:
     """Every top-level module of this environment that is neither ours nor of the standard library."""
@@ -82,7 +84,8 @@ def test_it_imports_without_any_third_party_module(part: str) -> None:
     run(BLOCKED_RUN, part, ",".join(sorted(third_party())))
 
 
-def test_import_farthing_loads_nothing_heavy() -> None:
-    loaded = set(json.loads(run(LOADED_RUN)))
+@pytest.mark.parametrize("program", [LOADED_RUN, CONFIGURED_RUN], ids=["import", "configure"])
+def test_import_farthing_loads_nothing_heavy(program: str) -> None:
+    loaded = set(json.loads(run(program)))
     assert "farthing" in loaded
     assert loaded & third_party() == set()

@@ -47,6 +47,10 @@ ERRORS: list[tuple[FarthingError, dict[str, Any]]] = [
     (StoreUnavailable("memory", "locked"), {"store": "memory", "reason": "locked"}),
     (ConfigError("a message", key="usd"), {"key": "usd", "file": None, "line": None}),
     (ConfigError("a message", key="usd", file="f.toml", line=3), {"key": "usd", "file": "f.toml", "line": 3}),
+    (
+        ConfigError("one", key="a", file="f", line=1, others=(ConfigError("two", key="b", file="f", line=2),)),
+        {"key": "a", "line": 1},
+    ),
     (InvariantError("a message"), {}),
 ]
 EACH = pytest.mark.parametrize(("error", "evidence"), ERRORS, ids=[type(error).__name__ for error, _ in ERRORS])

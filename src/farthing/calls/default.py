@@ -31,30 +31,7 @@ def use(other: Runtime) -> Runtime:
 
 
 def configure(**settings: Any) -> Settings:
-    """
-    Change settings of this process; those that are not named stay.
-
-    Args:
-        ledger: the ledger that named budgets live in and that every call is written to: the path of a file, or a URL
-            such as ``"sqlite:///ledger.db"``. None: in memory.
-        durability: ``"full"``: a hold is on the disk before its call leaves; ``"normal"``: it survives the end of the
-            process, and the last moments may be lost with the power.
-        unpriced: what happens to a call without a known price under a budget in USD: ``"reject"`` (UnpricedModel),
-            ``"tokens_only"`` (its cost is not counted; said once), ``"price_as:<model>"``.
-        on_store_failure: ``"deny"`` (StoreUnavailable) or ``"allow"`` (the call goes out without a durable hold).
-        max_records: how many calls :func:`farthing.report` can look back on in this process; None: without bound.
-        abort_margin_tokens: what a provider may go on to bill after a stream was cut.
-        suspect_policy: what becomes of a call whose outcome nobody learned: ``"keep"``, ``"settle_at_hold"`` or
-            ``"release"``, after *suspect_after_hours*.
-        suspect_after_hours: see *suspect_policy*.
-        follow_threads: carry budgets and tags into threads and thread pools.
-        watch: say, once for each client, when a call to a provider passes a hard budget by (from the next budget on).
-
-    The default of each is the environment variable ``FARTHING_`` and its name in capitals, if there is one.
-
-    Returns the settings now in force. Raises ConfigError naming the key; StoreUnavailable if the ledger cannot be
-    opened. Nothing changes then.
-    """
+    """Change settings of this process; those that are not named stay: see :func:`farthing.configure`."""
     current = runtime()
     current.reconfigure(current.settings.changed(**settings))
     return current.settings

@@ -75,8 +75,13 @@ def _exit_code(error: Exception) -> int:
 
 
 def _say(error: FarthingError | UsageMistake | Failure, *, as_json: bool) -> None:
-    text = json.dumps(error.to_dict()) if as_json else f"farthing: {' '.join(str(error).split())}"
-    print(text, file=sys.stderr)
+    if as_json:
+        print(json.dumps(error.to_dict()), file=sys.stderr)
+        return
+    # A configuration file may have several mistakes: one line each.
+    mistakes = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
+    for mistake in mistakes:
+        print(f"farthing: {' '.join(mistake.split())}", file=sys.stderr)
 
 
 def _flush() -> None:
