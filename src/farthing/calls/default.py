@@ -41,6 +41,9 @@ def reset() -> None:
     """
     Start over, as a new process would: what was kept in memory is forgotten, the ledger is closed, settings come from
     the environment again. Meant for tests.
+
+    What a program *registers* stays: prices, token counters, declared hosts. Modules do that once, when they are
+    imported, and nothing would do it again.
     """
     global _runtime
     with _lock:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from .. import tokens
 from ..kernel.hold import Outcome
+from ..kernel.plan import CallFacts
 from ..kernel.usage import Usage
 from ..prices import Rates
 from ..wire.facts import AnswerFacts
@@ -168,6 +169,18 @@ def priced(usage: Usage, limits: Limits, *, ending: str, source: str, answer: An
         model=answer.model if answer is not None and answer.model != limits.model else None,
         note=answer.usage_note if answer is not None else None,
     )
+
+
+def at_least_priced(outcome: Outcome, facts: CallFacts, x: int) -> Outcome:
+    """
+    The outcome of a call that money was held for, and whose price is not known any more (another process registered
+    it, or it was held as an amount): what was held is what it cost. An unknown price is never zero.
+    """
+    if outcome.cost_nano is not None or facts.price is None:
+        return outcome
+    cost_nano = facts.price.at(x)
+    note = "; ".join(filter(None, [outcome.note, "its price was not known at its end: counted at its hold"]))
+    return outcome._replace(amounts=(*outcome.amounts, ("usd", cost_nano)), cost_nano=cost_nano, note=note)
 
 
 def _counted(answer: AnswerFacts, limits: Limits) -> Outcome:

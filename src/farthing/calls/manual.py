@@ -24,6 +24,7 @@ from .admission import hold as place_hold
 from .ambient import current
 from .asking import find_rates
 from .default import runtime
+from .endings import at_least_priced
 from .runtime import log
 from .steps import Finished, Life, advance, advance_async
 
@@ -76,13 +77,15 @@ class ManualHold:
                 cache_write_tokens reasoning_tokens`` (provider style: cached tokens are part of the input), or an SDK's
                 usage object. Priced with the hold's model, if it has one.
             tokens: instead of *usage*: the number of tokens.
-            usd: the cost in USD, if you know it better than the price table.
+            usd: the cost in USD, if you know it better than the price table. Without it, and without a model whose
+                price is known, the cost is what was held.
         """
         figure = _figure(usage, tokens)
         if figure is None and usd is None:
             self._end(self._at_hold(), void=False)
             return
-        self._end(_outcome(figure or Usage(), self._rates, usd, source="provider"), void=False)
+        outcome = _outcome(figure or Usage(), self._rates, usd, source="provider")
+        self._end(at_least_priced(outcome, self._facts, 0), void=False)
 
     def void(self) -> None:
         """Give everything back: the call certainly cost nothing."""
@@ -157,7 +160,13 @@ class ManualHold:
                 log.error("hold %s could not be ended: %s; what it held stays counted", self._granted.id, error)
 
 
-def hold(*, tokens: int = 0, usd: Decimal | int | float | None = None, model: str | None = None) -> ManualHold:
+def hold(
+    *,
+    tokens: int = 0,
+    usd: Decimal | int | float | None = None,
+    model: str | None = None,
+    provider: str | None = None,
+) -> ManualHold:
     """
     Hold an amount on every budget in force here, for a call that farthing does not see::
 
@@ -169,6 +178,8 @@ def hold(*, tokens: int = 0, usd: Decimal | int | float | None = None, model: st
         tokens: the most tokens that the call can use.
         usd: the most that it can cost. Without it, *tokens* at the dearest rate of *model*.
         model: prices *tokens* here and the usage at :meth:`~ManualHold.settle`.
+        provider: whose model it is, as the price table names it (``azure``), where the name alone does not say; it
+            stands in reports, and scopes may name it.
 
     Raises (on entering) BudgetExceeded. Under a budget that counts USD: ValueError if neither *usd* nor *model* is
     given, UnpricedModel if the model has no known price (see ``configure(unpriced=…)``). ValueError naming the field.
@@ -176,7 +187,7 @@ def hold(*, tokens: int = 0, usd: Decimal | int | float | None = None, model: st
     if type(tokens) is not int or not 0 <= tokens <= COUNTER_MAX:
         raise ValueError(f"tokens must be an integer of at least 0, not {tokens!r}")
     here = runtime()
-    rates = _rates(model)
+    rates = _rates(model, provider)
     price: Formula | None = None
     if usd is not None:
         price = Formula(nano_from_usd(usd, field="usd"))
@@ -188,7 +199,7 @@ def hold(*, tokens: int = 0, usd: Decimal | int | float | None = None, model: st
         warn_unpriced(here, model)
     facts = CallFacts(
         model=model,
-        provider=None if rates is None else rates.provider,
+        provider=_provider(provider, rates),
         dialect="manual",
         input_tokens=tokens,
         price=price,
@@ -198,7 +209,12 @@ def hold(*, tokens: int = 0, usd: Decimal | int | float | None = None, model: st
 
 
 def record(
-    usage: Usage | Mapping[str, Any] | object, *, model: str | None = None, usd: Any = None, **tags: object
+    usage: Usage | Mapping[str, Any] | object,
+    *,
+    model: str | None = None,
+    provider: str | None = None,
+    usd: Any = None,
+    **tags: object,
 ) -> None:
     """
     Write a call that was paid elsewhere: it counts on every budget in force here, whatever their limits say.
@@ -206,21 +222,23 @@ def record(
     Args:
         usage: as for :meth:`ManualHold.settle`.
         model: prices it; without one (or *usd*) its cost is unknown.
+        provider: as for :func:`hold`.
         usd: what it cost, if you know it better than the price table.
         tags: added to the tags of the enclosing :class:`track`.
     """
     here = runtime()
     ambient = current().with_tags(check_tags(tags, field="record"))
-    rates = _rates(model)
+    rates = _rates(model, provider)
     if rates is None and model is not None and usd is None:
         warn_unpriced(here, model)
     figure = _figure(usage, None) or Usage()
     outcome = _outcome(figure, rates, usd, source="provider")
-    matched = {**dict(ambient.tags), "model": model or "", "provider": "" if rates is None else rates.provider}
+    whose = _provider(provider, rates)
+    matched = {**dict(ambient.tags), "model": model or "", "provider": whose or ""}
     memory, durable = here.budgets(ambient, matched)
     facts = CallFacts(
         model=model,
-        provider=None if rates is None else rates.provider,
+        provider=whose,
         dialect="record",
         tags=ambient.tags,
         budgets=tuple(budget.title for budget in (*memory, *durable)),
@@ -238,12 +256,18 @@ def record(
         ledger.store.record(make_plan(ask, unlimited, catalogue_version=ledger.catalogue.version), outcome).result()
 
 
-def _rates(model: str | None) -> Rates | None:
+def _provider(given: str | None, rates: Rates | None) -> str | None:
+    return given or (None if rates is None else rates.provider)
+
+
+def _rates(model: str | None, provider: str | None) -> Rates | None:
+    if provider is not None and (not isinstance(provider, str) or not provider):
+        raise ValueError(f"provider must be a name, not {provider!r}")
     if model is None:
         return None
     here = runtime()
     now_ms = here.memory_store.now()
-    return find_rates(here.prices, model=model, provider=None, at_ms=now_ms, price_as=here.settings.price_as)
+    return find_rates(here.prices, model=model, provider=provider, at_ms=now_ms, price_as=here.settings.price_as)
 
 
 def _figure(usage: object, tokens: int | None) -> Usage | None:

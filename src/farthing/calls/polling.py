@@ -89,7 +89,7 @@ def _settle(call: Call, ledger: Ledger, hold: Hold, answer: AnswerFacts) -> Gene
     ending = endings.of_background(answer, _limits(call, hold))
     match ending:
         case Settle(outcome):
-            yield ledger.store.settle(hold.id, outcome)
+            yield ledger.store.settle(hold.id, endings.at_least_priced(outcome, hold.facts, hold.x))
         case Void(outcome):
             yield ledger.store.void(hold.id, outcome)
 
