@@ -211,16 +211,19 @@ class _Exchange:
         client.when_gone(self._stop)
         try:
             await client.begin(response.status, [*headers, *about(self._call)])
-            while isinstance(step, Relay):
+            while isinstance(step, Relay) and not step.last:
                 data = await response.receive()
                 step = await advance_async(self._steps, _readable(decoder, data) if data else None)
+                if isinstance(step, Relay) and step.last:
+                    # A budget that breaks is used up: the provider stops before the client has the end in hand.
+                    response.abort()
                 if isinstance(step, Relay) and step.data:
                     await client.relay(step.data)
                 if not data:
                     await self._finish(step)
                     return
-            # The life of the call ended the stream, not the provider: a budget that breaks is used up.
-            response.abort()
+            # The life of the call ended the stream, not the provider.
+            await advance_async(self._steps)
             await client.end()
         except Broken as error:
             await advance_async(self._steps, error=self._meaning(error))
