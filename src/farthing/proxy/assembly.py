@@ -1,15 +1,21 @@
-"""What a proxy is put together from, for every way to start one: who calls, its pages, what is warmed up."""
+"""
+What a proxy is put together from, for every way to start one: who calls, its pages, its client towards providers, what
+is warmed up.
+"""
 
 from __future__ import annotations
 
 import logging
+from urllib.request import getproxies
 
 from .. import tokens
 from ..calls.runtime import Runtime
 from ..errors import FarthingError
 from .app import Proxy
+from .http1.client import Http1Client
 from .identity import Identify, Loopback
 from .pages import Pages
+from .upstream import UpstreamClient
 
 log = logging.getLogger("farthing.proxy")
 
@@ -22,6 +28,18 @@ def identify_for(runtime: Runtime) -> Identify:
 def pages_for(proxy: Proxy) -> Pages:
     """What a proxy answers itself."""
     return {}
+
+
+def upstream_client() -> UpstreamClient:
+    """
+    The HTTP client towards providers, for the event loop that runs: a lean one, or where the environment names a
+    forward proxy (``HTTPS_PROXY`` and the like), one that goes through it.
+    """
+    if {"http", "https", "all"}.isdisjoint(getproxies()):
+        return Http1Client()
+    from .aio import AioClient
+
+    return AioClient()
 
 
 def warm_up(runtime: Runtime) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import uvicorn
 
 from ..calls.runtime import Runtime
-from .aio import AioClient
 from .app import Proxy
+from .assembly import upstream_client
 from .connection import Connection
 from .identity import Identify
 from .pages import Pages
@@ -87,7 +87,7 @@ class Worker:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        upstreams = AioClient()
+        upstreams = upstream_client()
         try:
             proxy = Proxy(self._settings, self._runtime, upstreams=upstreams, identify=self._identify)
             if self._pages is not None:

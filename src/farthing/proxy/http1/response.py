@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...calls.steps import Broken, NotSent
@@ -38,7 +39,7 @@ class Response:
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
         self.status = 0
         """0 until the head of the final answer is complete."""
-        self.headers: list[Header] = []
+        self.headers: Sequence[Header] = ()
         self.trailers: list[Header] = []
         """Complete at the end of the body."""
         self.connection: Connection | None = connection
