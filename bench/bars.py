@@ -45,4 +45,6 @@ def show(figures: Iterable[Figure], console: Console) -> None:
 
 
 def _text(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:,.1f}"
+    if value == int(value) or value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if value >= 10 else f"{value:,.2f}"
