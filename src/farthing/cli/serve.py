@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,12 +13,22 @@ from .ledger import LedgerOption, ledger_url
 from .running import UsageMistake
 
 if TYPE_CHECKING:
-    from ..proxy.settings import ProxySettings
+    from ..proxy.settings import ProxySettings, Upstream
 
 _BODY = '{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}'
 
 
 def serve(
+    ctx: typer.Context,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            envvar="FARTHING_CONFIG",
+            show_default=False,
+            help="A farthing.toml: upstreams, budgets, prices. Options given here go before it. SIGHUP reads it again.",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Where to listen. Another than this machine's own needs keys.")
     ] = "127.0.0.1",
@@ -37,7 +47,10 @@ def serve(
         ),
     ] = None,
     max_tokens_per_request: Annotated[
-        str, typer.Option(metavar="N|none", help="Prompt and output ceiling of one request together.")
+        str,
+        typer.Option(
+            metavar="N|none", help="Prompt and output ceiling of one request together. None if --config has budgets."
+        ),
     ] = "4096",
     max_tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="In any 60 seconds.")] = None,
     max_tokens_total: Annotated[int | None, typer.Option(metavar="N", help="In this session.")] = None,
@@ -101,9 +114,55 @@ def serve(
             session=session,
         )
         settings = flags.settings(host=host, port=port, workers=workers)
-        if fake_url is not None:
-            settings = _before(fake_url, settings)
-        run(settings, flags, say=lambda url: _say_how(url, has_key=bool(api_key)))
+        if config is None:
+            if fake_url is not None:
+                settings = _before(fake_url, settings)
+            run(settings, flags, say=lambda url: _say_how(url, has_key=bool(api_key)))
+            return
+
+        def load() -> ProxySettings:
+            configured = _configured(config, settings, _named(ctx))
+            return configured if fake_url is None else _before(fake_url, configured)
+
+        first = load()
+        if first.budgets and "max_tokens_per_request" not in _named(ctx):
+            flags = replace(flags, max_tokens_per_request=None)
+        has_key = any(upstream.api_key for upstream in first.upstreams if "openai" in upstream.speaks)
+        run(first, flags, load=load, say=lambda url: _say_how(url, has_key=has_key))
+
+
+def _named(ctx: typer.Context) -> set[str]:
+    """The options that were given, on the command line or by the environment."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+
+
+def _configured(config: str, flags: ProxySettings, named: set[str]) -> ProxySettings:
+    """The proxy of a configuration file, with what was given on the command line in its place."""
+    from ..config.loading import load
+    from ..proxy.settings import OPENAI_URL
+
+    settings = load(config, for_proxy=True).proxy
+    given: dict[str, Any] = {
+        name: getattr(flags, name)
+        for name in ("host", "port", "workers", "session", "quiet", "log_format", "deny_status")
+        if name in named
+    }
+    calls = settings.calls
+    if "ledger" in named or calls.ledger is None:
+        calls = replace(calls, ledger=flags.calls.ledger)
+    if "warn_only" in named:
+        calls = replace(calls, unpriced=flags.calls.unpriced)
+    openai, *_ = flags.upstreams
+    if "upstream" in named or "fake" in named:
+        given["upstreams"] = (openai, *(of for of in settings.upstreams if of.name != openai.name))
+    elif openai.api_key is not None:
+        # OPENAI_API_KEY, or --api-key: for an upstream of the file that says nothing of its own, and is OpenAI's.
+        given["upstreams"] = tuple(
+            replace(of, api_key=openai.api_key) if of.api_key is None and of.base_url == OPENAI_URL else of
+            for of in settings.upstreams
+        )
+    return replace(settings, calls=calls, **given)
 
 
 def _count(text: str, *, option: str) -> int | None:
@@ -117,8 +176,18 @@ def _count(text: str, *, option: str) -> int | None:
 
 def _before(fake_url: str, settings: ProxySettings) -> ProxySettings:
     """The same proxy, with every upstream at the fake provider."""
-    openai, *others = settings.upstreams
-    return replace(settings, upstreams=(openai, *(replace(of, base_url=fake_url, api_key="fake") for of in others)))
+    return replace(
+        settings,
+        upstreams=tuple(
+            of if of.base_url.startswith(fake_url) else replace(of, base_url=_at(fake_url, of), api_key="fake")
+            for of in settings.upstreams
+        ),
+    )
+
+
+def _at(url: str, upstream: Upstream) -> str:
+    """As the provider's own SDK writes it: OpenAI's with its version."""
+    return f"{url}/v1" if "openai" in upstream.speaks else url
 
 
 def _say_how(url: str, *, has_key: bool) -> None:

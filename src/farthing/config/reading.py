@@ -123,14 +123,9 @@ class _Reading:
         source = name if isinstance(name, str) else self._source
         given = self._settings()
         upstreams = self._upstreams()
-        found = Configuration(
-            source=source,
-            file=self._file,
-            given=given,
-            budgets=self._budgets(source),
-            prices=self._prices(),
-            proxy=self._proxy(given, upstreams),
-        )
+        budgets, prices = self._budgets(source), self._prices()
+        proxy = replace(self._proxy(given, upstreams), budgets=budgets, source=source, prices=prices)
+        found = Configuration(source, self._file, given, budgets, prices, proxy)
         if self._mistakes:
             raise together(self._mistakes)
         return found

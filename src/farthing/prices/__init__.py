@@ -8,7 +8,9 @@ price table loads when a price is first asked for. ``at_ms`` is a time in millis
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 from .book import Explanation, PriceBook
 from .rates import Bound, Rates
@@ -25,6 +27,7 @@ __all__ = [
     "explain",
     "rates_of",
     "register",
+    "register_all",
     "unregister",
 ]
 
@@ -52,6 +55,20 @@ def register(
         cache_write_1h=cache_write_1h,
         per=per,
     )
+
+
+def register_all(
+    now: Mapping[str, Mapping[str, Any]], *, before: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """
+    Register the prices of a configuration, by model, with the arguments of :func:`register`; those that only the one
+    *before* it had are forgotten.
+    """
+    for model in before or {}:
+        if model not in now:
+            unregister(model)
+    for model, rates in now.items():
+        register(model, **rates)
 
 
 def unregister(model: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .. import prices
 from ..calls.ambient import Ambient
 from ..calls.call import Call
 from ..calls.runtime import Runtime
@@ -51,10 +52,13 @@ class Proxy:
         self.identify: Identify = identify or Loopback()
         self.pages: Pages = {} if pages is None else pages
         self._upstreams = upstreams
+        self._prices: Mapping[str, Mapping[str, Any]] = {}
         self.reload(settings)
 
     def reload(self, settings: ProxySettings) -> None:
         """Take other settings over, from the next request on. Where it listens and its ledger stay as they are."""
+        prices.register_all(settings.prices, before=self._prices)
+        self._prices = settings.prices
         self.settings = settings
         self.bounds: Bounds = settings.bounds
         self.table = Table(settings.upstreams)

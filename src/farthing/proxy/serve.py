@@ -65,7 +65,9 @@ def _reloading(load: Load | None, take: Callable[[ProxySettings], None]) -> Call
         try:
             take(load())
         except FarthingError as error:
-            log.logger.error("the configuration was not taken over, the old one stays: %s", error)
+            log.logger.error("the configuration was not taken over, the old one stays:")
+            for mistake in str(error).splitlines():
+                log.logger.error("%s", mistake)
         else:
             log.logger.info("The configuration was read anew")
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from ..calls.accounts import list_accounts
+from ..calls.owned import put_owned
 from ..calls.runtime import Runtime
 from ..errors import ConfigError, FarthingError
 from ..kernel.budget import Budget
@@ -37,6 +38,7 @@ class Opened:
     def __init__(self, settings: ProxySettings, flags: BudgetConfig | None) -> None:
         self.flags = flags
         self.said: list[str] = []
+        self._asked = settings
         self._totals: list[Budget] = []
         try:
             self.listening = listen(settings.host, settings.port)
@@ -67,13 +69,25 @@ class Opened:
                 "one first (farthing keys create), or listen on 127.0.0.1",
                 key="host",
             )
-        for budget in self.settings.budgets:
-            self.runtime.put_budget(budget, update=True)
+        self.said += self._put(self.settings)
         if self.flags is not None and self.settings.session is not None:
-            self._totals, self.said = open_session(store, self.flags, self.settings.session)
+            self._totals, said = open_session(store, self.flags, self.settings.session)
+            self.said += said
         ledger = self.runtime.main
         ledger.refresh(ledger.store.catalogue().result())
         self.runtime.housekeeper.start()
+
+    def _put(self, settings: ProxySettings) -> list[str]:
+        """The budgets of these settings in the ledger. Holds in flight, what is spent and grants stay as they are."""
+        ledger = self.runtime.main
+        said = []
+        if settings.source is not None:
+            said = put_owned(ledger.store, settings.budgets, defined_by=settings.source).lines()
+        else:
+            for budget in settings.budgets:
+                self.runtime.put_budget(budget, update=True)
+        ledger.refresh(ledger.store.catalogue().result())
+        return said
 
     @property
     def session_budgets(self) -> tuple[Budget, ...]:
@@ -88,8 +102,12 @@ class Opened:
     def reload(self, settings: ProxySettings) -> ProxySettings:
         """Put other budgets into the ledger. Returns the settings that are in force then."""
         kept = self.settings
-        for budget in settings.budgets:
-            self.runtime.put_budget(budget, update=True)
+        for line in self._put(settings):
+            log.logger.info(line)
+        for key in ("host", "port", "workers", "session", "calls"):
+            if getattr(settings, key) != getattr(self._asked, key):
+                what = "the ledger, or what stands before the first table," if key == "calls" else key
+                log.logger.warning("%s was changed: that takes a restart", what)
         self.settings = replace(
             settings, calls=kept.calls, host=kept.host, port=kept.port, session=kept.session, workers=kept.workers
         )

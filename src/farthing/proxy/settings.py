@@ -8,7 +8,9 @@ Validated when made: an unusable value is a ConfigError that names its key.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..calls.settings import Settings
@@ -160,6 +162,10 @@ class ProxySettings:
     upstreams: tuple[Upstream, ...] = DEFAULT_UPSTREAMS
     budgets: tuple[Budget, ...] = ()
     """Standing budgets, put into the ledger when the proxy starts and when it is told anew."""
+    source: str | None = None
+    """What owns them: a configuration file. What it does not name any more is taken out of the ledger."""
+    prices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Prices of one's own: the arguments of :func:`farthing.prices.register`, by model or pattern."""
     session: str | None = None
     """The name under which ``--max-…-total`` counts; None: host and port."""
     host: str = "127.0.0.1"

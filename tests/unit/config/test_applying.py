@@ -12,10 +12,9 @@ import pytest
 import farthing
 from farthing import BudgetExceeded, ConfigError, budget, configure, hold, prices, track
 from farthing.calls.default import runtime
-from farthing.calls.owned import differences
+from farthing.calls.owned import differences, put_owned
 from farthing.calls.standing import grant_more, set_budget
-from farthing.config.applying import put_prices, reload
-from farthing.config.loading import from_mapping, load
+from farthing.config.loading import load
 from farthing.kernel.budget import make_budget
 from farthing.stores import open_store
 from farthing.stores.contract import Store
@@ -129,15 +128,18 @@ def test_configured_again_a_file_takes_its_own_back_and_nothing_else(file: Path)
     assert now["everything"].tokens == 2000
 
 
-def test_a_reload_loses_no_hold(file: Path) -> None:
-    """SIGHUP while calls are in flight: their holds stay counted, and end on the accounts that they were placed on."""
+def test_put_again_under_calls_in_flight_it_loses_no_hold(file: Path) -> None:
+    """Holds stay counted, and end on the accounts that they were placed on."""
     configure(file)
-    configuration = load(file)
     store = runtime().main.store
+
+    def again() -> list[str]:
+        now = load(file)
+        return put_owned(store, now.budgets, defined_by=now.source).lines()
+
     with track(user="alice"), hold(tokens=60) as call:
         change(file, ("tokens = 1000", "tokens = 50"), ("tokens = 100\n", "tokens = 300\n"))
-        done = reload(configuration, store)
-        assert done.lines() == ["budget 'everything': tokens 1000 → 50", "budget 'each-user': tokens 100 → 300"]
+        assert again() == ["budget 'everything': tokens 1000 → 50", "budget 'each-user': tokens 100 → 300"]
         runtime().housekeeper.tick(sweep=False)
         assert (budget("everything").held.tokens, budget("everything").remaining.tokens) == (60, 0)
         with (
@@ -146,44 +148,23 @@ def test_a_reload_loses_no_hold(file: Path) -> None:
         ):
             pass
         change(file, ('name = "each-user"\neach = ["user"]', 'name = "other"'))
-        done = reload(done.configuration, store)
-        assert done.lines() == [
-            "budget 'other': added, 300 tokens",
-            "budget 'each-user': removed, 300 tokens",
-        ]
+        assert again() == ["budget 'other': added, 300 tokens", "budget 'each-user': removed, 300 tokens"]
         call.settle(tokens=40)
     assert (budget("everything").spent.tokens, budget("everything").held.tokens) == (40, 0)
     balances = store.balances().result()
     assert {balance.held for balance in balances.values()} == {0}
     assert sum(balance.settled for key, balance in balances.items() if "each-user" in key and "tokens" in key) == 40
-    assert reload(done.configuration, store).lines() == ["nothing changed in the budgets"]
+    assert again() == []
 
 
-def test_a_reload_of_a_wrong_file_changes_nothing(file: Path) -> None:
-    configure(file)
-    configuration = load(file)
-    store = runtime().main.store
-    version = store.catalogue().result().version
-    change(file, ("tokens = 1000", "tokens = 5"), ("tokens = 100\n", "tokns = 100\n"))
-    with pytest.raises(ConfigError, match="did you mean 'tokens'"):
-        reload(configuration, store)
-    assert store.catalogue().result().version == version
-
-
-def test_a_reload_names_what_needs_a_restart_and_replaces_prices(file: Path) -> None:
-    configuration = load(file)
-    store = open_store("memory:")
-    put_prices(configuration.prices)
-    change(file, ('"ledger.db"', '"other.db"'), ("[prices.my-model]", "[proxy]\nport = 1\n[prices.your-model]"))
-    done = reload(configuration, store)
-    assert done.restart == ("ledger", "proxy.port")
+def test_prices_of_a_file_replace_those_of_the_file_before(file: Path) -> None:
+    before = load(file).prices
+    prices.register_all(before)
+    change(file, ("[prices.my-model]", "[prices.your-model]"))
+    now = load(file).prices
+    prices.register_all(now, before=before)
     assert (prices.explain("my-model").how, prices.explain("your-model").how) == ("unpriced", "registered")
-    put_prices({}, done.configuration.prices)
-
-
-def test_a_mapping_cannot_be_read_again() -> None:
-    with pytest.raises(ValueError, match="there is no file"):
-        reload(from_mapping({}, environ={}), open_store("memory:"))
+    prices.register_all({}, before=now)
 
 
 def test_differences_are_pure_and_exact() -> None:

@@ -17,7 +17,14 @@ from farthing.proxy.settings import Bounds, ProxySettings, Timeouts, Upstream
 
 NO_KEY: dict[Any, set[str]] = {
     Upstream: {"name", "timeouts"},  # the table's own name; its keys stand in it directly
-    ProxySettings: {"calls", "upstreams", "budgets", "bounds"},  # the rest of the file; its keys stand directly
+    ProxySettings: {
+        "calls",
+        "upstreams",
+        "budgets",
+        "source",
+        "prices",
+        "bounds",
+    },  # the rest of the file; its keys stand directly
     make_budget: {"standing"},  # a budget of a file always is
     registered: {"model"},  # the table's own name
 }

@@ -1,0 +1,138 @@
+"""
+``farthing serve --config``: a real process, told anew by SIGHUP, loses no hold and no call that is in flight.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+
+from farthing.kernel.hold import HELD
+from farthing.stores import open_store
+from farthing.testing import FakeProvider, Reply
+from tests.doors.clients import HI, HI_TOKENS, openai_client
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on this system")
+
+FILE = """
+ledger = "ledger.db"
+[upstreams.openai]
+base_url = "{url}"
+api_key = "env:TEST_PROVIDER_KEY"
+[[budgets]]
+name = "everything"
+tokens = 1000
+[[budgets]]
+name = "each-user"
+each = ["user"]
+tokens = 900
+"""
+BUSY = Reply(output_tokens=40, tokens_per_chunk=1, pause_after_chunks=3)
+
+
+class Serving:
+    """A proxy in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.url = self.wait_for("listening on ").rpartition("listening on ")[2].strip()
+
+    def wait_for(self, text: str) -> str:
+        """The next line of its log that has this text."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if text in line:
+                return line
+        raise AssertionError(f"it ended without saying {text!r}:\n{''.join(self.lines)}")
+
+    def hang_up(self, until: str) -> None:
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_for(until)
+
+
+@contextmanager
+def serving(file: Path, *options: str) -> Iterator[Serving]:
+    program = "from farthing.cli import main; main()"
+    command = [sys.executable, "-c", program, "serve", "--config", str(file), "--port", "0", *options]
+    environ = {**os.environ, "TEST_PROVIDER_KEY": "sk-of-the-provider"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ) as process:
+        try:
+            yield Serving(process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read() if process.stderr is not None else ""
+            process.wait(timeout=60)
+    assert process.returncode == 0, rest
+    assert "sk-of-the-provider" not in rest
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_while_a_stream_is_under_way(tmp_path: Path, fake_provider: FakeProvider, workers: str) -> None:
+    file = tmp_path / "farthing.toml"
+    file.write_text(FILE.format(url=fake_provider.openai_url))
+    ledger = open_store(str(tmp_path / "ledger.db"))
+    with serving(file, "--workers", workers) as proxy, openai_client(f"{proxy.url}/v1", governed=False) as client:
+        fake_provider.reply = BUSY
+        stream = client.chat.completions.create(
+            model="gpt-4o-mini", messages=HI, max_completion_tokens=100, stream=True
+        )
+        chunks = [next(stream)]
+        text = FILE.format(url=fake_provider.openai_url)
+        file.write_text(text.replace("tokens = 1000", "tokens = 110").replace('"each-user"', '"by-user"'))
+        proxy.hang_up("was read anew")
+        said = "".join(proxy.lines)
+        assert "budget 'everything': tokens 1000 → 110" in said
+        assert "budget 'by-user': added" in said
+        assert "budget 'each-user': removed" in said
+        (hold,) = ledger.holds(HELD).result()
+        assert hold.facts.budgets == ("everything", "each-user")
+        with pytest.raises(openai.RateLimitError, match="'everything': limit 110 tokens"):
+            client.chat.completions.create(model="gpt-4o-mini", messages=HI, max_completion_tokens=10)
+        fake_provider.resume()
+        chunks += list(stream)
+        assert sum(bool(chunk.choices and chunk.choices[0].delta.content) for chunk in chunks) == 40
+        fake_provider.reply = Reply(output_tokens=5)
+        client.chat.completions.create(model="gpt-4o-mini", messages=HI, max_completion_tokens=10)
+    entries = ledger.entries().result()
+    assert [entry.facts.budgets for entry in entries] == [("everything", "each-user"), ("everything", "by-user")]
+    counters = {key: balance for key, balance in ledger.balances().result().items() if key.endswith("|tokens")}
+    spent = 2 * HI_TOKENS + 40 + 5
+    assert spent == fake_provider.billed_tokens
+    assert {balance.held for balance in counters.values()} == {0}
+    assert sum(balance.settled for balance in counters.values()) == 2 * spent
+    ledger.close()
+
+
+def test_a_wrong_file_changes_nothing_and_is_said(tmp_path: Path, fake_provider: FakeProvider) -> None:
+    file = tmp_path / "farthing.toml"
+    file.write_text(FILE.format(url=fake_provider.openai_url))
+    with serving(file) as proxy, openai_client(f"{proxy.url}/v1", governed=False) as client:
+        file.write_text(FILE.format(url=fake_provider.openai_url).replace("tokens = 1000", "tokns = 1"))
+        proxy.hang_up("was not taken over")
+        proxy.wait_for("line 8: budgets.everything.tokns: unknown key; did you mean 'tokens'?")
+        client.chat.completions.create(model="gpt-4o-mini", messages=HI, max_completion_tokens=10)
+    assert fake_provider.billed_tokens > 0
+
+
+def test_a_wrong_file_is_said_before_anything_is_served(tmp_path: Path) -> None:
+    file = tmp_path / "farthing.toml"
+    file.write_text("[proxy]\nprot = 1\n[[budgets]]\nname = 'b'\ntokens = 'x'\n")
+    program = "from farthing.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", "--config", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"farthing: {file}: line 2: proxy.prot: unknown key; did you mean 'port'?",
+        f"farthing: {file}: line 5: budgets.b.tokens: must be an integer, not 'x'",
+    ]
