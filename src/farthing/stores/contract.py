@@ -10,7 +10,7 @@ never guesses.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from ..kernel.budget import Budget
@@ -20,12 +20,16 @@ from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import Denied, Placed, Settled, Stale
 from ..kernel.plan import Balance, Plan
 from ..kernel.ratios import Ratios
+from ..kernel.sums import Sums
 from ..kernel.usage import KINDS
 
 PATIENCE_SECONDS = 5.0
 SWEEP_SECONDS = 5.0
 SWEEP_BATCH = 256
 SUSPECT_AFTER_MS = 24 * 3_600_000
+COUNTER_GRACE_MS = 3_600_000
+"""How long a counter is kept after its window is over, for calls that settle late."""
+ROLL_UP_BATCH = 256
 
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""
@@ -178,8 +182,27 @@ class Store(Protocol):
         """The balances of these counters (every counter if None); one that was never posted to is zero."""
         ...
 
-    def entries(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Sequence[Entry]]:
-        """Rows with ``since <= at < until``, in order."""
+    def entries(
+        self,
+        *,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        after_seq: int = 0,
+        limit: int | None = None,
+    ) -> Ticket[Sequence[Entry]]:
+        """
+        Rows with ``since <= at < until``, in order. A ledger may have more than can be read in one go: give *limit*,
+        and go on after the last row's ``seq``.
+        """
+        ...
+
+    def sums(
+        self, by: Collection[str] = (), *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Ticket[Sums]:
+        """
+        The sums of all calls that were placed in ``since <= at < until``, told apart by these of ``model provider tags
+        budgets`` and ``day`` or ``hour`` (:mod:`farthing.kernel.sums`). Of what was rolled up, days count as a whole.
+        """
         ...
 
     def tally(self, *, after_seq: int = 0) -> Ticket[Tallies]:
@@ -229,6 +252,23 @@ class Store(Protocol):
 
     def add_ratios(self, seen: Ratios) -> Ticket[Ratios]:
         """What was seen since: of ratios the larger is kept, calls are added. Answers with all that is known now."""
+        ...
+
+    def alert_once(self, key: str, *, ends_ms: int | None = None) -> Ticket[bool]:
+        """
+        Whether nobody asked this before: true for exactly one who asks, over all processes. What was asked may be
+        forgotten after *ends_ms* (None: never).
+        """
+        ...
+
+    def roll_up(self, *, keep_ms: int | None = None) -> Ticket[int]:
+        """
+        One bounded step of putting the past away; returns how much it did, so 0 when all is done.
+
+        Counters whose window is long over go, unless a live hold, or one that was resolved without its call's word, may
+        still change them. With *keep_ms*: rows older than that become daily sums, and the ids of their holds are
+        forgotten. The journal's snapshot takes over what goes, so that it still gives the balances.
+        """
         ...
 
     def close(self) -> None:

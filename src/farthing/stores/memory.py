@@ -17,7 +17,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from operator import call
@@ -32,10 +32,13 @@ from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ..kernel.plan import ZERO, Balance, Plan, bare
 from ..kernel.ratios import Ratios, merged
+from ..kernel.sums import DAY_MS, KEYS, Figures, Sums, check_keys, coarser, figures_of, key_of, sum_entries
 from ..kernel.usage import KINDS
 from ..kernel.window import steady_now
 from .contract import (
+    COUNTER_GRACE_MS,
     KEEP_A_DAY,
+    ROLL_UP_BATCH,
     SWEEP_BATCH,
     Clock,
     DenialKey,
@@ -53,8 +56,7 @@ _log = logging.getLogger("farthing.stores")
 
 ENTRIES_MAX = 100_000
 ENDED_HOLDS_MAX = 4_096
-COUNTER_GRACE_MS = 3_600_000
-"""How long a counter is kept after its window is over, for calls that settle late."""
+ALERTS_MAX = 65_536
 
 
 class _Balances(dict[str, Balance]):
@@ -95,18 +97,21 @@ class MemoryStore:
         """Ended holds that their calls may still correct."""
         self._entries: dict[int, Entry] = {}
         self._entry_of: dict[str, int] = {}
-        self._counts = {"seq": 0}
+        self._counts = {"seq": 0, "rolled": 0}
         self._settled_before: dict[str, int] = {}
         self._catalogue = Catalogue()
         self._keys = KeyRing()
         self._denials: dict[DenialKey, int] = {}
         self._ratios: Ratios = {}
         self._answers: OrderedDict[str, str] = OrderedDict()
+        self._alerts: dict[str, int | None] = {}
+        self._rolled: Sums = {}
+        """By day, what was rolled up."""
 
     @property
     def dropped(self) -> int:
         """Entries that were folded away, so that no row of them is left to report."""
-        return self._counts["seq"] - len(self._entries)
+        return self._counts["seq"] - len(self._entries) - self._counts["rolled"]
 
     # -- Books: what the rules read ------------------------------------------------------------------------------
 
@@ -193,9 +198,30 @@ class MemoryStore:
             return Ready(self._locked(lambda: dict(self._balances)))
         return Ready(self._locked(lambda: {key: self.balance(key) for key in names}))
 
-    def entries(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ready[Sequence[Entry]]:
+    def entries(
+        self,
+        *,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        after_seq: int = 0,
+        limit: int | None = None,
+    ) -> Ready[Sequence[Entry]]:
         rows = self._locked(lambda: list(self._entries.values()))
-        return Ready([entry for entry in rows if _within(entry.at_ms, since_ms, until_ms)])
+        found = (entry for entry in rows if entry.seq > after_seq and _within(entry.at_ms, since_ms, until_ms))
+        return Ready(list(islice(found, limit)))
+
+    def sums(
+        self, by: Collection[str] = (), *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Ready[Sums]:
+        check_keys(by)
+        rows, rolled = self._locked(lambda: (list(self._entries.values()), dict(self._rolled)))
+        sums = sum_entries((entry for entry in rows if _within(entry.started_ms, since_ms, until_ms)), by)
+        day_ms = None if since_ms is None else since_ms - since_ms % DAY_MS
+        for key, figures in rolled.items():
+            if _within(key.start_ms or 0, day_ms, until_ms):
+                within = coarser(key, by)
+                sums[within] = sums.get(within, Figures()).plus(figures)
+        return Ready(sums)
 
     def tally(self, *, after_seq: int = 0) -> Ready[Tallies]:
         def rows() -> tuple[int, list[Entry]]:
@@ -278,6 +304,63 @@ class MemoryStore:
             return self._ratios
 
         return Ready(self._locked(run))
+
+    # -- alerts, and putting the past away -----------------------------------------------------------------------
+
+    def alert_once(self, key: str, *, ends_ms: int | None = None) -> Ready[bool]:
+        def run() -> bool:
+            if key in self._alerts:
+                return False
+            self._alerts[key] = ends_ms
+            while len(self._alerts) > ALERTS_MAX:
+                del self._alerts[next(iter(self._alerts))]
+            return True
+
+        return Ready(self._locked(run))
+
+    def roll_up(self, *, keep_ms: int | None = None) -> Ready[int]:
+        def run() -> int:
+            now_ms = self.now()
+            counters = len(self._balances)
+            self._put_counters_away(now_ms)
+            over = [key for key, ends_ms in self._alerts.items() if ends_ms is not None and ends_ms <= now_ms]
+            for key in over:
+                del self._alerts[key]
+            rolled = 0
+            if keep_ms is not None:
+                rolled = self._roll_entries(now_ms - keep_ms) + self._roll_denials(now_ms - keep_ms)
+            return counters - len(self._balances) + len(over) + rolled
+
+        return Ready(self._locked(run))
+
+    def _roll_entries(self, before_ms: int) -> int:
+        """A batch of rows that are older than this, into the sums of their days."""
+
+        def over(entry: Entry) -> bool:
+            hold = self._holds.get(entry.hold_id)
+            return entry.at_ms < before_ms and (hold is None or hold.state not in LIVE)
+
+        old = list(islice(filter(over, self._entries.values()), ROLL_UP_BATCH))
+        for entry in old:
+            key = key_of(entry, ("day", *KEYS))
+            figures = self._rolled.get(key, Figures()).plus(figures_of(entry))
+            self._fold(entry.counters(), (self._entries.pop, entry.seq), (self._rolled.update, {key: figures}))
+            self._counts["rolled"] += 1
+            if self._entry_of.get(entry.hold_id) == entry.seq:
+                self._entry_of.pop(entry.hold_id)
+                self._correctable.discard(entry.hold_id)
+                self._holds.pop(entry.hold_id, None)
+        while self.entries_max is not None and len(self._rolled) > self.entries_max:
+            del self._rolled[next(iter(self._rolled))]
+        return len(old)
+
+    def _roll_denials(self, before_ms: int) -> int:
+        """The hours of old days become those days."""
+        hours = [key for key in self._denials if key.hour_ms % DAY_MS and key.hour_ms < before_ms - DAY_MS]
+        for key in hours:
+            day = key._replace(hour_ms=key.hour_ms - key.hour_ms % DAY_MS)
+            self._denials[day] = self._denials.get(day, 0) + self._denials.pop(key)
+        return len(hours)
 
     def forget(self, keys: Iterable[str]) -> bool:
         """
@@ -408,18 +491,20 @@ class MemoryStore:
         if self.entries_max is None:
             return
         while len(self._entries) > self.entries_max:
-            # Rows are numbered without gaps. (Asking the dict for its first key would walk over all that have gone.)
+            # Rows are numbered without gaps, unless some were rolled up. (Asking the dict for its first key would walk
+            # over all that have gone.)
             oldest = self._counts["seq"] - len(self._entries) + 1
+            if self._counts["rolled"]:
+                oldest = next(iter(self._entries))
             self._fold(self._entries[oldest].counters(), (self._entries.pop, oldest))
 
-    def _fold(self, posted: Iterable[tuple[str, int]], gone: tuple[Callable[[Any], object], Any]) -> None:
+    def _fold(self, posted: Iterable[tuple[str, int]], *gone: tuple[Callable[[Any], object], Any]) -> None:
         """Take amounts into the snapshot together with what makes them leave the journal's tail, or the balances."""
         before = self._settled_before
         changed: dict[str, int] = {}
         for key, amount in posted:
             changed[key] = changed.get(key, before.get(key, 0)) + amount
-        away, what = gone
-        _at_once([before.update, away], [changed, what])
+        _at_once([before.update, *[away for away, _ in gone]], [changed, *[what for _, what in gone]])
         for key, amount in changed.items():
             if not amount:
                 before.pop(key, None)

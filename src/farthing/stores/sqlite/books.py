@@ -40,10 +40,6 @@ _SELECT_HOLD = f"{rows.SELECT_HOLD} WHERE holds.id = ?"
 _SELECT_KNOWN = "SELECT id FROM holds WHERE id IN (SELECT value FROM json_each(?))"
 _SELECT_STATE = f"SELECT {', '.join(rows.MUTABLE)} FROM holds WHERE id = ?"
 _SELECT_LATEST_ENTRY = f"{rows.SELECT_ENTRY} WHERE entries.seq = (SELECT entry FROM holds WHERE id = ?)"
-_UPSERT_DENIAL = (
-    "INSERT INTO denials (hour_ms, budget, unit, model, provider, tags, shadow, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET count = count + excluded.count"
-)
 
 _UPSERT_RATIO = (
     "INSERT INTO ratios (model, dialect, milli, calls, extra) VALUES (?, ?, ?, ?, ?) ON CONFLICT (model, dialect) "
@@ -104,6 +100,8 @@ class Books:
         self._entries: list[Entry] = []
         self._latest: dict[str, Entry] = {}
         self._denials: list[tuple[Any, ...]] = []
+        self._said: set[str] = set()
+        self._also: list[tuple[str, list[tuple[Any, ...]]]] = []
         self._catalogue_now = self.catalogue
         self._keys_now = self.keys
         self._ratios_now = self.ratios
@@ -236,6 +234,42 @@ class Books:
             self._ratios_now = merged(self._ratios_now, seen)
         return self._ratios_now
 
+    def alert_once(self, key: str, now_ms: int, ends_ms: int | None) -> bool:
+        """Whether this is the first to ask for *key*."""
+        if key in self._said or self.select("SELECT 1 FROM alerts WHERE key = ?", (key,)):
+            return False
+        self._said.add(key)
+        self.also("INSERT INTO alerts (key, at_ms, ends_ms) VALUES (?, ?, ?)", [(key, now_ms, ends_ms)])
+        return True
+
+    # -- putting the past away ---------------------------------------------------------------------------------------
+
+    def also(self, sql: str, values: list[tuple[Any, ...]]) -> None:
+        """Carry this out with the group, before what its commands have changed is written."""
+        if values:
+            self._also.append((sql, values))
+
+    def touched(self) -> set[str]:
+        """The counters that the group has changed so far, or its holds may yet change."""
+        return self._touched | {posting.key for hold in self._holds.values() for posting in hold.postings}
+
+    def has_touched(self, hold_id: str) -> bool:
+        """Whether the group has changed this hold."""
+        return hold_id in self._holds
+
+    def drop_counters(self, keys: list[str]) -> None:
+        """These are not needed any more."""
+        for key in keys:
+            self._balances[key] = ZERO
+        self.also("DELETE FROM counters WHERE key = ?", [(key,) for key in keys])
+
+    def drop_holds(self, hold_ids: list[str]) -> None:
+        """Forget these: for the rest of the group too they never were."""
+        self._absent.update(hold_ids)
+        ids: list[tuple[Any, ...]] = [(hold_id,) for hold_id in hold_ids]
+        self.also("DELETE FROM holds WHERE id = ?", ids)
+        self.also("DELETE FROM answers WHERE hold_id = ?", ids)
+
     def changed(self) -> bool:
         """Whether there is anything to write."""
         return bool(
@@ -247,6 +281,7 @@ class Books:
             or self._keys_now is not self.keys
             or self._ratios_now is not self.ratios
             or self._answers
+            or self._also
         )
 
     def write(self) -> int:
@@ -254,6 +289,8 @@ class Books:
         write = self._connection.executemany
         placed, holds = self._placed, self._holds
         balances, ends = self._balances, self._ends
+        for sql, values in self._also:
+            write(sql, values)
         write(_UPSERT_COUNTER, [(key, *balances[key], ends.get(key)) for key in self._touched])
         if placed:
             new = [(holds[hold_id], self._latest_seq(hold_id)) for hold_id in placed]
@@ -268,7 +305,7 @@ class Books:
         if self._entries:
             write(rows.INSERT_ENTRY, map(rows.entry_row, self._entries))
         if self._denials:
-            write(_UPSERT_DENIAL, self._denials)
+            write(rows.UPSERT_DENIAL, self._denials)
         if self._answers:
             write(_UPSERT_ANSWER, list(self._answers.items()))
         if self._catalogue_now is not self.catalogue:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import itemgetter
+from typing import Any
 
 from ...kernel.hold import HELD, LIVE, SETTLED, SUSPECT, VOIDED, Entry, Hold
 from ...kernel.plan import Balance
+from ...kernel.sums import (
+    CACHED_KINDS,
+    DAY_MS,
+    INPUT_KINDS,
+    KEYS,
+    OUTPUT_KINDS,
+    SPANS_MS,
+    Figures,
+    SumKey,
+    Sums,
+    coarser,
+)
 from ...kernel.usage import KINDS
 from ..contract import DenialKey, Journal, Tallies, Tally, TallyKey
 from . import rows
@@ -34,18 +47,81 @@ def balances(connection: sqlite3.Connection) -> dict[str, Balance]:
     return {key: Balance(settled, held, suspect) for key, settled, held, suspect in found}
 
 
-def entries(connection: sqlite3.Connection, since_ms: int | None, until_ms: int | None) -> list[Entry]:
-    """Rows with ``since <= at < until``, in order."""
+def entries(
+    connection: sqlite3.Connection, since_ms: int | None, until_ms: int | None, after_seq: int, limit: int | None
+) -> list[Entry]:
+    """Rows with ``since <= at < until``, in order; at most *limit* that come after *after_seq*."""
     where, values = _between("entries.at_ms", since_ms, until_ms)
     # The plus keeps SQLite from walking all rows in order where the index by time finds the few that are meant.
-    order = "+entries.seq" if where else "entries.seq"
-    found = connection.execute(f"{rows.SELECT_ENTRY} {where} ORDER BY {order}", values)
+    order = "+entries.seq" if where and limit is None else "entries.seq"
+    after = f"{'AND' if where else 'WHERE'} entries.seq > ?" if after_seq or limit is not None else ""
+    values += [after_seq] if after else []
+    most = "" if limit is None else f"LIMIT {int(limit)}"
+    found = connection.execute(f"{rows.SELECT_ENTRY} {where} {after} ORDER BY {order} {most}", values)
     return [rows.entry_from_row(row) for row in found]
 
 
+def sums(connection: sqlite3.Connection, by: Collection[str], since_ms: int | None, until_ms: int | None) -> Sums:
+    """As :meth:`farthing.stores.contract.Store.sums` says: of the rows, by SQL, and of the days that were rolled up."""
+    span_ms = next((SPANS_MS[name] for name in ("hour", "day") if name in by), None)
+    start = "NULL" if span_ms is None else f"entries.started_ms - entries.started_ms % {span_ms}"
+    keys = ", ".join(f"holds.{name}" if name in by else "NULL" for name in KEYS)
+    where, values = _between("entries.started_ms", since_ms, until_ms)
+    if since_ms is not None:
+        # No row is written before its call is placed; the index is by the time of writing.
+        where += " AND entries.at_ms >= ?"
+        values.append(since_ms)
+    grouped = ", ".join(["start_ms"] * (span_ms is not None) + [f"holds.{name}" for name in KEYS if name in by])
+    group = f"GROUP BY {grouped}" if grouped else ""
+    found = connection.execute(
+        f"SELECT {start} AS start_ms, {keys}, {_FIGURES} FROM entries JOIN holds ON holds.id = entries.hold_id "
+        f"{where} {group}",
+        values,
+    )
+    result: Sums = {}
+    for row in found:
+        if row[-3] is not None:  # a sum over no rows at all
+            _add(result, row, by)
+    day_ms = None if since_ms is None else since_ms - since_ms % DAY_MS
+    where, values = _between("day_ms", day_ms, until_ms)
+    names = ", ".join(Figures._fields)
+    for row in connection.execute(f"SELECT day_ms, {', '.join(KEYS)}, {names} FROM sums {where}", values):
+        _add(result, row, by)
+    return result
+
+
+def _add(sums: Sums, row: Sequence[Any], by: Collection[str]) -> None:
+    start_ms, model, provider, tags, budgets = row[:5]
+    key = SumKey(start_ms, model or None, provider or None, rows.pairs(tags or "[]"), rows.names(budgets or "[]"))
+    key = coarser(key, by)
+    figures = Figures(*row[5:])
+    before = sums.get(key)
+    sums[key] = figures if before is None else before.plus(figures)
+
+
+def _total(kinds: Sequence[str]) -> str:
+    return f"sum({' + '.join(f'entries.{kind}' for kind in kinds)})"
+
+
+_NO_COST = "entries.cost_nano IS NULL"
+_FIGURES = ", ".join(
+    (  # in the order of Figures, and as its figures_of() says
+        "sum(coalesce(entries.cost_nano, 0))",
+        _total(INPUT_KINDS),
+        _total(CACHED_KINDS),
+        _total(OUTPUT_KINDS),
+        "sum(entries.reasoning)",
+        "sum(entries.kind = 'call')",
+        "sum(iif(entries.kind = 'call', entries.suspect, -entries.resolves_suspect))",
+        f"sum(iif(entries.kind = 'call', {_NO_COST}, -(NOT {_NO_COST} AND holds.price IS NULL)))",
+    )
+)
+
+
 def journal(connection: sqlite3.Connection) -> Journal:
-    """All rows, and the holds that are still counted."""
-    return Journal({}, entries(connection, None, None), holds(connection, LIVE))
+    """All rows, the holds that are still counted, and the snapshot of what went before them."""
+    snapshot = dict(connection.execute("SELECT key, settled FROM snapshot").fetchall())
+    return Journal(snapshot, entries(connection, None, None, 0, None), holds(connection, LIVE))
 
 
 _SUMS = (

@@ -43,6 +43,10 @@ UPDATE_HOLD = (
     f"UPDATE holds SET {', '.join(f'{name} = ?' for name in MUTABLE)}, entry = coalesce(?, entry) WHERE id = ?"
 )
 INSERT_ENTRY = f"INSERT INTO entries ({', '.join(_ENTRY)}) VALUES ({', '.join('?' * len(_ENTRY))})"
+UPSERT_DENIAL = (
+    "INSERT INTO denials (hour_ms, budget, unit, model, provider, tags, shadow, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET count = count + excluded.count"
+)
 SELECT_HOLD = (
     f"SELECT {', '.join(f'holds.{name}' for name in _HOLD if name not in ('entry', 'shape'))}, shapes.body "
     "FROM holds JOIN shapes ON shapes.id = holds.shape"
@@ -87,8 +91,8 @@ def hold_row(hold: Hold, entry_seq: int | None, shape: int) -> tuple[Any, ...]:
         facts.model,
         facts.provider,
         facts.dialect,
-        _text(facts.tags),
-        _text(facts.budgets),
+        text(facts.tags),
+        text(facts.budgets),
         facts.input_tokens,
         facts.choices,
         None if facts.price is None else repr([*facts.price]),
@@ -143,8 +147,8 @@ def _amounts_text(amounts: tuple[tuple[str, int], ...]) -> str:
 
 def outcome_from_text(text: str) -> Outcome:
     amounts, kinds, cost_nano, ending, usage_source, model, note = json.loads(text)
-    pairs = tuple((unit, amount) for unit, amount in amounts)
-    return Outcome(pairs, Usage(*kinds), cost_nano, ending, usage_source, model, note)
+    posted = tuple((unit, amount) for unit, amount in amounts)
+    return Outcome(posted, Usage(*kinds), cost_nano, ending, usage_source, model, note)
 
 
 # -- entries -------------------------------------------------------------------------------------------------------
@@ -211,7 +215,7 @@ def catalogue_from_rows(version: int, budgets: Sequence[Sequence[Any]], grants: 
         version,
         {name: Budget.from_dict(json.loads(terms)) for name, terms, _ in budgets},
         tuple(
-            Grant(budget, unit, amount, at_ms, until_ms, _pairs(scope), reason, who)
+            Grant(budget, unit, amount, at_ms, until_ms, pairs(scope), reason, who)
             for budget, unit, amount, at_ms, until_ms, scope, reason, who in grants
         ),
         frozenset(name for name, _, frozen in budgets if frozen),
@@ -227,12 +231,12 @@ def grant_row(grant: Grant) -> tuple[Any, ...]:
 
 
 def denial_row(key: DenialKey, count: int) -> tuple[Any, ...]:
-    return (*key[:5], _text(key.tags), int(key.shadow), count)
+    return (*key[:5], text(key.tags), int(key.shadow), count)
 
 
 def denial_from_row(row: Sequence[Any]) -> tuple[DenialKey, int]:
     hour_ms, budget, unit, model, provider, tags, shadow, count = row
-    return DenialKey(hour_ms, budget, unit, model, provider, _pairs(tags), bool(shadow)), count
+    return DenialKey(hour_ms, budget, unit, model, provider, pairs(tags), bool(shadow)), count
 
 
 def key_row(key: Key, version: int) -> tuple[Any, ...]:
@@ -244,7 +248,7 @@ def key_row(key: Key, version: int) -> tuple[Any, ...]:
 def key_from_row(row: Sequence[Any]) -> Key:
     """Of ``SELECT_KEY``."""
     values = dict(zip(Key._fields, row, strict=True))
-    lists = {"tags": _pairs(values["tags"]), "budgets": _names(values["budgets"])}
+    lists = {"tags": pairs(values["tags"]), "budgets": names(values["budgets"])}
     return Key(**{**values, **lists, "admin": bool(values["admin"])})
 
 
@@ -260,7 +264,8 @@ def _dump(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-_text = lru_cache(maxsize=4096)(_dump)
+text = lru_cache(maxsize=4096)(_dump)
+"""Tags and titles, as they are kept."""
 
 
 @lru_cache(maxsize=4096)
@@ -269,12 +274,12 @@ def _shape(text: str) -> tuple[Posting, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _pairs(text: str) -> tuple[tuple[str, str], ...]:
+def pairs(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in json.loads(text))
 
 
 @lru_cache(maxsize=4096)
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
 
 
@@ -284,8 +289,8 @@ def _facts(row: Sequence[Any]) -> CallFacts:
         model,
         provider,
         dialect,
-        _pairs(tags),
-        _names(budgets),
+        pairs(tags),
+        names(budgets),
         input_tokens,
         choices,
         None if price is None else Formula(*json.loads(price)),

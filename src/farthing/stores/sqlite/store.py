@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from ...kernel.keys import Key, KeyRing
 from ...kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ...kernel.plan import Balance, Plan
 from ...kernel.ratios import Ratios
+from ...kernel.sums import Sums, check_keys
 from ..contract import (
     KEEP_A_DAY,
     PATIENCE_SECONDS,
@@ -43,6 +44,7 @@ from .books import Books
 from .connection import open_ledger
 from .files import FileLock, prepare_file
 from .owners import Owner
+from .past import roll_up
 from .sweeping import sweep
 from .tickets import CHANGE, END, LOOK, PLACE, READ, Ticket
 from .writer import Writer
@@ -180,8 +182,21 @@ class SQLiteStore:
         names = tuple(keys)
         return self._ask(LOOK, lambda books, now_ms: ({key: books.balance(key) for key in names}, NOTHING))
 
-    def entries(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Sequence[Entry]]:
-        return self._ask(READ, lambda connection: queries.entries(connection, since_ms, until_ms))
+    def entries(
+        self,
+        *,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        after_seq: int = 0,
+        limit: int | None = None,
+    ) -> Ticket[Sequence[Entry]]:
+        return self._ask(READ, lambda connection: queries.entries(connection, since_ms, until_ms, after_seq, limit))
+
+    def sums(
+        self, by: Collection[str] = (), *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Ticket[Sums]:
+        check_keys(by)
+        return self._ask(READ, lambda connection: queries.sums(connection, by, since_ms, until_ms))
 
     def tally(self, *, after_seq: int = 0) -> Ticket[Tallies]:
         return self._ask(READ, lambda connection: queries.tally(connection, after_seq))
@@ -266,6 +281,14 @@ class SQLiteStore:
     def add_ratios(self, seen: Ratios) -> Ticket[Ratios]:
         kept = dict(seen)
         return self._ask(CHANGE, lambda books, now_ms: (books.add_ratios(kept), NOTHING))
+
+    # -- alerts, and putting the past away ---------------------------------------------------------------------------
+
+    def alert_once(self, key: str, *, ends_ms: int | None = None) -> Ticket[bool]:
+        return self._ask(CHANGE, lambda books, now_ms: (books.alert_once(key, now_ms, ends_ms), NOTHING))
+
+    def roll_up(self, *, keep_ms: int | None = None) -> Ticket[int]:
+        return self._ask(CHANGE, lambda books, now_ms: roll_up(books, now_ms, keep_ms))
 
     # -- opening and closing -------------------------------------------------------------------------------------
 

@@ -1,0 +1,130 @@
+"""
+Putting the past away, in bounded steps that each fit between two groups of holds.
+
+Rows that are older than they are kept become daily sums; counters whose window is long over go. What either takes out
+of the journal goes into its snapshot, so that replaying it still gives the balances. A step reads the file as it was
+before its group, so it leaves alone what the group's earlier commands have touched.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ...kernel.hold import Entry
+from ...kernel.ledger import NOTHING, Change
+from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
+from ..contract import COUNTER_GRACE_MS, ROLL_UP_BATCH
+from . import rows
+from .books import Books
+
+LOOKED_AT_MAX = 4_096
+"""Counters that cannot go yet are looked at again and again, so there is room for others behind them."""
+_OVER_COUNTERS = "SELECT key, settled, held, suspect FROM counters WHERE ends_ms <= ? LIMIT ?"
+_NEEDED = (
+    "SELECT body FROM shapes WHERE id IN (SELECT shape FROM holds WHERE state = 'held' "
+    "UNION SELECT shape FROM holds WHERE state = 'suspect' UNION SELECT shape FROM holds WHERE automatic = 1)"
+)
+_OLD_ENTRIES = (
+    f"{rows.SELECT_ENTRY} WHERE entries.at_ms < ? AND holds.state NOT IN ('held', 'suspect') "
+    "ORDER BY entries.at_ms LIMIT ?"
+)
+_LATEST = "SELECT id, no, entry FROM holds WHERE id IN (SELECT value FROM json_each(?))"
+_NEVER_TRIED = (
+    "SELECT id FROM holds WHERE no <= ? AND entry IS NULL AND state NOT IN ('held', 'suspect') AND changed_ms < ? "
+    "LIMIT ?"
+)
+_DENIED_DAY = "SELECT min(hour_ms) FROM denials WHERE hour_ms < ? AND hour_ms % 86400000 != 0"
+_ADD_SUM = (
+    f"INSERT INTO sums (day_ms, model, provider, tags, budgets, {', '.join(Figures._fields)}) "
+    f"VALUES ({', '.join('?' * (5 + len(Figures._fields)))}) ON CONFLICT DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in Figures._fields)
+)
+_ADD_SNAPSHOT = (
+    "INSERT INTO snapshot (key, settled) VALUES (?, ?) ON CONFLICT DO UPDATE SET settled = settled + excluded.settled"
+)
+
+
+def roll_up(books: Books, now_ms: int, keep_ms: int | None) -> tuple[int, Change]:
+    """One step; see :meth:`farthing.stores.contract.Store.roll_up`."""
+    done = _put_counters_away(books, now_ms) + _forget_alerts(books, now_ms)
+    if keep_ms is not None:
+        done += _roll_entries(books, now_ms - keep_ms) + _roll_denials(books, now_ms - keep_ms)
+    return done, NOTHING
+
+
+def _put_counters_away(books: Books, now_ms: int) -> int:
+    over = books.select(_OVER_COUNTERS, (now_ms - COUNTER_GRACE_MS, LOOKED_AT_MAX))
+    if not over:
+        return 0
+    needed = books.touched()
+    for (body,) in books.select(_NEEDED, ()):
+        needed.update(counter[0] for counter in json.loads(body))
+    gone = [(key, settled) for key, settled, held, suspect in over if key not in needed and not held and not suspect]
+    del gone[ROLL_UP_BATCH:]
+    books.drop_counters([key for key, _ in gone])
+    _snapshot(books, {key: -settled for key, settled in gone})
+    return len(gone)
+
+
+def _forget_alerts(books: Books, now_ms: int) -> int:
+    over = books.select("SELECT key FROM alerts WHERE ends_ms <= ? LIMIT ?", (now_ms, ROLL_UP_BATCH))
+    books.also("DELETE FROM alerts WHERE key = ?", over)
+    return len(over)
+
+
+def _roll_entries(books: Books, before_ms: int) -> int:
+    found = [rows.entry_from_row(row) for row in books.select(_OLD_ENTRIES, (before_ms, ROLL_UP_BATCH))]
+    old = [entry for entry in found if not books.has_touched(entry.hold_id)]
+    if not old:
+        return 0
+    sums: Sums = {}
+    posted: dict[str, int] = {}
+    for entry in old:
+        key = key_of(entry, ("day", *KEYS))
+        sums[key] = sums.get(key, Figures()).plus(figures_of(entry))
+        for counter, amount in entry.counters():
+            posted[counter] = posted.get(counter, 0) + amount
+    books.also(
+        _ADD_SUM,
+        [
+            (key.start_ms, key.model or "", key.provider or "", rows.text(key.tags), rows.text(key.budgets), *figures)
+            for key, figures in sums.items()
+        ],
+    )
+    books.also("DELETE FROM entries WHERE seq = ?", [(entry.seq,) for entry in old])
+    _snapshot(books, posted)
+    _forget_holds(books, old, before_ms)
+    return len(old)
+
+
+def _forget_holds(books: Books, old: list[Entry], before_ms: int) -> None:
+    """Holds whose latest row goes; and those before them that were given back before they were ever tried."""
+    going = {entry.seq for entry in old}
+    found = books.select(_LATEST, (json.dumps(sorted({entry.hold_id for entry in old})),))
+    ended = [(hold_id, no) for hold_id, no, latest in found if latest in going]
+    untried = books.select(_NEVER_TRIED, (max((no for _, no in ended), default=0), before_ms, ROLL_UP_BATCH))
+    books.drop_holds([hold_id for hold_id, _ in ended])
+    books.drop_holds([hold_id for (hold_id,) in untried if not books.has_touched(hold_id)])
+
+
+def _roll_denials(books: Books, before_ms: int) -> int:
+    """The hours of one old day become that day."""
+    ((oldest_ms,),) = books.select(_DENIED_DAY, (before_ms - DAY_MS,))
+    if oldest_ms is None:
+        return 0
+    day_ms = oldest_ms - oldest_ms % DAY_MS
+    hours = books.select(
+        "SELECT hour_ms, budget, unit, model, provider, tags, shadow, count FROM denials "
+        "WHERE hour_ms > ? AND hour_ms < ?",
+        (day_ms, day_ms + DAY_MS),
+    )
+    books.also("DELETE FROM denials WHERE hour_ms > ? AND hour_ms < ?", [(day_ms, day_ms + DAY_MS)])
+    books.also(rows.UPSERT_DENIAL, [(day_ms, *row[1:]) for row in hours])
+    return len(hours)
+
+
+def _snapshot(books: Books, amounts: dict[str, int]) -> None:
+    changed: list[tuple[Any, ...]] = [(key, amount) for key, amount in amounts.items() if amount]
+    books.also(_ADD_SNAPSHOT, changed)
+    books.also("DELETE FROM snapshot WHERE key = ? AND settled = 0", [(key,) for key, _ in changed])

@@ -1,0 +1,204 @@
+"""Sums, alerts, and putting the past away: rows become daily sums, old counters go, and the books still add up."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from farthing.errors import HoldNotFound
+from farthing.kernel.hold import Entry, Outcome
+from farthing.kernel.ledger import Placed
+from farthing.kernel.plan import Plan
+from farthing.kernel.sums import DAY_MS, HOUR_MS, KEYS, Figures, SumKey, Sums, sum_entries
+from farthing.stores.contract import DenialKey, Store
+from farthing.testing import FakeClock
+
+from .calls import outcome, plan
+from .conftest import Ask
+from .test_holds import put
+
+EVERY = ("day", *KEYS)
+
+
+def write(store: Store, ask: Ask, clock: FakeClock, calls: int, *, seed: int = 1) -> None:
+    """Calls over ten days, of several models and endings; some lost and corrected later, some without a price."""
+    rng = random.Random(seed)
+    put(store, ask, tokens=10**9, per="day", each=["user"])
+    lost: list[str] = []
+    for number in range(calls):
+        clock.advance(minutes=rng.randrange(1, 2 * 10 * 24 * 60 // calls))
+        call = plan(store, f"call-{number}", tags={"user": rng.choice("abc"), "feature": rng.choice("xy")})
+        facts = call.facts._replace(
+            model=rng.choice(["gpt-4o", "claude"]), price=None if rng.random() < 0.2 else call.facts.price
+        )
+        call = call._replace(facts=facts, postings=tuple(of for of in call.postings if facts.price or of.unit != "usd"))
+        fate = rng.random()
+        if fate < 0.2:
+            assert isinstance(ask(store.place(call)), Placed)
+            ask(store.suspect(call.id, ending="timeout"))
+            lost.append(call.id)
+        elif lost and fate < 0.3:
+            ask(store.settle(lost.pop(0), outcome(output=rng.randrange(30))))
+        else:
+            ask(store.record(call, said(call, rng)))
+
+
+def said(call: Plan, rng: random.Random) -> Outcome:
+    told = outcome(output=rng.randrange(50), usd=rng.randrange(1_000))
+    return told if call.facts.price is not None else told._replace(cost_nano=None, amounts=told.amounts[:1])
+
+
+def expected(entries: Any, by: tuple[str, ...]) -> Sums:
+    return sum_entries(list[Entry](entries), by)
+
+
+@pytest.mark.parametrize("by", [(), ("tags",), ("day",), ("hour", "model"), EVERY, ("provider", "budgets")])
+def test_sums_are_those_of_the_rows(store: Store, ask: Ask, clock: FakeClock, by: tuple[str, ...]) -> None:
+    write(store, ask, clock, 60)
+    entries = ask(store.entries())
+    assert any(entry.kind == "correction" for entry in entries)
+    assert ask(store.sums(by)) == expected(entries, by)
+
+
+def test_sums_of_no_row_are_none(store: Store, ask: Ask) -> None:
+    assert ask(store.sums()) == {}
+    with pytest.raises(ValueError, match="not colour"):
+        store.sums(["colour"]).result()
+
+
+def test_a_row_counts_where_its_call_was_placed(store: Store, ask: Ask, clock: FakeClock) -> None:
+    put(store, ask, tokens=1_000)
+    placed_ms = clock()
+    ask(store.place(plan(store, "late")))
+    clock.advance(days=1)
+    ask(store.settle("late", outcome()))
+    (key,) = ask(store.sums(["day"]))
+    assert key == SumKey(placed_ms - placed_ms % DAY_MS)
+    assert ask(store.sums(until_ms=clock() - HOUR_MS))[SumKey()].calls == 1
+    assert ask(store.sums(since_ms=placed_ms + 1)) == {}
+
+
+def test_a_late_price_makes_a_call_priced(store: Store, ask: Ask) -> None:
+    put(store, ask, tokens=1_000)
+    call = plan(store, "call")
+    call = call._replace(
+        facts=call.facts._replace(price=None), postings=tuple(of for of in call.postings if of.unit != "usd")
+    )
+    ask(store.place(call))
+    ask(store.suspect("call", ending="timeout"))
+    assert ask(store.sums())[SumKey()].unpriced_calls == 1
+    ask(store.void("call", Outcome((("requests", 1),), cost_nano=0, ending="http_500")))
+    assert ask(store.sums())[SumKey()] == Figures(calls=1)
+
+
+def test_entries_come_in_pages(store: Store, ask: Ask, clock: FakeClock) -> None:
+    write(store, ask, clock, 25)
+    whole = list(ask(store.entries()))
+    pages, after = [], 0
+    while page := ask(store.entries(after_seq=after, limit=10)):
+        assert len(page) <= 10
+        pages += page
+        after = page[-1].seq
+    assert pages == whole
+    middle_ms = whole[12].at_ms
+    assert list(ask(store.entries(since_ms=middle_ms, limit=5))) == [e for e in whole if e.at_ms >= middle_ms][:5]
+
+
+def test_an_alert_is_said_once(store: Store, ask: Ask, clock: FakeClock) -> None:
+    assert ask(store.alert_once("a"))
+    assert not ask(store.alert_once("a"))
+    assert ask(store.alert_once("b", ends_ms=clock() + 1_000))
+    clock.advance(seconds=2)
+    ask(store.roll_up())
+    assert ask(store.alert_once("b"))
+    assert not ask(store.alert_once("a"))
+
+
+def test_rolled_up_rows_are_in_the_sums_and_in_the_balances(store: Store, ask: Ask, clock: FakeClock) -> None:
+    write(store, ask, clock, 80)
+    before, balances = ask(store.sums(EVERY)), ask(store.balances())
+    rows = len(ask(store.entries()))
+    while ask(store.roll_up(keep_ms=4 * DAY_MS)):
+        pass
+    entries = ask(store.entries())
+    suspects = {hold.id for hold in ask(store.holds("suspect"))}
+    assert 0 < len(entries) < rows
+    assert all(entry.at_ms >= clock() - 4 * DAY_MS or entry.hold_id in suspects for entry in entries)
+    assert ask(store.sums(EVERY)) == before
+    kept = ask(store.balances())
+    assert kept == {key: balance for key, balance in balances.items() if key in kept}
+    assert len(kept) < len(balances)
+    # The journal is replayed by the fixture.
+
+
+def test_a_rolled_up_day_counts_as_a_whole(store: Store, ask: Ask, clock: FakeClock) -> None:
+    put(store, ask, tokens=10_000)
+    clock.advance(hours=6)
+    for number in range(3):
+        ask(store.record(plan(store, f"call-{number}"), outcome()))
+        clock.advance(hours=1)
+    noon_ms = clock()
+    clock.advance(days=3)
+    while ask(store.roll_up(keep_ms=DAY_MS)):
+        pass
+    assert ask(store.entries()) == []
+    assert ask(store.sums(since_ms=noon_ms))[SumKey()].calls == 3
+    (key,) = ask(store.sums(["hour"]))
+    assert key == SumKey(noon_ms - noon_ms % DAY_MS)
+
+
+def test_a_late_word_after_the_roll_up_finds_no_hold(store: Store, ask: Ask, clock: FakeClock) -> None:
+    put(store, ask, tokens=1_000)
+    ask(store.place(plan(store, "old")))
+    ask(store.settle("old", outcome()))
+    clock.advance(days=2)
+    ask(store.settle("old", outcome()))  # a repetition is answered as long as rows are kept
+    while ask(store.roll_up(keep_ms=DAY_MS)):
+        pass
+    with pytest.raises(HoldNotFound):
+        ask(store.settle("old", outcome()))
+
+
+def test_what_an_automatic_end_may_still_correct_is_kept(store: Store, ask: Ask, clock: FakeClock) -> None:
+    put(store, ask, tokens=1_000, per="day")
+    ask(store.place(plan(store, "lost")))
+    ask(store.suspect("lost", ending="timeout"))
+    ask(store.resolve("lost", "settle_at_hold"))
+    clock.advance(days=3)
+    while ask(store.roll_up()):
+        pass
+    ask(store.settle("lost", outcome(output=1)))
+    tokens = {key: balance.settled for key, balance in ask(store.balances()).items() if key.endswith("|tokens")}
+    assert list(tokens.values()) == [101]
+    while ask(store.roll_up()):
+        pass
+    assert ask(store.balances()) == {}
+
+
+def test_a_hold_in_flight_keeps_its_window(store: Store, ask: Ask, clock: FakeClock) -> None:
+    put(store, ask, tokens=1_000, per="minute")
+    ask(store.place(plan(store, "slow")))
+    clock.advance(days=1)
+    while ask(store.roll_up(keep_ms=HOUR_MS)):
+        pass
+    ask(store.settle("slow", outcome()))
+    assert sorted(balance.settled for balance in ask(store.balances()).values()) == [1, 120, 400]
+
+
+def test_counts_of_denials_become_daily(store: Store, ask: Ask, clock: FakeClock) -> None:
+    start_ms = clock() - clock() % DAY_MS
+    keys = [
+        DenialKey(start_ms + hour * HOUR_MS, budget, "tokens", "gpt-4o", "openai", (("user", "a"),), False)
+        for hour in (0, 3, 9)
+        for budget in ("b", "c")
+    ]
+    ask(store.add_denials(dict.fromkeys(keys, 2)))
+    clock.advance(days=5)
+    while ask(store.roll_up(keep_ms=DAY_MS)):
+        pass
+    counts = ask(store.denials())
+    assert sum(counts.values()) == 12
+    assert {(key.budget, count) for key, count in counts.items()} == {("b", 6), ("c", 6)}
+    assert {key.hour_ms for key in counts} == {start_ms}
