@@ -27,6 +27,7 @@ from .exceeding import Allow, Consult, Deny, Downgrade, Wait, next_step
 from .ledgers import Ledger
 from .runtime import Runtime, UnpricedModelWarning, log
 from .steps import Pause
+from .telling import say_advisory, say_changed, say_denied
 from .waiting import Place
 
 REPLANS_MAX = 100
@@ -86,6 +87,8 @@ class _Terms:
     model: str
     output_tokens: int | None = None
     """A lower ceiling that a callable allowed."""
+    downgraded_by: str = ""
+    """The budget that asked for the model it has now."""
     consulted: bool = False
     stale: int = 0
     place: Place | None = None
@@ -112,9 +115,11 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
     if asked.rates is None:
         # Only now: a call that the policy refuses is not one whose tokens are counted.
         warn_unpriced(runtime, terms.model)
+    elif call.started_ms >= runtime.prices_due_ms:
+        runtime.check_prices(budgets, call.started_ms)
     answer = yield from _hold_once(runtime, _numbered(asked.ask, tries), here, there, tags, versions)
     if isinstance(answer, Granted):
-        _say_advisory(call, terms.model, answer.advisory)
+        _say_terms(call, terms, asked.ask, answer)
         return Admitted(terms.model, asked, answer)
     if isinstance(answer, Stale):
         terms.stale += 1
@@ -138,6 +143,16 @@ def _history(runtime: Runtime, answer_id: str) -> Generator[Ticket[Any], Any, Hi
     return None
 
 
+def _say_terms(call: Call, terms: _Terms, ask: Ask, granted: Granted) -> None:
+    """On what terms it goes out, where those are not what was asked for, or not what every budget would have said."""
+    if granted.advisory:
+        say_advisory(call.runtime, call.who(terms.model), granted.advisory)
+    asked_model = call.request.model
+    if terms.model != asked_model or granted.x < ask.x_want:
+        who = call.who(terms.model)
+        say_changed(call.runtime, who, ask, granted.x, asked_model=asked_model, by=terms.downgraded_by)
+
+
 def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> Generator[Pause, Any, None]:
     """What the failing budgets allow instead; raises where they allow nothing."""
     runtime = call.runtime
@@ -145,14 +160,14 @@ def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> G
     match next_step(failed, model=terms.model, consulted=terms.consulted, now_ms=now_ms):
         case Downgrade(cheaper):
             log.info("downgrade: %s → %s for call %s (%s)", terms.model, cheaper, call.id, failed[0].line.budget.title)
-            terms.model = cheaper
+            terms.model, terms.downgraded_by = cheaper, failed[0].line.budget.title
         case Consult(name):
             terms.consulted = True
             decision = denial(failed, now_ms=now_ms)
             allowed = _consulted(call, name, decision)
             if allowed is None:
-                raise _denied(call, terms.model, decision)
-            terms.model = allowed.model or terms.model
+                raise _denied(call, terms.model, decision, failed)
+            terms.model, terms.downgraded_by = allowed.model or terms.model, name
             terms.output_tokens = allowed.max_output_tokens
         case Wait(names, seconds):
             if terms.place is None:
@@ -161,10 +176,10 @@ def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> G
             else:
                 terms.place.widen(names)
             if runtime.monotonic() >= terms.waits_until:
-                raise _denied(call, terms.model, denial(failed, now_ms=now_ms))
+                raise _denied(call, terms.model, denial(failed, now_ms=now_ms), failed)
             yield Pause(terms.place.pause(runtime.random))
         case Deny(truncates):
-            raise _denied(call, terms.model, denial(failed, now_ms=now_ms), truncates)
+            raise _denied(call, terms.model, denial(failed, now_ms=now_ms), failed, truncates)
 
 
 def _in_line(call: Call, terms: _Terms, budgets: list[Budget]) -> Generator[Pause, Any, bool]:
@@ -381,30 +396,15 @@ def warn_unpriced(runtime: Runtime, model: str) -> None:
     runtime.warn_once(f"unpriced:{model}", UnpricedModelWarning, message)
 
 
-def _denied(call: Call, model: str, decision: Decision, truncates: frozenset[str] = frozenset()) -> BudgetExceeded:
-    call.runtime.count_denial(
-        budget=decision.budget or "",
-        unit=decision.unit,
-        model=model,
-        provider=call.request.provider,
-        tags=dict(call.tags),
-        shadow=False,
-    )
+def _denied(
+    call: Call,
+    model: str,
+    decision: Decision,
+    failed: tuple[LineResult, ...] = (),
+    truncates: frozenset[str] = frozenset(),
+) -> BudgetExceeded:
+    say_denied(call.runtime, call.who(model), decision, failed)
     return BudgetExceeded(decision, truncates=truncates)
-
-
-def _say_advisory(call: Call, model: str, advisory: tuple[LineResult, ...]) -> None:
-    for result in advisory:
-        budget = result.line.budget
-        log.warning("budget %r (on_exceed='warn') would have denied call %s", budget.title, call.id)
-        call.runtime.count_denial(
-            budget=budget.title,
-            unit=result.line.unit,
-            model=model,
-            provider=call.request.provider,
-            tags=dict(call.tags),
-            shadow=True,
-        )
 
 
 def _inherited(budget: Budget) -> Decision:

@@ -11,7 +11,7 @@ import functools
 import itertools
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -196,6 +196,7 @@ class BudgetHandle:
             )
             here = runtime()
             here.put_units_away()
+            here.memory.alerting = here.memory.alerting or bool(self._terms.alerts)
             if self._last is not None:
                 here.close_unit(self._last)
             # When this object goes, nobody can ask for its last unit's figures any more. A finaliser only enqueues.
@@ -266,6 +267,7 @@ def budget(
     wait_seconds: float = 30,
     uncapped: str = "inject",
     open_bound: str = "context_window",
+    alerts: Iterable[Decimal | int | float] = (),
     update: bool = False,
 ) -> BudgetHandle:
     """
@@ -296,6 +298,8 @@ def budget(
         uncapped: such a request is given a ceiling (``"inject"``) or refused (``"reject"``).
         open_bound: for requests whose input has no bound on this side: hold the model's ``"context_window"``,
             ``"reject"`` them, or admit them and record any excess (``"overrun"``).
+        alerts: parts of the limit, such as ``[0.5, 0.8, 1.0]``: each is said once, in the log and to sinks, for every
+            account and window, when that much is spent; ``1.0`` also when the first call is denied.
         update: change the terms of a named budget that exists with others, for everyone who names it.
 
     Raises ValueError naming the field; ConfigError (when entered) if the name exists with other terms.
@@ -323,6 +327,7 @@ def budget(
         wait_seconds=wait_seconds,
         uncapped=uncapped,
         open_bound=open_bound,
+        alerts=alerts,
     )
     handler = on_exceed if callable(on_exceed) else None
     return BudgetHandle(terms, update=update, label=description, handler=handler)

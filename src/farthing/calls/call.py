@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..kernel.scope import Tags
 from ..wire.facts import Dialect, RequestFacts
 from .ambient import Ambient
+from .events import Who
 from .runtime import Runtime
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ class Call:
     def scope_tags(self, model: str) -> dict[str, str]:
         """The tags that budgets match: the ambient ones, and what the request itself says."""
         return {**self._matched, "model": model, "provider": self.request.provider}
+
+    def who(self, model: str) -> Who:
+        """What is said of it, says this."""
+        return Who(self.id, model, self.request.provider, self.tags)
 
     def deadline_ms(self, now_ms: int) -> int:
         """Until when a hold placed, or shown to be alive, at this instant is good."""

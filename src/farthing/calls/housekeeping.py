@@ -21,9 +21,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import FarthingError
+from ..kernel.ledger import Settled
+from ..kernel.sums import DAY_MS
 from ..stores.contract import SWEEP_SECONDS, DenialKey, Store
 
 if TYPE_CHECKING:
+    from .ledgers import Ledger
     from .runtime import Runtime
 
 TICK_SECONDS = 0.5
@@ -44,6 +47,7 @@ class Housekeeper:
         self._open_calls: dict[int, Callable[[], None]] = {}
         self._at_exit = partial(_at_exit, weakref.ref(self))
         self._watched: int | None = None
+        self._past_waits = False
         _housekeepers.add(self)
         self.watch_exit()
 
@@ -65,6 +69,9 @@ class Housekeeper:
         self._abandoned.clear()
         self._denials.clear()
         self._open_calls.clear()
+        runtime = self._runtime()
+        if runtime is not None:
+            runtime.alerts.forget()
         self._starting = threading.Lock()
         self._thread = None
         self._process = os.getpid()
@@ -122,16 +129,32 @@ class Housekeeper:
         self.catch_up()
         ledger = runtime.durable
         runtime.put_units_away(most=1_000)
+        runtime.alerts.look()
         if sweep:
-            runtime.memory_store.sweep(runtime.settings.sweep_policy)
+            self._sweep_memory(runtime, ledger)
         if ledger is not None:
             self.flush_denials(ledger.store)
             ledger.refresh(ledger.store.catalogue().result())
             runtime.learner.exchange(ledger.store, everything=sweep)
             if sweep:
-                ledger.store.sweep(runtime.settings.sweep_policy).result()
+                for settled in ledger.store.sweep(runtime.settings.sweep_policy).result():
+                    _tell(runtime, settled)
+            self._put_past_away(runtime, ledger.store, look=sweep)
         else:
             self.forget_denials()
+
+    def _sweep_memory(self, runtime: Runtime, durable: Ledger | None) -> None:
+        for settled in runtime.memory_store.sweep(runtime.settings.sweep_policy).result():
+            # What is held on both ledgers is swept, and told, by the durable one.
+            if runtime.events.subscribers and (durable is None or durable.store.find(settled.hold.id).result() is None):
+                _tell(runtime, settled)
+
+    def _put_past_away(self, runtime: Runtime, store: Store, *, look: bool) -> None:
+        """A small step at a time, and the next at the next tick while there is more."""
+        if not (look or self._past_waits):
+            return
+        days = runtime.settings.retention_days
+        self._past_waits = store.roll_up(keep_ms=None if days is None else days * DAY_MS).result() > 0
 
     def forget_denials(self) -> None:
         """There is no durable ledger to count them in: this process's own report has them already."""
@@ -168,6 +191,11 @@ class Housekeeper:
                 runtime.close()
             except FarthingError:
                 log.exception("the ledger could not be closed cleanly; open holds become suspect")
+
+
+def _tell(runtime: Runtime, settled: Settled) -> None:
+    if settled.entry is not None and runtime.events.subscribers:
+        runtime.events.tell(settled.entry)
 
 
 _housekeepers: weakref.WeakSet[Housekeeper] = weakref.WeakSet()

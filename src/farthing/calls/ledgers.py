@@ -26,6 +26,8 @@ class Ledger:
         self.catalogue = Catalogue(version=-1)
         self._accounts: dict[tuple[str, tuple[str | None, ...]], Account] = {}
         self._standing: tuple[Budget, ...] = ()
+        self.alerting = False
+        """Whether a budget in it has thresholds: where none has, no call looks for them."""
 
     def refresh(self, catalogue: Catalogue) -> None:
         """Take a newer catalogue over; prepared accounts are made again."""
@@ -33,6 +35,7 @@ class Ledger:
             self.catalogue = catalogue
             self._accounts = {}
             self._standing = tuple(budget for budget in catalogue.budgets.values() if budget.standing)
+            self.alerting = self.alerting or any(budget.alerts for budget in catalogue.budgets.values())
 
     def standing(self, tags: Tags) -> list[Budget]:
         """The budgets that bind every call which their scope matches."""

@@ -14,8 +14,8 @@ from typing import Any
 from .. import tokens
 from ..errors import InvariantError, StoreUnavailable
 from ..kernel.decision import Decision, denial
-from ..kernel.hold import Outcome
-from ..kernel.plan import Account, Balance, CallFacts, Formula, Line, LineResult, Plan
+from ..kernel.hold import Entry, Outcome
+from ..kernel.plan import Balance, CallFacts, Formula, LineResult, Plan, spent_line
 from ..kernel.usage import Usage
 from ..stores.contract import Ticket
 from ..wire.cut import CutStream
@@ -28,6 +28,7 @@ from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle, Void
 from .runtime import UnpricedModelWarning, log
 from .steps import Answered, Broken, Finished, Life, NotSent, ReadAll, Relay, Send
+from .telling import say_broken, say_ended
 
 Ended = Generator[Ticket[Any], Any, Finished]
 
@@ -155,6 +156,7 @@ def _cut(call: Call, admitted: Admitted, watched: CutStream) -> Generator[Ticket
         ", ".join(map(repr, budgets)),
     )
     yield from _end(call, admitted, ending)
+    say_broken(call.runtime, call.who(admitted.model), budgets, watched.delivered_tokens)
     return Finished((yield from _crossed(call, admitted))), usage
 
 
@@ -256,11 +258,13 @@ def _end(
     words = iter(_last_words(call, admitted, ending, kept_as))
     call.ended = True
     call.ending = ending
+    entry: Entry | None = None
     for say, waits in words:
         try:
             ticket = say()
             if waits:
-                yield ticket
+                # The durable ledger's row, where both have one: it may be a correction of what was swept before.
+                entry = (yield ticket).entry or entry
         except StoreUnavailable as error:
             # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
             log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
@@ -268,7 +272,13 @@ def _end(
             # What was given is carried out. So is the rest, and nobody waits for it.
             for other, _ in words:
                 other()
+            _tell(call, admitted, entry)
             raise
+    _tell(call, admitted, entry)
+
+
+def _tell(call: Call, admitted: Admitted, entry: Entry | None) -> None:
+    say_ended(call.runtime, entry, () if admitted.granted is None else admitted.granted.held)
 
 
 def _last_words(
@@ -354,22 +364,8 @@ def _crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Deci
                     continue
                 spent = tuple(balances[key] for key in keys)
                 if sum(balance.settled for balance in spent) > ceiling:
-                    line = _crossed_line(account, unit, keys, ceiling)
-                    crossed.append(LineResult(line, spent, 0, Formula(0)))
+                    crossed.append(LineResult(spent_line(account, unit, ceiling, keys), spent, 0, Formula(0)))
     return denial(tuple(crossed), now_ms=call.runtime.memory_store.now()) if crossed else None
-
-
-def _crossed_line(account: Account, unit: str, keys: tuple[str, ...], ceiling: int) -> Line:
-    return Line(
-        budget=account.budget,
-        scope=account.scope,
-        unit=unit,
-        keys=keys,
-        ceiling=ceiling,
-        spent_only=True,
-        starts_ms=account.starts_ms,
-        ends_ms=account.ends_ms,
-    )
 
 
 def _say_ceiling(call: Call, admitted: Admitted, answer: AnswerFacts) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ..errors import BudgetExceeded, StoreUnavailable, UnpricedModel
 from ..kernel.decision import denial, refusal
-from ..kernel.hold import Outcome
+from ..kernel.hold import Entry, Outcome
 from ..kernel.money import COUNTER_MAX, nano_from_usd
 from ..kernel.plan import Ask, CallFacts, Formula, Plan, make_plan
 from ..kernel.scope import check_tags
@@ -25,8 +25,10 @@ from .ambient import current
 from .asking import find_rates
 from .default import runtime
 from .endings import at_least_priced
+from .events import Who
 from .runtime import log
 from .steps import Finished, Life, advance, advance_async
+from .telling import say_advisory, say_denied, say_ended
 
 HOLD_MS = 24 * 3_600_000
 """How long a hold made by hand may stay open before it is suspect."""
@@ -119,17 +121,14 @@ class ManualHold:
         answer = yield from place_hold(here, ask, ambient, tags)
         if not isinstance(answer, Granted):
             decision = denial(answer, now_ms=now_ms)
-            here.count_denial(
-                budget=decision.budget or "",
-                unit=decision.unit,
-                model=facts.model or "",
-                provider=facts.provider or "",
-                tags=dict(ambient.tags),
-                shadow=False,
-            )
+            say_denied(here, self._who(), decision, answer)
             raise BudgetExceeded(decision)
         self._granted = answer
+        say_advisory(here, self._who(), answer.advisory)
         return Finished()
+
+    def _who(self) -> Who:
+        return Who(self.id, self._facts.model or "", self._facts.provider or "", dict(self._facts.tags))
 
     def _at_hold(self) -> Outcome:
         usage = Usage(input=self._facts.input_tokens)
@@ -144,20 +143,23 @@ class ManualHold:
         self._ended = True
         held = [ledger for ledger, _ in self._granted.held]
         plan = Plan(self._granted.id, self._facts, (), (), 0, 0, here.memory_store.now())
+        entry: Entry | None = None
         for ledger in (here.memory, here.durable):
             if ledger is None:
                 continue
             store = ledger.store
             try:
                 if ledger not in held:
-                    store.record(plan, outcome).result()
+                    settled = store.record(plan, outcome).result()
                 elif void:
-                    store.void(self._granted.id, outcome).result()
+                    settled = store.void(self._granted.id, outcome).result()
                 else:
-                    store.settle(self._granted.id, outcome).result()
+                    settled = store.settle(self._granted.id, outcome).result()
+                entry = settled.entry or entry
             except StoreUnavailable as error:
                 # As for a call of an SDK: the other ledger still learns of it, and what was held here stays counted.
                 log.error("hold %s could not be ended: %s; what it held stays counted", self._granted.id, error)
+        say_ended(here, entry, self._granted.held)
 
 
 def hold(
@@ -248,12 +250,17 @@ def record(
     )
     now_ms = here.memory_store.now()
     ask = Ask(here.new_id(), facts, 0, 0, False, now_ms)
+    entry: Entry | None = None
+    counted = []
     for ledger, budgets in ((here.memory, memory), (here.durable, durable)):
         if ledger is None:
             continue
         accounts = ledger.accounts(budgets, matched, ledger.store.now())
         unlimited = [replace(account, limits=()) for account in accounts]
-        ledger.store.record(make_plan(ask, unlimited, catalogue_version=ledger.catalogue.version), outcome).result()
+        plan = make_plan(ask, unlimited, catalogue_version=ledger.catalogue.version)
+        entry = ledger.store.record(plan, outcome).result().entry or entry
+        counted.append((ledger, accounts))
+    say_ended(here, entry, counted)
 
 
 def _provider(given: str | None, rates: Rates | None) -> str | None:

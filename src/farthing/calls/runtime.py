@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..errors import FarthingError
 from ..kernel.budget import Budget
@@ -26,7 +26,9 @@ from ..prices import PriceBook, default_book
 from ..stores.contract import Clock, DenialKey, Store, wall_clock_ms
 from ..stores.memory import MemoryStore
 from . import threads
+from .alerts import Alerts
 from .ambient import Ambient
+from .events import Events
 from .housekeeping import Housekeeper
 from .learning import Learner
 from .ledgers import Ledger
@@ -34,10 +36,16 @@ from .settings import Settings, from_environment
 from .waiting import Line
 
 log = logging.getLogger("farthing")
+CLOSE_SECONDS = 5.0
+"""How long the end of a process waits for each subscriber."""
 
 
 class UnpricedModelWarning(UserWarning):
     """A model has no known price: its tokens are counted, its cost is unknown, which is not zero."""
+
+
+class StalePricesWarning(UserWarning):
+    """Money is held by prices that were last checked long ago: a limit in USD is only as right as they are."""
 
 
 class UnmeteredCallWarning(UserWarning):
@@ -81,6 +89,10 @@ class Runtime:
         self._opening = threading.Lock()
         self._warned: set[str] = set()
         self._closed_units: deque[tuple[str, ...]] = deque()
+        self.prices_due_ms = 0
+        """When the age of the prices is to be looked at next."""
+        self.events = Events()
+        self.alerts = Alerts(self)
         self.housekeeper = Housekeeper(self)
 
     # -- ledgers -------------------------------------------------------------------------------------------------
@@ -195,6 +207,20 @@ class Runtime:
         log.warning(message)
         warnings.warn(message, category, stacklevel=stacklevel + 1)
 
+    def check_prices(self, budgets: Iterable[Budget], now_ms: int) -> None:
+        """Say once that prices are old, where a budget counts money by them. Looked at once an hour."""
+        after_days = self.settings.stale_prices_after_days
+        self.prices_due_ms = now_ms + 3_600_000
+        if after_days is None or all(budget.usd_nano is None for budget in budgets):
+            return
+        age_days = self.prices.age_days(now_ms)
+        if age_days is not None and age_days > after_days:
+            message = (
+                f"the price table was last checked {age_days} days ago: what calls cost may have changed since. "
+                "Update genai-prices, or name prices with farthing.prices.register(…)."
+            )
+            self.warn_once("stale prices", StalePricesWarning, message)
+
     # -- life ----------------------------------------------------------------------------------------------------
 
     def reconfigure(self, settings: Settings) -> None:
@@ -220,10 +246,12 @@ class Runtime:
         self.housekeeper.stop()
         if self._durable is not None:
             self._close_durable()
+        self.events.close(CLOSE_SECONDS)
 
     def _close_durable(self) -> None:
         ledger, self._durable = self._durable, None
         if ledger is not None:
             self.housekeeper.flush_denials(ledger.store)
             self.learner.tell(ledger.store)
+            self.alerts.look()
             ledger.store.close()

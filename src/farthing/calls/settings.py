@@ -37,6 +37,8 @@ class Settings:
     suspect_after_hours: float = 24.0
     follow_threads: bool = True
     watch: bool = True
+    retention_days: int | None = None
+    stale_prices_after_days: int | None = 45
 
     def __post_init__(self) -> None:
         if self.ledger is not None and not isinstance(self.ledger, str):
@@ -49,6 +51,9 @@ class Settings:
         _choice("suspect_policy", self.suspect_policy, SUSPECT)
         if self.max_records is not None:
             _at_least("max_records", self.max_records, 1)
+        for key in ("retention_days", "stale_prices_after_days"):
+            if getattr(self, key) is not None:
+                _at_least(key, getattr(self, key), 1)
         _at_least("abort_margin_tokens", self.abort_margin_tokens, 0)
         hours = self.suspect_after_hours
         if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 <= hours <= 24 * 3650:

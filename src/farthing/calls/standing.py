@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
-from ..kernel.budget import Budget, make_budget
+from ..kernel.budget import ALERT_WHOLE, Budget, make_budget
 from ..kernel.catalogue import Grant
 from ..kernel.money import nano_from_usd, usd_from_nano
 from ..kernel.scope import check_tags
@@ -119,7 +119,7 @@ def _written(value: object) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{name}={of}" for name, of in value.items())
     if isinstance(value, list):
-        return ",".join(value)
+        return ",".join(map(str, value))
     return "none" if value is None else str(value)
 
 
@@ -140,5 +140,6 @@ def _terms_of(budget: Budget) -> dict[str, Any]:
         "default_output_tokens": budget.default_output_tokens,
         "uncapped": budget.uncapped,
         "open_bound": budget.open_bound,
+        "alerts": [Decimal(part) / ALERT_WHOLE for part in budget.alerts] or None,
     }
     return {term: value for term, value in terms.items() if value is not None}

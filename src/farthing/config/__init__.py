@@ -38,6 +38,10 @@ def configure(
             ``"release"``, after *suspect_after_hours*.
         suspect_after_hours: see *suspect_policy*.
         follow_threads: carry budgets and tags into threads and thread pools.
+        retention_days: after how many days the ledger's rows become daily sums; repetitions and late words about calls
+            are understood as long. None: they are kept.
+        stale_prices_after_days: say, once, when a budget in USD goes by prices that nobody checked for longer
+            (StalePricesWarning). None: never.
         watch: say, once for each client, when a call to a provider passes a hard budget by (from the next budget on).
 
     Returns the settings now in force. Raises ConfigError naming the key, for a file with every mistake in it;

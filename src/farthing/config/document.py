@@ -72,6 +72,14 @@ class SettingsTable(Table):
     )
     suspect_after_hours: Number = Field(24.0, description="After how long `suspect_policy` is applied.")
     follow_threads: bool = Field(True, description="Carry budgets and tags into threads and thread pools.")
+    retention_days: int | None = Field(
+        None,
+        description="After how many days the ledger's rows become daily sums; until then repetitions and late words "
+        "about a call are understood. Without it: they are kept.",
+    )
+    stale_prices_after_days: int | Literal["none"] | None = Field(
+        45, description="Say when a budget in USD goes by prices that nobody checked for longer; `none`: never."
+    )
     watch: bool = Field(True, description="Say when a client's calls pass a hard budget by.")
 
 
@@ -142,6 +150,10 @@ class BudgetTable(Table):
         "context_window",
         description="A request whose input has no bound on this side: hold the model's `context_window`, `reject` it, "
         "or admit it and record any excess (`overrun`).",
+    )
+    alerts: list[Number] = Field(
+        [],
+        description="Parts of the limit, such as `[0.5, 0.8, 1.0]`: each is said once for every account and window.",
     )
 
 

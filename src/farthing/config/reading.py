@@ -139,7 +139,7 @@ class _Reading:
         if table is None:
             return given
         for key, value in _said_in(table).items():
-            given[key] = None if value == "none" and key == "max_records" else value
+            given[key] = None if value == "none" and key in ("max_records", "stale_prices_after_days") else value
             if key == "ledger" and self._folder and (key,) not in self._variables:
                 # A path in a file is meant from where the file stands, whoever reads it from wherever.
                 given[key] = value if url_of(value) == value else str(self._folder / FilePath(value).expanduser())

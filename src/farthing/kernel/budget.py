@@ -7,7 +7,7 @@ is a ValueError that names the field, never a silent no-op.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
@@ -28,6 +28,10 @@ UNCAPPED = ("reject", "inject", "watch")
 """What happens to a request without an output ceiling of its own, strictest first."""
 OPEN_BOUND = ("reject", "context_window", "overrun")
 """What happens to a request whose input has no bound on this side, strictest first."""
+ALERT_WHOLE = 10_000
+"""Alerts are kept in ten-thousandths of the limit: this is all of it."""
+ALERT_UNITS = ("usd", "tokens", "requests")
+"""What adds up to a threshold. Calls in flight come and go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Budget:
     wait_seconds: float = 30
     uncapped: str = "inject"
     open_bound: str = "context_window"
+    alerts: tuple[int, ...] = ()
+    """What is said once for each account and window, in ten-thousandths of the limit, ascending."""
     standing: bool = False
     """Binds every call that its scope matches, not only those made inside its ``with``."""
     anonymous: bool = False
@@ -104,6 +110,7 @@ class Budget:
         kept["scope"] = dict(self.scope)
         kept["each"] = list(self.each)
         kept["downgrade"] = dict(self.downgrade)
+        kept["alerts"] = list(self.alerts)
         kept["lending"] = None if self.lending is None else self.lending.to_dict()
         return kept
 
@@ -115,6 +122,7 @@ class Budget:
         known["scope"] = tuple(sorted(known["scope"].items()))
         known["each"] = tuple(known["each"])
         known["downgrade"] = tuple(sorted(known["downgrade"].items()))
+        known["alerts"] = tuple(known.get("alerts", ()))
         lending = known.get("lending")
         known["lending"] = None if lending is None else Lending.from_dict(lending)
         return cls(**known)
@@ -138,6 +146,7 @@ def make_budget(
     wait_seconds: float = 30,
     uncapped: str = "inject",
     open_bound: str = "context_window",
+    alerts: Iterable[Decimal | int | float] = (),
     standing: bool = False,
 ) -> Budget:
     """
@@ -169,6 +178,7 @@ def make_budget(
         wait_seconds=_seconds(wait_seconds, field="wait_seconds"),
         uncapped=_choice(uncapped, UNCAPPED, field="uncapped"),
         open_bound=_choice(open_bound, OPEN_BOUND, field="open_bound"),
+        alerts=_thresholds(alerts),
         standing=_flag(standing, field="standing"),
         anonymous=name is None,
     )
@@ -195,6 +205,10 @@ def _check_together(budget: Budget) -> None:
             f"concurrency counts calls in flight now, so it has no window per={str(budget.window)!r}; "
             "give it a budget of its own"
         )
+    if budget.alerts and budget.window.kind == "request":
+        raise ValueError("alerts: per='request' looks at one call alone; nothing adds up that could be said")
+    if budget.alerts and all(budget.limit(unit) is None for unit in ALERT_UNITS):
+        raise ValueError("alerts tell how much is spent: give usd=, tokens= or requests=")
     if budget.anonymous and (budget.scope or budget.each):
         raise ValueError("scope and each choose among the accounts of a named budget: give it a name")
     if budget.anonymous and budget.window.kind not in ("lifetime", "request"):
@@ -247,6 +261,22 @@ def _names(value: object) -> tuple[str, ...]:
         if not isinstance(name, str) or not name:
             raise ValueError(f"each: a tag's name must be non-empty text, not {name!r}")
     return tuple(value)
+
+
+def _thresholds(value: object) -> tuple[int, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ValueError(f"alerts must be parts of the limit such as [0.5, 0.8, 1.0], not {value!r}")
+    found = set()
+    for part in value:
+        if isinstance(part, bool) or not isinstance(part, (int, float, Decimal)):
+            raise ValueError(f"alerts: {part!r} is not a part of the limit such as 0.8")
+        scaled = Decimal(str(part)) * ALERT_WHOLE
+        if not scaled.is_finite() or not 0 < scaled <= 10 * ALERT_WHOLE:
+            raise ValueError(f"alerts: {part!r} must be above 0 and at most 10; 0.8 is 80 % of the limit")
+        if scaled != int(scaled):
+            raise ValueError(f"alerts: {part!r} has more than four decimals")
+        found.add(int(scaled))
+    return tuple(sorted(found))
 
 
 def _text(value: object, *, field: str) -> str | None:

@@ -334,6 +334,20 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     return bare(Plan, fields)
 
 
+def spent_line(account: Account, unit: str, ceiling: int, keys: tuple[str, ...]) -> Line:
+    """A line that only looks at what is spent on an account, and asks for nothing."""
+    return Line(
+        budget=account.budget,
+        scope=account.scope,
+        unit=unit,
+        keys=keys,
+        ceiling=ceiling,
+        spent_only=True,
+        starts_ms=account.starts_ms,
+        ends_ms=account.ends_ms,
+    )
+
+
 _HARD = (True, False, False, False)
 _MANNERS = {
     "clamp": (True, True, False, False),

@@ -1,0 +1,120 @@
+"""
+What is said of a call where it happens: counted for reports, looked at for alerts, told to whoever listens.
+
+One function for each thing that can happen. The pipeline calls them; nothing they do can change what becomes of the
+call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..kernel.decision import Decision
+from ..kernel.hold import Entry
+from ..kernel.plan import Account, Ask, LineResult
+from ..kernel.window import datetime_from_ms
+from .events import BROKEN, CLAMPED, DOWNGRADED, BudgetEvent, Who, denied, would_deny
+from .ledgers import Ledger
+from .runtime import Runtime, log
+
+
+def say_denied(runtime: Runtime, who: Who, decision: Decision, failed: Iterable[LineResult]) -> None:
+    """It was denied before it was sent."""
+    runtime.count_denial(
+        budget=decision.budget or "",
+        unit=decision.unit,
+        model=who.model,
+        provider=who.provider,
+        tags=dict(who.tags),
+        shadow=False,
+    )
+    runtime.alerts.denied(failed)
+    if runtime.events.subscribers:
+        runtime.events.tell(denied(decision, who, at_ms=runtime.memory_store.now()))
+
+
+def say_advisory(runtime: Runtime, who: Who, advisory: Iterable[LineResult]) -> None:
+    """It goes out; these lines of ``warn`` budgets would have denied it."""
+    for result in advisory:
+        budget = result.line.budget
+        log.warning("budget %r (on_exceed='warn') would have denied call %s", budget.title, who.call_id)
+        runtime.count_denial(
+            budget=budget.title,
+            unit=result.line.unit,
+            model=who.model,
+            provider=who.provider,
+            tags=dict(who.tags),
+            shadow=True,
+        )
+        if runtime.events.subscribers:
+            runtime.events.tell(would_deny(result, who, at_ms=runtime.memory_store.now()))
+
+
+def say_changed(runtime: Runtime, who: Who, ask: Ask, granted: int, *, asked_model: str, by: str) -> None:
+    """It goes out on other terms than it was asked for: another model, a lower output ceiling."""
+    at = datetime_from_ms(runtime.memory_store.now())
+    events, found = runtime.events, []
+    if who.model != asked_model:
+        event = BudgetEvent(
+            DOWNGRADED,
+            by,
+            at,
+            reason=f"budget {by!r}: {who.model} instead of {asked_model}",
+            model=asked_model,
+            to_model=who.model,
+            provider=who.provider,
+            tags=dict(who.tags),
+            call_id=who.call_id,
+        )
+        events.downgrades.append(event)
+        found.append(event)
+    if granted < ask.x_want:
+        names = ", ".join(ask.facts.budgets)
+        event = BudgetEvent(
+            CLAMPED,
+            names,
+            at,
+            reason=f"budget {names!r}: at most {granted:,} output tokens instead of {ask.x_want:,}",
+            model=who.model,
+            provider=who.provider,
+            unit="tokens",
+            asked=ask.x_want,
+            remaining=granted,
+            tags=dict(who.tags),
+            call_id=who.call_id,
+        )
+        events.clamps.append(event)
+        found.append(event)
+    if events.subscribers:
+        for event in found:
+            events.tell(event)
+
+
+def say_broken(runtime: Runtime, who: Who, budgets: Iterable[str], delivered_tokens: int) -> None:
+    """Its stream was cut: what was held for it is used up."""
+    if not runtime.events.subscribers:
+        return
+    names = ", ".join(budgets)
+    runtime.events.tell(
+        BudgetEvent(
+            BROKEN,
+            names,
+            datetime_from_ms(runtime.memory_store.now()),
+            reason=f"budget {names!r}: the stream was cut after {delivered_tokens:,} output tokens",
+            model=who.model,
+            provider=who.provider,
+            unit="tokens",
+            spent=delivered_tokens,
+            tags=dict(who.tags),
+            call_id=who.call_id,
+        )
+    )
+
+
+def say_ended(runtime: Runtime, entry: Entry | None, held: Iterable[tuple[Ledger, tuple[Account, ...]]]) -> None:
+    """It has ended, and the ledgers have it: this is its row there."""
+    if entry is not None and runtime.events.subscribers:
+        runtime.events.tell(entry)
+    for ledger, accounts in held:
+        if ledger.alerting:
+            runtime.alerts.spent_on(ledger, accounts)
