@@ -105,7 +105,7 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
     budgets = [*here, *there]
     if not budgets:
         return Admitted(terms.model, None, None)
-    if (yield from _in_line(call, terms, budgets)):
+    if (terms.place is not None or runtime.line.is_waited_in) and (yield from _in_line(call, terms, budgets)):
         return None
     if call.request.previous_response_id is not None and call.history is None:
         call.history = yield from _history(runtime, call.request.previous_response_id)
@@ -371,7 +371,7 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
         model=model,
         rates=rates,
         tags=tuple(call.tags.items()),
-        titles=tuple(budget.title for budget in budgets),
+        titles=tuple([budget.title for budget in budgets]),
         deadline_ms=call.deadline_ms(now_ms),
         unpriced=runtime.settings.unpriced,
         url=str(call.url) if request.open_reasons else "",

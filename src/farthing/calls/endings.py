@@ -157,18 +157,15 @@ def priced(usage: Usage, limits: Limits, *, ending: str, source: str, answer: An
     """An outcome with its cost; without a known price the cost is None, never zero."""
     tier = answer.service_tier if answer is not None else None
     cost_nano = None if limits.rates is None else limits.rates.cost_nano(usage, service_tier=tier)
-    amounts = [("tokens", usage.total_tokens), ("requests", 1)]
+    amounts: tuple[tuple[str, int], ...] = (("tokens", usage.total_tokens), ("requests", 1))
     if cost_nano is not None:
-        amounts.append(("usd", cost_nano))
-    return Outcome(
-        tuple(amounts),
-        usage,
-        cost_nano,
-        ending=ending,
-        usage_source=source,
-        model=answer.model if answer is not None and answer.model != limits.model else None,
-        note=answer.usage_note if answer is not None else None,
-    )
+        amounts = (*amounts, ("usd", cost_nano))
+    model = note = None
+    if answer is not None:
+        model, note = answer.model, answer.usage_note
+        if model == limits.model:
+            model = None
+    return Outcome(amounts, usage, cost_nano, ending, source, model, note)
 
 
 def at_least_priced(outcome: Outcome, facts: CallFacts, x: int) -> Outcome:

@@ -27,7 +27,7 @@ from .asking import DEFAULT_OUTPUT_TOKENS, find_rates, input_bound
 from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle, Void
 from .runtime import UnpricedModelWarning, log
-from .steps import Answered, Broken, Finished, Life, NotSent, ReadAll, Relay, Send
+from .steps import READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, NotSent, Relay, Send
 from .telling import say_broken, say_ended
 
 Ended = Generator[Ticket[Any], Any, Finished]
@@ -60,7 +60,7 @@ def life(call: Call) -> Life:
 def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
     status = answered.status
     try:
-        body: bytes = yield ReadAll()
+        body: bytes = yield READ_ALL
     except BaseException as error:
         yield from _end(call, admitted, endings.refused(f"http_{status}") if endings.unpaid(status) else _lost(error))
         if isinstance(error, Broken):
@@ -190,7 +190,7 @@ def _send(call: Call, admitted: Admitted) -> Send:
     ceiling = admitted.ceiling
     ask_usage = _asks_usage(call)
     if model is None and ceiling is None and not ask_usage:
-        return Send(None)
+        return SEND_AS_IT_IS
     body = call.dialect.rewrite(call.request, model=model, output_ceiling=ceiling, ask_usage=ask_usage)
     return Send(body, None if model is None else call.dialect.rewrite_path(call.request, model=model))
 
@@ -287,20 +287,20 @@ def _last_words(
     """What to say to each ledger, in order, and whether to wait for its answer."""
     runtime = call.runtime
     granted = admitted.granted
-    held = [ledger for ledger, _ in granted.held] if granted is not None else []
+    held = [ledger.store for ledger, _ in granted.held] if granted is not None else []
     hold_id = call.id if granted is None else granted.id
+    memory, durable = runtime.memory_store, runtime.durable
     words: list[tuple[Callable[[], Ticket[Any]], bool]] = []
-    for ledger in (runtime.memory, runtime.durable):
-        if ledger is not None and ledger not in held:
+    for store in (memory,) if durable is None else (memory, durable.store):
+        if store not in held:
             outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
             if isinstance(ending, Lost) and ending.kept_as is not None:
-                record = partial(ledger.store.record, _unheld(call, admitted, hold_id), outcome, lost=True)
+                record = partial(store.record, _unheld(call, admitted, hold_id), outcome, lost=True)
             else:
                 plan = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
-                record = partial(ledger.store.record, plan, outcome)
-            words.append((record, ledger is runtime.memory))
-    for ledger in held:
-        store = ledger.store
+                record = partial(store.record, plan, outcome)
+            words.append((record, store is memory))
+    for store in held:
         match ending:
             case Settle(outcome):
                 words.append((partial(store.settle, hold_id, outcome), True))

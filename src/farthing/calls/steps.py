@@ -37,6 +37,10 @@ class ReadAll(NamedTuple):
     """Read the whole body of a plain answer. Answer with its bytes, decoded; or throw :class:`Broken`."""
 
 
+SEND_AS_IT_IS = Send(None)
+READ_ALL = ReadAll()
+
+
 class Pause(NamedTuple):
     """Let this much time pass. The drivers do it themselves; a door never sees it."""
 

@@ -21,6 +21,11 @@ class Line:
         self._numbers = itertools.count()
         self._waiting: dict[int, frozenset[str]] = {}
 
+    @property
+    def is_waited_in(self) -> bool:
+        """Whether anybody waits at all."""
+        return bool(self._waiting)
+
     def join(self, budgets: frozenset[str]) -> Place:
         """Take the last place for these budgets."""
         number = next(self._numbers)
@@ -29,7 +34,7 @@ class Line:
 
     def waits_for(self, budgets: frozenset[str]) -> bool:
         """Whether somebody waits for one of these budgets."""
-        return bool(self._waiting) and any(names & budgets for names in list(self._waiting.values()))
+        return any(names & budgets for names in list(self._waiting.values()))
 
 
 class Place:

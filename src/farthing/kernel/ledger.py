@@ -73,6 +73,7 @@ class Settled(NamedTuple):
 
 
 NOTHING = Change({}, {})
+NO_AMOUNTS: dict[str, int] = {}
 
 
 def place(
@@ -259,7 +260,7 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
     hold = _find(books, hold_id)
     if hold.state == HELD:
         balances: dict[str, Balance] = {}
-        amounts = {} if outcome is None else _amounts(outcome)
+        amounts = NO_AMOUNTS if outcome is None else _amounts(outcome)
         _move(books, balances, hold, to_settled=amounts, to_suspect=False)
         ended = hold.ended(state, outcome, now_ms)
         if outcome is None:

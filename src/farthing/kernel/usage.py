@@ -90,7 +90,8 @@ class Usage:
     @property
     def total_tokens(self) -> int:
         """Every token of the call, once."""
-        return self.input_tokens + self.output_tokens
+        counts: tuple[int, ...] = _counts(self)
+        return sum(counts) - self.reasoning
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, kind) + getattr(other, kind) for kind in KINDS))

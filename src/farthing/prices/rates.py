@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from math import lcm
 from operator import attrgetter, mul
 from typing import NamedTuple
@@ -57,9 +57,9 @@ class Bound(NamedTuple):
         return div_ceil(self.base + self.slope * output_tokens, self.den)
 
 
-@cache
-def _kinds_of(*, writes: bool, hour: bool, audio: bool, image: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The places of the kinds that a call may have in its input, and in its output."""
+@lru_cache(maxsize=4096)
+def _peaks(nums: tuple[int, ...], writes: bool, hour: bool, audio: bool, image: bool) -> tuple[int, int]:
+    """The dearest of these rates that input of a call may be billed at, and that its output may."""
     inputs = ["input", "cached"]
     # A model that makes images may do so unasked, so its image output counts always.
     outputs = ["output", "output_image"]
@@ -72,7 +72,8 @@ def _kinds_of(*, writes: bool, hour: bool, audio: bool, image: bool) -> tuple[tu
         outputs.append("output_audio")
     if image:
         inputs.append("input_image")
-    return tuple(_INDEX[kind] for kind in inputs), tuple(_INDEX[kind] for kind in outputs)
+    thinking = nums[_OUTPUT] + nums[_REASONING]
+    return max(nums[_INDEX[kind]] for kind in inputs), max(thinking, *(nums[_INDEX[kind]] for kind in outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +141,13 @@ class Rates:
             audio: False where the request certainly has no audio and asks for none; its dearer rates then do not count.
             image: False where the request certainly has no images.
         """
-        inputs, outputs = _kinds_of(
-            writes=writes_cache or cache_1h or not self.marked_writes, hour=cache_1h, audio=audio, image=image
-        )
+        writes = writes_cache or cache_1h or not self.marked_writes
         peak_input = peak_output = 0
         for schedule in self._schedules(service_tier):
             for step in schedule:
                 if input_tokens > step.above:
-                    nums = step.nums
-                    peak_input = max(peak_input, *(nums[place] for place in inputs))
-                    thinking = nums[_OUTPUT] + nums[_REASONING]
-                    peak_output = max(peak_output, thinking, *(nums[place] for place in outputs))
+                    dearest_input, dearest_output = _peaks(step.nums, writes, cache_1h, audio, image)
+                    peak_input, peak_output = max(peak_input, dearest_input), max(peak_output, dearest_output)
         return Bound(input_tokens * peak_input + self.fee, peak_output, self.den)
 
     def _schedules(self, service_tier: str | None) -> list[Schedule]:

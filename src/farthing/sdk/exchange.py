@@ -33,7 +33,7 @@ from ..calls.steps import (
     advance_detached,
 )
 from ..errors import BudgetExceeded, FarthingError, InvariantError
-from .errors import in_family, refusal
+from .errors import in_family, refusal, sdk_of_request
 from .passing import within, within_async
 from .relay import relayed
 from .results import typed
@@ -45,9 +45,10 @@ NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "Unsupp
 class Exchange:
     """The state of one attempt: its life, and what the door has to know about it."""
 
-    def __init__(self, call: Call, *, sdk: str | None) -> None:
+    def __init__(self, request: Any, call: Call, *, sdk: str | None) -> None:
         self.call = call
-        self.sdk = sdk
+        self._request = request
+        self._sdk = sdk
         self.life: Life = poll(call) if call.asks else life(call)
         self.finished: Finished | None = None
         self.encoded = False
@@ -59,6 +60,11 @@ class Exchange:
         self.leftover: Callable[[], list[bytes] | None] = lambda: None
         """Asked when a stream ends unread: what had arrived; None: nobody can say."""
         self._busy = threading.Lock()
+
+    @property
+    def sdk(self) -> str | None:
+        """The package whose errors and types its caller knows: as the request says, else as the hook was told."""
+        return sdk_of_request(self._request) or self._sdk
 
     # -- before the answer ---------------------------------------------------------------------------------------
 
@@ -208,11 +214,11 @@ _REPLACED = (b"content-length", b"transfer-encoding")
 
 def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
     """Send one request of a sync client, governed, and return its response."""
-    attempt = Exchange(call, sdk=sdk)
+    attempt = Exchange(request, call, sdk=sdk)
     try:
         step = advance(attempt.life)
     except FarthingError as error:
-        return refusal(error, request, sdk)
+        return refusal(error, request, attempt.sdk)
     try:
         outgoing = attempt.outgoing(request, step)
         response = within(inner, outgoing)
@@ -232,11 +238,11 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
 
 async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
     """The same for an async client."""
-    attempt = Exchange(call, sdk=sdk)
+    attempt = Exchange(request, call, sdk=sdk)
     try:
         step = await advance_async(attempt.life)
     except FarthingError as error:
-        return refusal(error, request, sdk)
+        return refusal(error, request, attempt.sdk)
     try:
         outgoing = attempt.outgoing(request, step)
         response = await within_async(inner, outgoing)

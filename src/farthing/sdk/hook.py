@@ -54,13 +54,12 @@ def govern_sync(
         found = recognise_request(request, sdk=sdk, provider=provider, hosts=hosts, in_care=in_care)
         if found is None:
             return inner(request)
-        family = sdk_of_request(request) or sdk
         try:
             body = request.read() if found.dialect is not None else b""
             call = open_call(request, found, body)
         except FarthingError as error:
-            return refusal(error, request, family)
-        return inner(request) if call is None else exchange(request, call, inner, sdk=family)
+            return refusal(error, request, sdk_of_request(request) or sdk)
+        return inner(request) if call is None else exchange(request, call, inner, sdk=sdk)
 
     return handle_request
 
@@ -79,12 +78,11 @@ def govern_async(
         found = recognise_request(request, sdk=sdk, provider=provider, hosts=hosts, in_care=in_care)
         if found is None:
             return await inner(request)
-        family = sdk_of_request(request) or sdk
         try:
             body = await request.aread() if found.dialect is not None else b""
             call = open_call(request, found, body)
         except FarthingError as error:
-            return refusal(error, request, family)
-        return await inner(request) if call is None else await exchange_async(request, call, inner, sdk=family)
+            return refusal(error, request, sdk_of_request(request) or sdk)
+        return await inner(request) if call is None else await exchange_async(request, call, inner, sdk=sdk)
 
     return handle_async_request

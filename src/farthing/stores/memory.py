@@ -126,7 +126,9 @@ class MemoryStore:
         return None if seq is None else self._entries.get(seq)
 
     def now(self) -> int:
-        now_ms = steady_now(self._clock(), self._last_seen_ms)
+        now_ms = self._clock()
+        if now_ms < self._last_seen_ms:
+            now_ms = steady_now(now_ms, self._last_seen_ms)
         self._last_seen_ms = now_ms
         return now_ms
 
@@ -403,7 +405,10 @@ class MemoryStore:
 
     def _run(self, command: Callable[[], tuple[T, Change]]) -> T:
         answer, change = command()
-        return answer if change is NOTHING else self._answer(answer, self._commit(change))
+        if change is NOTHING:
+            return answer
+        entries = self._commit(change)
+        return self._answer(answer, entries) if entries else answer
 
     def _answer(self, answer: T, entries: tuple[Entry, ...]) -> T:
         """The answer with its entry as it was numbered, so that a repetition gets the same."""

@@ -14,6 +14,7 @@ from . import json
 from .facts import Image
 
 MAX_COUNT = 2**53
+_OBJECTS = {dict}
 
 
 def model_of(body: Mapping[str, Any]) -> str:
@@ -57,7 +58,7 @@ def objects_in(body: Mapping[str, Any], field: str) -> list[dict[str, Any]]:
     value = body.get(field)
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+    if not isinstance(value, list) or not {*map(type, value)} <= _OBJECTS:
         raise ValueError(f"{field} must be a list of objects")
     return value
 

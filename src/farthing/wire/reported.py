@@ -87,8 +87,9 @@ def reported(value: object) -> Reported:
         return NOTHING
     counts = _Counts(value)
     usage, note = _translate(counts)
-    notes = [*counts.malformed, *([note] if note else [])]
-    return Reported(usage, "; ".join(notes) or None)
+    if counts.malformed:
+        note = "; ".join([*counts.malformed, *([note] if note else [])])
+    return Reported(usage, note)
 
 
 def input_part(usage: Usage) -> Usage:
@@ -108,21 +109,35 @@ class _Counts:
         self.fields = fields
         self.malformed: list[str] = []
 
-    def get(self, *path: str) -> int | None:
-        """The number at *path*; None where it is absent, null or not a count."""
-        value: Any = self.fields
-        for key in path:
-            if type(value) is not dict and not isinstance(value, Mapping):  # the abstract check takes long
-                return None
-            value = value.get(key)
-        if value is None:
+    def get(self, key: str) -> int | None:
+        """The number under *key*; None where it is absent, null or not a count."""
+        value = self.fields.get(key)
+        if value is None or (type(value) is int and 0 <= value <= MAX_TOKENS):
+            return value
+        return self._odd(key, value)
+
+    def within(self, holder: str, key: str) -> int | None:
+        """The number under *key* in the mapping under *holder*, in the same way."""
+        inner = self.fields.get(holder)
+        if inner is None or (type(inner) is not dict and not isinstance(inner, Mapping)):  # the abstract check is slow
             return None
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if type(value) is not int or not 0 <= value <= MAX_TOKENS:
-            self.malformed.append(f"{'.'.join(path)} must be a whole number >= 0, not {value!r:.60}")
-            return None
-        return value
+        value = inner.get(key)
+        if value is None or (type(value) is int and 0 <= value <= MAX_TOKENS):
+            return value
+        return self._odd(f"{holder}.{key}", value)
+
+    def inside(self, holder: str) -> _Counts:
+        """Of the mapping under *holder*; of an empty one where there is none."""
+        inner = self.fields.get(holder)
+        counts = _Counts(inner if isinstance(inner, Mapping) else {})
+        counts.malformed = self.malformed
+        return counts
+
+    def _odd(self, name: str, value: object) -> int | None:
+        if isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_TOKENS:
+            return int(value)
+        self.malformed.append(f"{name} must be a whole number >= 0, not {value!r:.60}")
+        return None
 
     def has(self, *keys: str) -> bool:
         return any(key in self.fields for key in keys)
@@ -132,15 +147,17 @@ _Translation = tuple[Usage | None, str | None]
 
 
 def _translate(counts: _Counts) -> _Translation:
+    fields = counts.fields
     for keys, translate in _SHAPES:
-        if counts.has(*keys):
-            return translate(counts)
+        for key in keys:
+            if key in fields:
+                return translate(counts)
     return None, None
 
 
 def _openai_chat(counts: _Counts) -> _Translation:
     cached = _first(
-        counts.get("prompt_tokens_details", "cached_tokens"),
+        counts.within("prompt_tokens_details", "cached_tokens"),
         counts.get("cached_tokens"),  # Moonshot
         counts.get("prompt_cache_hit_tokens"),  # DeepSeek
     )
@@ -150,42 +167,42 @@ def _openai_chat(counts: _Counts) -> _Translation:
         total=counts.get("total_tokens"),
         parts={
             "cached": cached,
-            "cache_write": counts.get("prompt_tokens_details", "cache_write_tokens"),
-            "input_audio": counts.get("prompt_tokens_details", "audio_tokens"),
+            "cache_write": counts.within("prompt_tokens_details", "cache_write_tokens"),
+            "input_audio": counts.within("prompt_tokens_details", "audio_tokens"),
         },
         reasoning=_first(
-            counts.get("completion_tokens_details", "reasoning_tokens"),
+            counts.within("completion_tokens_details", "reasoning_tokens"),
             counts.get("reasoning_tokens"),  # Perplexity and others
         ),
-        output_parts={"output_audio": counts.get("completion_tokens_details", "audio_tokens")},
+        output_parts={"output_audio": counts.within("completion_tokens_details", "audio_tokens")},
     )
 
 
 def _input_output(counts: _Counts) -> _Translation:
     """OpenAI Responses and Images, and our own mapping: ``input_tokens`` contain their parts."""
-    written = _first(counts.get("input_tokens_details", "cache_write_tokens"), counts.get("cache_write_tokens"))
-    long_lived = counts.get("input_tokens_details", "cache_write_tokens_details", "ttl_12h_tokens") or 0
-    long_lived = min(long_lived, written or 0)
+    written = _first(counts.within("input_tokens_details", "cache_write_tokens"), counts.get("cache_write_tokens"))
+    details = counts.inside("input_tokens_details")
+    long_lived = min(details.within("cache_write_tokens_details", "ttl_12h_tokens") or 0, written or 0)
     return _containing(
         whole_input=counts.get("input_tokens"),
         whole_output=counts.get("output_tokens"),
         total=counts.get("total_tokens"),
         parts={
-            "cached": _first(counts.get("input_tokens_details", "cached_tokens"), counts.get("cached_tokens")),
+            "cached": _first(counts.within("input_tokens_details", "cached_tokens"), counts.get("cached_tokens")),
             # Of the two lifetimes that Usage tells apart, the longer one.
             "cache_write_1h": long_lived,
             "cache_write": written and written - long_lived,
-            "input_audio": counts.get("input_tokens_details", "audio_tokens"),
-            "input_image": counts.get("input_tokens_details", "image_tokens"),
+            "input_audio": counts.within("input_tokens_details", "audio_tokens"),
+            "input_image": counts.within("input_tokens_details", "image_tokens"),
         },
         reasoning=_first(
-            counts.get("output_tokens_details", "reasoning_tokens"),
-            counts.get("output_tokens_details", "thinking_tokens"),  # Anthropic, in an answer without cache figures
+            counts.within("output_tokens_details", "reasoning_tokens"),
+            counts.within("output_tokens_details", "thinking_tokens"),  # Anthropic, in an answer without cache figures
             counts.get("reasoning_tokens"),
         ),
         output_parts={
-            "output_audio": counts.get("output_tokens_details", "audio_tokens"),
-            "output_image": counts.get("output_tokens_details", "image_tokens"),
+            "output_audio": counts.within("output_tokens_details", "audio_tokens"),
+            "output_image": counts.within("output_tokens_details", "image_tokens"),
         },
     )
 
@@ -209,7 +226,9 @@ def _containing(
     if whole_input is None or whole_output is None:
         return None, None
     notes: list[str] = []
-    whole_output, reasoning = _reasoning(whole_input, whole_output, total, reasoning or 0, notes)
+    reasoning = reasoning or 0
+    if reasoning > whole_output or (total is not None and total != whole_input + whole_output):
+        whole_output, reasoning = _reasoning(whole_input, whole_output, total, reasoning, notes)
     kinds = _carve(whole_input, "input", parts, notes)
     output = _carve(whole_output, "output", output_parts, notes)
     if reasoning > output["output"]:
@@ -244,14 +263,16 @@ def _reasoning(
 
 def _carve(whole: int, rest: str, parts: dict[str, int | None], notes: list[str]) -> dict[str, int]:
     """*whole* cut into *parts* in order, the remainder under *rest*; a part never gets more than is left."""
+    kinds = {rest: whole}
     left = whole
-    kinds = {}
     for kind, count in parts.items():
-        if count is not None and count > left:
-            notes.append(f"{count} {kind} tokens are more than the {left} left of {whole} {rest}: taken as {left}")
-        kinds[kind] = min(count or 0, left)
-        left -= kinds[kind]
-    return {rest: left, **kinds}
+        if count:
+            if count > left:
+                notes.append(f"{count} {kind} tokens are more than the {left} left of {whole} {rest}: taken as {left}")
+            kinds[kind] = min(left, count)
+            left -= kinds[kind]
+    kinds[rest] = left
+    return kinds
 
 
 def _anthropic(counts: _Counts) -> _Translation:
@@ -267,7 +288,7 @@ def _anthropic(counts: _Counts) -> _Translation:
         cache_write=short,
         cache_write_1h=long,
         output=output,
-        reasoning=min(output, counts.get("output_tokens_details", "thinking_tokens") or 0),
+        reasoning=min(output, counts.within("output_tokens_details", "thinking_tokens") or 0),
     )
     iterations = counts.fields.get("iterations")
     for step in iterations if isinstance(iterations, list) else ():
@@ -281,8 +302,8 @@ def _anthropic(counts: _Counts) -> _Translation:
 
 def _written(counts: _Counts, notes: list[str]) -> tuple[int, int]:
     """Cache writes for five minutes and for an hour."""
-    short = counts.get("cache_creation", "ephemeral_5m_input_tokens") or 0
-    long = counts.get("cache_creation", "ephemeral_1h_input_tokens") or 0
+    short = counts.within("cache_creation", "ephemeral_5m_input_tokens") or 0
+    long = counts.within("cache_creation", "ephemeral_1h_input_tokens") or 0
     told = counts.get("cache_creation_input_tokens")
     surplus = 0 if told is None else told - short - long
     if surplus < 0:
@@ -359,7 +380,10 @@ _SHAPES: tuple[tuple[tuple[str, ...], Callable[[_Counts], _Translation]], ...] =
 
 
 def _first(*counts: int | None) -> int | None:
-    return next((count for count in counts if count is not None), None)
+    for count in counts:
+        if count is not None:
+            return count
+    return None
 
 
 def _ours(counts: _Counts) -> Usage | None:

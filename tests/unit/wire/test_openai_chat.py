@@ -30,11 +30,11 @@ def rewritten(raw: bytes, **changes: Any) -> dict[str, Any]:
 def test_a_plain_chat_is_bounded_exactly() -> None:
     """OpenAI bills 8 tokens for this: 3 a message, 1 for the role, 1 for the content, 3 for the reply."""
     facts = DIALECT.read_request(CHAT)
-    assert facts.text == ("user", "hi")
-    assert facts.overhead_tokens == 6
+    assert facts.text == ("hi",)
+    assert facts.overhead_tokens == 7
     assert facts.open_reasons == ()
     named = read(messages=[{"role": "user", "content": "hi", "name": "al"}])
-    assert (named.text, named.overhead_tokens) == (("user", "al", "hi"), 7)
+    assert (named.text, named.overhead_tokens) == (("al", "hi"), 8)
 
 
 def test_the_recorded_request() -> None:
