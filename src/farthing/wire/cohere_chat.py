@@ -140,8 +140,10 @@ class CohereMeter(EventMeter):
                 delta = mapping(data.get("delta"))
                 self._usage = _usage(delta.get("usage"))
                 self._finish = _finish(delta.get("finish_reason"))
-                self._complete = True
-                self._error = bool(delta.get("error")) and self._usage is None and not self._delivered_text()
+                failed = bool(delta.get("error")) and self._usage is None
+                self._error = failed and not self._delivered_text()
+                # An error after some text is no end of an answer: what came until then was cut off.
+                self._complete = self._error or not failed
         elif b"-delta" in frame or b"-start" in frame:
             self._keep(frame)
         return False
