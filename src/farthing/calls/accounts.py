@@ -71,6 +71,15 @@ class AccountFigures:
         """The figures of one unit, if it is counted."""
         return next((figures for figures in self.units if figures.unit == unit), None)
 
+    def to_dict(self, *, frozen: bool) -> dict[str, Any]:
+        """Flat, ready for JSON: its budget's terms, and the figures of each unit under the unit's name."""
+        return {
+            **_terms(self.budget, frozen=frozen),
+            "scope": dict(self.scope),
+            "resets_at": self.resets_at.isoformat() if self.resets_at else None,
+            **{figures.unit: figures.to_dict() for figures in self.units},
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetFigures:
@@ -86,23 +95,8 @@ class BudgetFigures:
         """
         One flat dict per account, ready for JSON; a budget without an account in use gives one with its limits.
         """
-        terms = {
-            "name": self.budget.name,
-            "per": str(self.budget.window),
-            "on_exceed": self.budget.on_exceed,
-            "each": list(self.budget.each),
-            "standing": self.budget.standing,
-            "frozen": self.frozen,
-        }
-        rows = [
-            {
-                **terms,
-                "scope": dict(account.scope),
-                "resets_at": account.resets_at.isoformat() if account.resets_at else None,
-                **{figures.unit: figures.to_dict() for figures in account.units},
-            }
-            for account in self.accounts
-        ]
+        rows = [account.to_dict(frozen=self.frozen) for account in self.accounts]
+        terms = _terms(self.budget, frozen=self.frozen)
         unused = {unit: {"limit": _json_amount(unit, self.budget.limit(unit))} for unit in limited_units(self.budget)}
         return rows or [{**terms, "scope": dict(self.budget.scope), "resets_at": None, **unused}]
 
@@ -142,7 +136,7 @@ def _budget_figures(
         account = catalogue.account(budget, tags, now_ms)
         in_use = any(key in balances for unit in UNITS for key in account.counters(unit))
         if in_use or not budget.each:
-            accounts.append(_account_figures(account, balances))
+            accounts.append(account_figures(account, balances))
     grants = tuple(
         grant
         for grant in catalogue.grants
@@ -151,7 +145,8 @@ def _budget_figures(
     return BudgetFigures(budget, budget.name in catalogue.frozen, tuple(accounts), grants)
 
 
-def _account_figures(account: Account, balances: Mapping[str, Balance]) -> AccountFigures:
+def account_figures(account: Account, balances: Mapping[str, Balance]) -> AccountFigures:
+    """The figures of one account, from the balances of its counters."""
     budget = account.budget
     units = []
     for unit in UNITS:
@@ -167,6 +162,17 @@ def _account_figures(account: Account, balances: Mapping[str, Balance]) -> Accou
     calendar = budget.window.kind not in ("lifetime", "request", "rolling") and account.ends_ms is not None
     resets_at = datetime_from_ms(account.ends_ms) if calendar and account.ends_ms is not None else None
     return AccountFigures(budget, dict(account.scope), resets_at, tuple(units))
+
+
+def _terms(budget: Budget, *, frozen: bool) -> dict[str, Any]:
+    return {
+        "name": budget.name,
+        "per": str(budget.window),
+        "on_exceed": budget.on_exceed,
+        "each": list(budget.each),
+        "standing": budget.standing,
+        "frozen": frozen,
+    }
 
 
 def _scopes_in_use(balances: Mapping[str, Balance]) -> dict[str, tuple[dict[str, str | None], ...]]:

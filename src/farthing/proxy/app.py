@@ -12,6 +12,7 @@ from .. import prices
 from ..calls.ambient import Ambient
 from ..calls.call import Call
 from ..calls.runtime import Runtime
+from ..errors import StoreUnavailable, UnmeteredCall
 from ..wire.facts import RequestFacts
 from . import log
 from .client import BadBody, Client, Gone, Receive, Send
@@ -19,8 +20,8 @@ from .flags import SESSION_TAG
 from .forward import Door, Outgoing, forward, pass_on
 from .headers import credential_of, free_tags, outgoing, without_key
 from .identity import Caller, Identify, Identity, Loopback, Refused
-from .pages import Pages, Request, find_page
-from .refusal import Refusal, refuse
+from .pages import Page, Pages, Request, find_page
+from .refusal import Refusal, of_error, refuse
 from .routing import Route, Routes, Table, family_of, hint_of
 from .settings import Bounds, ProxySettings
 from .stats import Stats
@@ -82,18 +83,11 @@ class Proxy:
 
     async def _serve(self, client: Client) -> None:
         page = find_page(self.pages, client.path)
-        if page is not None:
-            body = await client.body(self.bounds)
-            reply = await page(Request(client.method, client.path, client.query, client.headers, body, client.address))
-            headers = [
-                (b"content-type", reply.content_type),
-                (b"content-length", str(len(reply.body)).encode()),
-                *reply.headers,
-            ]
-            await client.answer(reply.status, headers, reply.body)
-            return
-        self.stats.requests += 1
         try:
+            if page is not None:
+                await self._page(page, client)
+                return
+            self.stats.requests += 1
             await self._route(client)
         except _Refusal as refused:
             refusal = refused.refusal
@@ -101,6 +95,13 @@ class Proxy:
             log.say_refused(client.path, refusal.status, refusal.code, refusal.message)
             headers = [*refusal.headers, (b"connection", b"close")] if refused.closes else refusal.headers
             await client.answer(refusal.status, headers, refusal.body)
+
+    async def _page(self, page: Page, client: Client) -> None:
+        body = await self._body(client, "openai")
+        reply = await page(Request(client.method, client.path, client.query, client.headers, body, client.address))
+        length = str(len(reply.body)).encode()
+        headers = [(b"content-type", reply.content_type), (b"content-length", length), *reply.headers]
+        await client.answer(reply.status, headers, reply.body)
 
     async def _route(self, client: Client) -> None:
         door = self._door
@@ -126,12 +127,15 @@ class Proxy:
             return found if isinstance(found, Identity) else await found
         except Refused as refused:
             raise _Refusal(refuse(family, refused.status, refused.code, str(refused))) from refused
+        except StoreUnavailable as error:
+            # Nobody knows whether this key is still good.
+            raise _Refusal(of_error(error, family, deny_status=self.settings.deny_status)) from error
 
     # -- requests that are metered -------------------------------------------------------------------------------------
 
     async def _call(self, door: Door, client: Client, routes: Routes, identity: Identity) -> None:
         body = await self._body(client, routes.family)
-        route, facts = _read(client, routes, body, _with_query(routes.path, client.query))
+        route, facts = _read(routes, body, _with_query(routes.path, client.query))
         query = without_key(client.query) if _replaces(route, identity) else client.query
         path = _with_query(routes.path, query)
         if facts is None:
@@ -139,33 +143,58 @@ class Proxy:
             self.stats.unmetered += 1
             await pass_on(door, client, Outgoing(route, path, _headers(client, route, identity), body), say=say)
             return
-        call = Call(
-            door.runtime,
-            _dialect(route),
-            facts if facts.path == path else facts._replace(path=path),
-            Ambient((), self._tags(identity, facts, route, client)),
-            client.path,
-            route.upstream.timeouts.idle_seconds,
-            free_tags=_free(client, facts, routes.family),
-            abort_margin_tokens=route.upstream.abort_margin_tokens,
-        )
+        facts = facts if facts.path == path else facts._replace(path=path)
+        call = self._make_call(identity, route, facts, client.headers, client.path)
         deny_status = identity.deny_status or door.settings.deny_status
         headers = _headers(client, route, identity, metered=True)
         await forward(door, client, call, Outgoing(route, path, headers, body), deny_status=deny_status)
 
-    def _tags(
-        self, identity: Identity, facts: RequestFacts, route: Route, client: Client
-    ) -> tuple[tuple[str, str], ...]:
-        """What budgets may match: who calls, and of what the caller says only the tags that its upstream trusts."""
+    def _make_call(
+        self, identity: Identity, route: Route, facts: RequestFacts, headers: Mapping[bytes, bytes], path: str
+    ) -> Call:
+        """
+        Budgets match who calls, and of what the caller says only the tags that its upstream trusts; the rest of what it
+        says is recorded.
+        """
+        said = _free(headers, facts, route.family)
+        tags = identity.tags + self._own_tags
         trusted = route.upstream.trusted_tags
-        if not trusted:
-            return identity.tags + self._own_tags
-        said = _free(client, facts, route.family)
-        return (
-            *((name, said[name]) for name in trusted if name in said),
-            *identity.tags,
-            *self._own_tags,
+        if trusted:
+            tags = (*((name, said[name]) for name in trusted if name in said), *tags)
+        return Call(
+            self.runtime,
+            _dialect(route),
+            facts,
+            Ambient((), tags),
+            path,
+            route.upstream.timeouts.idle_seconds,
+            free_tags=said,
+            abort_margin_tokens=route.upstream.abort_margin_tokens,
         )
+
+    def scope_of(self, identity: Identity, said: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """What budgets may match of a caller that says this of itself, whatever its upstream: for figures only."""
+        trusted = {name for upstream in self.settings.upstreams for name in upstream.trusted_tags}
+        return (*((name, said[name]) for name in sorted(trusted) if name in said), *identity.tags, *self._own_tags)
+
+    def read_call(self, identity: Identity, target: str, headers: Mapping[bytes, bytes], body: bytes) -> Call:
+        """
+        The call that this request would be, posted to *target*; nothing is done with it. Raises UnmeteredCall where no
+        meter is known, ValueError for what cannot be read.
+        """
+        path = target.partition("?")[0]
+        routes = self.table.find("POST", path, hint_of(headers))
+        if routes.default is None:
+            raise ValueError(f"no upstream of this proxy speaks {routes.family}: POST {path}")
+        if all(of.found.dialect is None for of in routes.candidates):
+            raise UnmeteredCall("POST", path, reason=routes.default.found.reason)
+        try:
+            route, facts = _read(routes, body, target)
+        except _Refusal as refused:
+            raise ValueError(refused.refusal.message) from refused
+        if facts is None:
+            raise UnmeteredCall("POST", path, reason="its body cannot be read")
+        return self._make_call(identity, route, facts, headers, path)
 
     # -- requests that are not -----------------------------------------------------------------------------------------
 
@@ -218,7 +247,7 @@ async def _apologise(client: Client) -> None:
     await client.answer(refusal.status, refusal.headers, refusal.body)
 
 
-def _read(client: Client, routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts | None]:
+def _read(routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts | None]:
     """The request's facts, and the upstream for its model. No facts: it cannot be read, and may pass all the same."""
     route = next(route for route in routes.candidates if route.found.dialect is not None)
     try:
@@ -227,11 +256,11 @@ def _read(client: Client, routes: Routes, body: bytes, path: str) -> tuple[Route
         route = routes.default or route
         if route.upstream.unmetered == "allow":
             return route, None
-        message = f"{client.path}: the request cannot be read, so what it costs cannot be bounded: {error}"
+        message = f"{routes.path}: the request cannot be read, so what it costs cannot be bounded: {error}"
         raise _Refusal(refuse(routes.family, 400, "unreadable_request", message)) from error
     chosen = routes.for_model(facts.model)
     if chosen is None or chosen.found.dialect is None:
-        message = f"no upstream of this proxy serves model {facts.model!r} at {client.path}"
+        message = f"no upstream of this proxy serves model {facts.model!r} at {routes.path}"
         raise _Refusal(refuse(routes.family, 404, "no_upstream", message))
     if chosen is not route:
         facts = _dialect(chosen).read_request(body, path)
@@ -244,9 +273,9 @@ def _dialect(route: Route) -> Any:
     return route.found.dialect
 
 
-def _free(client: Client, facts: RequestFacts, family: str) -> Mapping[str, str]:
+def _free(headers: Mapping[bytes, bytes], facts: RequestFacts, family: str) -> Mapping[str, str]:
     try:
-        return free_tags(client.headers, facts.body)
+        return free_tags(headers, facts.body)
     except ValueError as error:
         raise _Refusal(refuse(family, 400, "invalid_tags", str(error))) from error
 

@@ -11,9 +11,14 @@ from urllib.request import getproxies
 from .. import tokens
 from ..calls.runtime import Runtime
 from ..errors import FarthingError
+from .admin import PREFIX, admin
 from .app import Proxy
+from .health import healthz, readyz
 from .http1.client import Http1Client
-from .identity import Identify, Loopback
+from .identity import Identify
+from .keys import KeyIdentify
+from .metrics import metrics
+from .mine import pages_about_callers
 from .pages import Pages
 from .upstream import UpstreamClient
 
@@ -21,13 +26,20 @@ log = logging.getLogger("farthing.proxy")
 
 
 def identify_for(runtime: Runtime) -> Identify:
-    """Who calls."""
-    return Loopback()
+    """Who calls: by key; as long as there are none, whoever is on this machine."""
+    return KeyIdentify(runtime)
 
 
 def pages_for(proxy: Proxy) -> Pages:
     """What a proxy answers itself."""
-    return {}
+    keys = proxy.identify if isinstance(proxy.identify, KeyIdentify) else KeyIdentify(proxy.runtime)
+    return {
+        **pages_about_callers(proxy, keys),
+        "/healthz": healthz(),
+        "/readyz": readyz(proxy.runtime),
+        "/metrics": metrics(proxy.runtime, keys),
+        PREFIX: admin(proxy.runtime, keys),
+    }
 
 
 def upstream_client() -> UpstreamClient:

@@ -1,0 +1,158 @@
+"""
+Who calls, by virtual key.
+
+The keys are the store's last known ring, which is never older than 0.9 s; only where nothing has looked at the ledger
+for so long does a call wait for a look. So a revocation is in force everywhere within a second, and no call on a busy
+proxy asks the store for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Mapping
+
+from ..calls.runtime import Runtime
+from ..errors import StoreUnavailable
+from ..kernel.keys import PREFIX, Key, KeyRing
+from ..kernel.keys import Refused as KeyRefused
+from ..stores.contract import Ready, Ticket
+from .headers import credential_of
+from .identity import Caller, Identify, Identity, Loopback, Refused
+from .pages import Request
+
+log = logging.getLogger("farthing.proxy")
+HOW_TO_SEND = "send a key of this proxy as your SDK sends its API key (Authorization: Bearer fk_…)"
+_WORDS = {
+    "unknown": ("unknown_key", "this key is not known here"),
+    "revoked": ("revoked_key", "key {} was revoked"),
+    "expired": ("expired_key", "key {} has expired"),
+}
+
+
+class KeyIdentify:
+    """
+    Identity from the caller's key. As long as the ledger has no key for calls, whoever is on this machine may call.
+
+    Tells apart what keys are for: those for calls make calls and ask about themselves, admin keys open ``/admin/`` and
+    ``/metrics``, and neither does the other's.
+    """
+
+    def __init__(self, runtime: Runtime, *, without_keys: Identify | None = None) -> None:
+        self._runtime = runtime
+        self._without_keys: Identify = without_keys or Loopback()
+        self._ring = KeyRing(version=-1)
+        self._for_calls = False
+        self._identities: dict[str, Identity] = {}
+
+    def __call__(self, caller: Caller) -> Identity | Awaitable[Identity]:
+        """Raises Refused. Answers at once, unless nothing has looked at the ledger for almost a second."""
+        ticket = self._runtime.main.store.keys()
+        if isinstance(ticket, Ready):
+            return self._identify(ticket.result(), caller)
+        return self._identify_later(ticket, caller)
+
+    async def caller_of(self, request: Request) -> Identity:
+        """Who asks for a page about their own calls. Raises Refused."""
+        return self._identify(await self._fresh(self._runtime.main.store.keys()), _caller(request))
+
+    async def caller_or_admin(self, request: Request) -> Identity:
+        """The same, where an admin may ask about everybody: then the identity has no tags. Raises Refused."""
+        ring = await self._fresh(self._runtime.main.store.keys())
+        caller = _caller(request)
+        if caller.credential is not None:
+            found = ring.recognise(caller.credential, self._now())
+            if isinstance(found, Key) and found.admin:
+                return Identity()
+        return self._identify(ring, caller)
+
+    async def check_admin(self, request: Request) -> Key:
+        """The admin key of a request. There is no admin without one, on no address. Raises Refused."""
+        ring = await self._fresh(self._runtime.main.store.keys())
+        caller = _caller(request)
+        if not any(key.admin for key in ring.keys.values()):
+            raise Refused(
+                401, "admin_key_needed", "no admin key is in this ledger; make one: farthing keys create --admin"
+            )
+        key = self._key(ring, caller)
+        if not key.admin:
+            raise Refused(403, "not_an_admin_key", f"key {key.shown} makes model calls; this needs an admin key")
+        return key
+
+    async def check_reader(self, request: Request) -> None:
+        """Who may read figures of the whole ledger: an admin key; without any key, whoever is on this machine."""
+        ring = await self._fresh(self._runtime.main.store.keys())
+        if ring.keys:
+            await self.check_admin(request)
+        else:
+            self._identify(ring, _caller(request))
+
+    async def _identify_later(self, ticket: Ticket[KeyRing], caller: Caller) -> Identity:
+        return self._identify(await self._fresh(ticket), caller)
+
+    async def _fresh(self, ticket: Ticket[KeyRing]) -> KeyRing:
+        try:
+            return ticket.result() if isinstance(ticket, Ready) else await ticket
+        except StoreUnavailable as error:
+            if self._runtime.settings.on_store_failure != "allow" or self._ring.version < 0:
+                raise
+            log.error("%s; callers are known by the keys as they last were (on_store_failure='allow')", error)
+            return self._ring
+
+    def _identify(self, ring: KeyRing, caller: Caller) -> Identity:
+        if ring is not self._ring:
+            self._ring = ring
+            self._identities = {}
+            self._for_calls = any(not key.admin for key in ring.keys.values())
+        if not self._for_calls:
+            if caller.credential is not None and caller.credential.startswith(PREFIX):
+                # It would go to the provider as if it were one of theirs.
+                raise _refused(ring, caller.credential, self._now())
+            if not _is_here(caller.address):
+                raise Refused(
+                    401, "missing_key", f"without keys this proxy answers on this machine only; {HOW_TO_SEND}"
+                )
+            answer = self._without_keys(caller)
+            assert isinstance(answer, Identity)
+            return answer
+        key = self._key(ring, caller)
+        if key.admin:
+            raise Refused(403, "admin_key", f"key {key.shown} is for the admin API: it makes no model calls")
+        identity = self._identities.get(key.id)
+        if identity is None:
+            identity = self._identities[key.id] = Identity(key.tags, key.id, key.deny_status)
+        return identity
+
+    def _key(self, ring: KeyRing, caller: Caller) -> Key:
+        if caller.credential is None:
+            raise Refused(401, "missing_key", f"no key was sent: {HOW_TO_SEND}")
+        found = ring.recognise(caller.credential, self._now())
+        if isinstance(found, KeyRefused):
+            raise _said(found)
+        return found
+
+    def _now(self) -> int:
+        return self._runtime.main.store.now()
+
+
+def _refused(ring: KeyRing, text: str, now_ms: int) -> Refused:
+    found = ring.recognise(text, now_ms)
+    if isinstance(found, KeyRefused):
+        return _said(found)
+    return Refused(403, "admin_key", f"key {found.shown} is for the admin API: it makes no model calls")
+
+
+def _said(why: KeyRefused) -> Refused:
+    code, text = _WORDS[why.reason]
+    return Refused(
+        401, code, f"{text.format(why.shown)}; {HOW_TO_SEND}" if why.shown is None else text.format(why.shown)
+    )
+
+
+def _caller(request: Request) -> Caller:
+    headers: Mapping[bytes, bytes] = request.headers
+    return Caller(credential_of(headers, request.query), headers, request.address)
+
+
+def _is_here(address: str | None) -> bool:
+    """Whether a connection comes from this machine; None: over a Unix socket."""
+    return address is None or address == "::1" or address.removeprefix("::ffff:").startswith("127.")

@@ -1,0 +1,163 @@
+"""Is it there, is it ready, and what do the figures say: the same from every worker, whatever the ledger does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from farthing.calls.standing import set_budget
+from farthing.proxy import health
+from farthing.proxy.settings import Bounds
+from farthing.stores.sqlite.files import FileLock
+from farthing.testing import FakeProvider, Reply
+
+from .keyed import CALL_TOKENS, Desk, bearer, workers
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    with FakeProvider(Reply(output_tokens=50)) as provider:
+        yield provider
+
+
+def scrape(desk: Desk, text: str, worker: int = 0) -> Samples:
+    answer = desk.clients[worker].get("/metrics", headers=bearer(text))
+    assert answer.status_code == 200, answer.text
+    families = list(text_string_to_metric_families(answer.text))
+    assert all(family.name.startswith("farthing_") for family in families)
+    assert all(family.documentation for family in families)
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    """The sum of all series of this name with these labels."""
+    found = [
+        number
+        for (of, has), number in samples.items()
+        if of == f"farthing_{name}" and labels.items() <= dict(has).items()
+    ]
+    assert found, (name, labels)
+    return sum(found)
+
+
+def test_metrics_of_two_workers_are_one_sum_whichever_is_asked(tmp_path: Path, provider: FakeProvider) -> None:
+    with workers(tmp_path, provider, count=2) as desk:
+        admin, made = desk.key(admin=True), desk.key(user="alice", budgets=[f"{7 * CALL_TOKENS} tokens/day"])
+        for number in range(9):
+            assert desk.post(made, worker=number % 2).status_code == (200 if number < 7 else 429)
+        for server in desk.servers:
+            server.runtime.housekeeper.flush_denials(server.runtime.main.store)
+        first, second = scrape(desk, admin.text, 0), scrape(desk, admin.text, 1)
+        assert first == second
+        assert value(first, "calls_total", ending="ok", model="gpt-4o-mini", provider="openai") == 7
+        assert value(first, "tokens_total") == provider.billed_tokens == 7 * CALL_TOKENS
+        cost_nano = sum(entry.cost_nano or 0 for entry in desk.store.entries().result())
+        assert value(first, "cost_usd_total") == cost_nano / 10**9
+        assert value(first, "denials_total", budget="alice per day", unit="tokens", shadow="false") == 2
+        alice = {"budget": "alice per day", "account": "user=alice", "unit": "tokens"}
+        assert value(first, "budget_spent", **alice) == value(first, "budget_limit", **alice) == 7 * CALL_TOKENS
+        assert value(first, "budget_remaining", **alice) == 0
+        assert value(first, "ledger_up") == 1
+        # Both go on from where they were.
+        set_budget(desk.store, "alice per day", tokens=8 * CALL_TOKENS, update=True)
+        desk.settle_in()
+        assert desk.post(made).status_code == 200
+        first, second = scrape(desk, admin.text, 0), scrape(desk, admin.text, 1)
+        assert first == second
+        assert value(first, "calls_total") == 8
+        assert value(first, "denials_total") == 2
+
+
+def test_counters_only_grow_and_corrections_are_told_apart(tmp_path: Path, provider: FakeProvider) -> None:
+    with workers(tmp_path, provider) as desk:
+        admin, made = desk.key(admin=True), desk.key(user="alice", budgets=["1k tokens/day"])
+        provider.script([Reply(fault="reset")])
+        assert desk.post(made).status_code == 502
+        before = scrape(desk, admin.text)
+        assert value(before, "holds", state="suspect") == 1
+        assert value(before, "budget_suspect", unit="tokens") == CALL_TOKENS
+        (hold,) = desk.store.holds("suspect").result()
+        desk.store.resolve(hold.id, "release").result()
+        after = scrape(desk, admin.text)
+        assert value(after, "holds", state="suspect") == 0
+        for name in ("tokens_total", "cost_usd_total", "calls_total"):
+            assert value(after, name) == value(before, name) > 0
+        assert value(after, "tokens_total") + value(after, "corrections_tokens") == 0
+        assert value(after, "cost_usd_total") + value(after, "corrections_cost_usd") == 0
+
+
+def test_metrics_without_keys_are_for_this_machine_and_with_one_for_admins(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
+    with workers(tmp_path, provider) as desk:
+        assert desk.client.get("/metrics").status_code == 200
+        assert desk.client.get("/metrics", headers={"host": "farthing.example"}).status_code == 403
+        made = desk.key(user="alice")
+        assert desk.client.get("/metrics").status_code == 401
+        assert desk.client.get("/metrics", headers=bearer(made.text)).status_code == 401
+        admin = desk.key(admin=True)
+        assert desk.client.get("/metrics", headers=bearer(made.text)).status_code == 403
+        openmetrics = {"accept": "application/openmetrics-text; version=1.0.0"}
+        answer = desk.client.get("/metrics", headers=bearer(admin.text) | openmetrics)
+        assert answer.headers["content-type"].startswith("application/openmetrics-text")
+        assert answer.text.endswith("# EOF\n")
+
+
+def test_a_ledger_that_is_locked_is_seen_and_one_that_comes_back_too(
+    tmp_path: Path, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with workers(tmp_path, provider) as desk:
+        assert desk.client.get("/healthz").json() == {"status": "ok"}
+        assert desk.client.get("/readyz").json() == {"status": "ready", "ledger": "ok"}
+        assert desk.client.head("/readyz").status_code == 200
+        lock = FileLock(desk.path.with_name(f"{desk.path.name}-lock"))
+        lock.acquire()
+        try:
+            unready = desk.client.get("/readyz")
+            assert (unready.status_code, unready.json()["status"]) == (503, "not ready")
+            assert "no answer within 2 s" in unready.json()["ledger"]
+            assert str(tmp_path) not in unready.text
+            assert desk.client.get("/healthz").status_code == 200
+        finally:
+            lock.release()
+            lock.drop()
+        assert desk.client.get("/readyz").status_code == 200
+
+
+def test_health_is_open_and_says_nothing_else(tmp_path: Path, provider: FakeProvider) -> None:
+    with workers(tmp_path, provider) as desk:
+        desk.key(user="alice")
+        assert desk.client.get("/healthz").status_code == 200
+        assert desk.client.get("/readyz").status_code == 200
+        assert desk.client.post("/readyz").status_code == 405
+        assert provider.requests == []
+        assert health.READY_SECONDS < 5
+
+
+def test_scrapes_say_so_while_the_ledger_is_down(tmp_path: Path, provider: FakeProvider) -> None:
+    with workers(tmp_path, provider) as desk:
+        assert desk.client.get("/metrics").status_code == 200
+        lock = FileLock(desk.path.with_name(f"{desk.path.name}-lock"))
+        lock.acquire()
+        try:
+            text = desk.client.get("/metrics").text
+        finally:
+            lock.release()
+            lock.drop()
+        (family,) = text_string_to_metric_families(text)
+        assert (family.name, family.samples[0].value) == ("farthing_ledger_up", 0)
+
+
+def test_a_page_takes_no_more_body_than_a_call(tmp_path: Path, provider: FakeProvider) -> None:
+    with workers(tmp_path, provider, bounds=Bounds(max_body_bytes=1_000)) as desk:
+        refused = desk.client.post("/v1/explain?route=/v1/chat/completions", content=b"x" * 1_001)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (413, "request_too_large")
