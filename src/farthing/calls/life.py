@@ -15,6 +15,7 @@ from .. import tokens
 from ..errors import InvariantError, StoreUnavailable
 from ..kernel.decision import Decision, denial
 from ..kernel.hold import Entry, Outcome
+from ..kernel.ledger import Settled
 from ..kernel.plan import Balance, CallFacts, Formula, LineResult, Plan, spent_line
 from ..kernel.usage import Usage
 from ..stores.contract import Ticket
@@ -263,8 +264,10 @@ def _end(
         try:
             ticket = say()
             if waits:
-                # The durable ledger's row, where both have one: it may be a correction of what was swept before.
-                entry = (yield ticket).entry or entry
+                settled: Settled | None = yield ticket
+                # The durable ledger's row, where both have one: it may be a correction of what was swept before. None
+                # from a driver that does not wait.
+                entry = (settled and settled.entry) or entry
         except StoreUnavailable as error:
             # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
             log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
@@ -355,13 +358,15 @@ def _crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Deci
                 continue
             for unit, ceiling, keys in account.limits:
                 try:
-                    balances: dict[str, Balance] = yield ledger.store.balances(keys)
+                    balances: dict[str, Balance] | None = yield ledger.store.balances(keys)
                 except StoreUnavailable as error:
                     # The answer is paid for and belongs to its caller; the budget refuses the next call anyway.
                     log.error(
                         "call %s: whether it crossed budget %r is unknown: %s", call.id, account.budget.title, error
                     )
                     continue
+                if balances is None:
+                    return None  # a driver that does not wait: its caller is gone, and could not be told
                 spent = tuple(balances[key] for key in keys)
                 if sum(balance.settled for balance in spent) > ceiling:
                     crossed.append(LineResult(spent_line(account, unit, ceiling, keys), spent, 0, Formula(0)))

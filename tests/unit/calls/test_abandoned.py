@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,29 @@ def test_an_end_that_puts_itself_in_line_again_does_not_hold_up_its_caller() -> 
     assert len(tries) == 1
     keeper.catch_up()
     assert len(tries) == 2
+
+
+@pytest.mark.parametrize("rest", ["the middle", "the end"])
+def test_a_stream_that_is_left_is_settled_on_a_durable_ledger(
+    fake_provider: FakeProvider, tmp_path: Path, rest: str
+) -> None:
+    """Nobody waits for the file then: what its ticket will answer is not known when the call ends."""
+    farthing.configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
+    fake_provider.reply = Reply(output_tokens=20, pause_after_chunks=3 if rest == "the middle" else None)
+    with openai_client(fake_provider) as client, farthing.budget("named", tokens=50, on_exceed="raise") as budget:
+        stream = client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=60, stream=True)
+        next(iter(stream))
+        if rest == "the end":
+            fake_provider.wait_idle()
+        stream.close()
+        runtime().housekeeper.catch_up()
+        assert budget.held.tokens == 0
+        assert (budget.spent.tokens or 0) >= fake_provider.billed_tokens > 0
+    (entry,) = runtime().memory_store.entries().result()
+    durable = runtime().durable
+    assert durable is not None
+    (kept,) = durable.store.entries().result()
+    assert (entry.ending, entry.usage) == (kept.ending, kept.usage)
 
 
 def test_a_rest_that_cannot_be_read_ends_the_call_at_its_hold(
