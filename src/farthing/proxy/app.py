@@ -11,6 +11,7 @@ from typing import Any
 from .. import prices
 from ..calls.ambient import Ambient
 from ..calls.call import Call
+from ..calls.polling import asks
 from ..calls.runtime import Runtime
 from ..errors import StoreUnavailable, UnmeteredCall
 from ..wire.facts import RequestFacts
@@ -210,7 +211,11 @@ class Proxy:
             raise _Refusal(refuse(family, 403, "unmetered_route", message))
         body = await self._body(client, family)
         query = without_key(client.query) if _replaces(route, identity) else client.query
-        going = Outgoing(route, _with_query(path, query), _headers(client, route, identity), body)
+        path = _with_query(path, query)
+        if found.answers is not None:
+            await self._ask(door, client, route, path, identity, body)
+            return
+        going = Outgoing(route, path, _headers(client, route, identity), body)
         if free:
 
             def say(status: int) -> None:
@@ -220,6 +225,18 @@ class Proxy:
             self.stats.unmetered += 1
             say = _unmetered(client, route, found.reason)
         await pass_on(door, client, going, say=say)
+
+    async def _ask(self, door: Door, client: Client, route: Route, path: str, identity: Identity, body: bytes) -> None:
+        """Ask for a stored answer: free, and what settles a call that ran in the background."""
+        dialect = route.found.answers
+        if dialect is None:
+            raise AssertionError("only asked where answers are kept")
+        facts = asks(dialect.name, dialect.provider, stream="stream=true" in path.lower(), path=path)
+        seconds = route.upstream.timeouts.idle_seconds
+        tags = Ambient((), identity.tags + self._own_tags)
+        call = Call(door.runtime, dialect, facts, tags, client.path, seconds, asks=True)
+        going = Outgoing(route, path, _headers(client, route, identity, metered=True), body)
+        await forward(door, client, call, going, deny_status=door.settings.deny_status)
 
     async def _body(self, client: Client, family: str) -> bytes:
         try:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..calls.call import Call
 from ..calls.endings import Lost
 from ..calls.life import life
+from ..calls.polling import poll
 from ..calls.runtime import Runtime
 from ..calls.steps import (
     Answered,
@@ -66,7 +67,7 @@ class Outgoing(NamedTuple):
 
 async def forward(door: Door, client: Client, call: Call, outgoing: Outgoing, *, deny_status: int) -> None:
     """Forward a call that is metered: hold, send, meter, settle, and answer the client."""
-    steps = life(call)
+    steps = poll(call) if call.asks else life(call)
     family = outgoing.route.family
     try:
         step = await advance_async(steps)
@@ -89,8 +90,11 @@ async def forward(door: Door, client: Client, call: Call, outgoing: Outgoing, *,
         raise
     finally:
         door.stats.ended(call)
-    await _resolve_unknown(call, outgoing.route.upstream)
-    if not door.settings.quiet:
+    if door.settings.quiet:
+        return
+    if call.asks:
+        log.say_passed(client.method, client.path, exchange.status, outgoing.route.upstream.name, "asks for an answer")
+    else:
         log.say_call(call, client.path, exchange.status, outgoing.route.upstream.name)
 
 
@@ -166,13 +170,18 @@ class _Exchange:
         body = outgoing.body if send.body is None else send.body
         try:
             self._response = await self._door.upstreams.request(
-                "POST", url, outgoing.headers, body, timeouts=self._upstream.timeouts
+                self._client.method, url, outgoing.headers, body, timeouts=self._upstream.timeouts
             )
         except (NotSent, Broken) as error:
-            await advance_async(self._steps, error=error)
+            await self._end_broken(error)
             await self._answer_gateway(error)
             return None
         return self._response
+
+    async def _end_broken(self, error: NotSent | Broken) -> None:
+        """The call's end where its answer has none, its upstream's policy for that included."""
+        await advance_async(self._steps, error=error)
+        await _resolve_unknown(self._call, self._upstream)
 
     async def _answer_gateway(self, error: NotSent | Broken) -> None:
         refusal = gateway_error(error, self._family, self._upstream)
@@ -187,7 +196,7 @@ class _Exchange:
         try:
             body = await read_all(response)
         except Broken as error:
-            await advance_async(self._steps, error=self._meaning(error))
+            await self._end_broken(self._meaning(error))
             await self._answer_gateway(error)
             return
         await advance_async(self._steps, decoded(response.headers, body))
@@ -226,7 +235,7 @@ class _Exchange:
             await advance_async(self._steps)
             await client.end()
         except Broken as error:
-            await advance_async(self._steps, error=self._meaning(error))
+            await self._end_broken(self._meaning(error))
             client.cut()
 
     async def _finish(self, step: Step | Finished) -> None:

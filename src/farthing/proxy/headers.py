@@ -5,11 +5,12 @@ Headers on their way through: what passes, what is ours, what belongs to one con
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ..calls.admission import Admitted
 from ..calls.call import Call
 from ..calls.endings import Settle
+from ..calls.room import tightest
 from ..kernel.money import usd_from_nano
 from ..kernel.scope import TAG_LENGTH_MAX, TAGS_MAX, check_tags
 from .settings import Upstream
@@ -159,12 +160,27 @@ def _note(tags: dict[str, str], name: object, value: object) -> None:
 
 
 def about(call: Call) -> list[Header]:
-    """Which call this was, and what it cost where that is known by now."""
+    """Which call this was, what it cost where that is known by now, and what its tightest budget has left."""
     headers = [(b"x-farthing-call-id", hold_id(call).encode())]
     ending = call.ending
     if isinstance(ending, Settle) and ending.outcome.cost_nano is not None:
-        headers.append((b"x-farthing-cost-usd", format(usd_from_nano(ending.outcome.cost_nano), "f").encode()))
+        headers.append((b"x-farthing-cost-usd", _usd(ending.outcome.cost_nano)))
+    admitted = call.admitted
+    room = None if admitted is None or admitted.granted is None else tightest(admitted.granted)
+    if room is not None:
+        headers.append((b"x-farthing-budget", quote(room.budget, safe=_PLAIN).encode()))
+        for unit, left in room.remaining:
+            amount = _usd(left) if unit == "usd" else str(left).encode()
+            headers.append((b"x-farthing-remaining-" + unit.encode(), amount))
     return headers
+
+
+_PLAIN = " !#$&'()*+,/:;=?@[]"
+"""What a budget's name may have in a header as it stands; anything else is percent-encoded there."""
+
+
+def _usd(amount_nano: int) -> bytes:
+    return format(usd_from_nano(amount_nano), "f").encode()
 
 
 def hold_id(call: Call) -> str:

@@ -41,6 +41,8 @@ class Stats:
         self.in_flight -= 1
         self.tokens_held -= held_tokens(call)
         ending = call.ending
+        if call.asks:
+            return
         if ending is None or isinstance(ending, Lost):
             self.unknown_endings += 1
             return

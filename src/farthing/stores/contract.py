@@ -182,6 +182,13 @@ class Store(Protocol):
         """The balances of these counters (every counter if None); one that was never posted to is zero."""
         ...
 
+    def known_balances(self, keys: Iterable[str]) -> Mapping[str, Balance]:
+        """
+        These counters as this process last knew them, without waiting: for showing, never for deciding. One that is
+        not known now is missing.
+        """
+        ...
+
     def entries(
         self,
         *,

@@ -200,6 +200,9 @@ class MemoryStore:
             return Ready(self._locked(lambda: dict(self._balances)))
         return Ready(self._locked(lambda: {key: self.balance(key) for key in names}))
 
+    def known_balances(self, keys: Iterable[str]) -> Mapping[str, Balance]:
+        return {key: self.balance(key) for key in keys}
+
     def entries(
         self,
         *,

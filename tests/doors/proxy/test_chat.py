@@ -32,6 +32,8 @@ def test_a_plain_call_passes_and_is_settled_before_its_answer(fake_provider: Fak
         (entry,) = entries(server)
         assert raw.headers["x-farthing-call-id"] == entry.hold_id
         assert Decimal(raw.headers["x-farthing-cost-usd"]) == Decimal(HI_TOKENS * 150 + 5 * 600) / 10**9
+        assert raw.headers["x-farthing-budget"] == "max-tokens-total"
+        assert int(raw.headers["x-farthing-remaining-tokens"]) == 1000 - HI_TOKENS - 5
         assert (entry.ending, entry.usage_source, entry.facts.budgets) == (
             "ok",
             "provider",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...kernel.catalogue import Catalogue
@@ -63,7 +63,10 @@ class _Counters(dict[str, Balance]):
 
 
 class Books:
-    """See the module. Used by the writer's thread only, but for :meth:`now`, :meth:`known` and ``catalogue``."""
+    """
+    See the module. Used by the writer's thread only, but for :meth:`now`, :meth:`known`, :meth:`known_balances` and
+    ``catalogue``.
+    """
 
     def __init__(self, file: str, clock: Clock) -> None:
         self.catalogue = Catalogue()
@@ -124,6 +127,12 @@ class Books:
             self._absent.add(hold_id)
             return None
         return rows.hold_from_row(row)
+
+    def known_balances(self, keys: Iterable[str]) -> dict[str, Balance]:
+        """From any thread: what is known now, the group that is being made included."""
+        # get, which reads nothing: asking for one that is missing would use the writer's connection.
+        found = ((key, self._balances.get(key)) for key in keys)
+        return {key: balance for key, balance in found if balance is not None}
 
     def expect(self, hold_ids: list[str]) -> None:
         """These ids will be asked for, and most are new: look for all of them at once."""

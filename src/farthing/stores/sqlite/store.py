@@ -182,6 +182,10 @@ class SQLiteStore:
         names = tuple(keys)
         return self._ask(LOOK, lambda books, now_ms: ({key: books.balance(key) for key in names}, NOTHING))
 
+    def known_balances(self, keys: Iterable[str]) -> Mapping[str, Balance]:
+        writer = self._writer
+        return {} if writer is None else writer.books.known_balances(keys)
+
     def entries(
         self,
         *,
