@@ -3,7 +3,7 @@ A model whose price nobody knows is never free: a budget in USD refuses it, unle
 
 Output::
 
-    reject           budget 'this unit of work' counts USD, and no price is known for model 'in-house-7' (opena…
+    reject           budget 'unnamed ($1.00)' counts USD, and no price is known for model 'in-house-7' (openai)…
     price_as:gpt-4o  spent 108 tokens, $0.00102
     tokens_only      spent 108 tokens, $0
 """

@@ -53,7 +53,13 @@ class BudgetExceeded(FarthingError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions cross process pools; a subclass made on demand for one SDK travels as its picklable base.
-        return (BudgetExceeded, (self.decision,))
+        return (_remake, (BudgetExceeded, (self.decision,), {"result": _portable(self.result), **self._rest()}))
+
+    def __copy__(self) -> BudgetExceeded:
+        return BudgetExceeded(self.decision, result=self.result, **self._rest())
+
+    def _rest(self) -> dict[str, Any]:
+        return {"truncates": self.truncates}
 
     @property
     def budget(self) -> str | None:
@@ -229,6 +235,19 @@ class ConfigError(FarthingError, ValueError):
 
 class InvariantError(FarthingError):
     """Applying this would break the ledger's own invariants. Nothing was changed. A bug of ours: please report it."""
+
+
+def _portable(result: Any) -> Any:
+    """A paid answer, if it can be pickled; without it an error still crosses, with it the whole pool might break."""
+    if result is None:
+        return None
+    import pickle
+
+    try:
+        pickle.dumps(result)
+    except Exception:  # noqa: BLE001 - what a user's or an SDK's own object raises here may be anything
+        return None
+    return result
 
 
 def _remake(kind: type[FarthingError], given: tuple[Any, ...], evidence: dict[str, Any]) -> FarthingError:

@@ -30,6 +30,7 @@ ANSWER = Reply('{"word": "farthing"}', input_tokens=50, cached_tokens=20)
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.id)
 def test_one_entry_with_the_providers_figures_and_the_sdks_own_objects(way: Way, asynchronous: bool) -> None:
+    title = "unnamed ($1.00 and 1,000 tokens and 5 requests and 1 at once)"
     with FakeProvider(ANSWER, now_ms=lambda: 0) as untouched, FakeProvider(ANSWER, now_ms=lambda: 0) as provider:
         if asynchronous:
             wanted = asyncio.run(run_async(way, untouched, governed=False))
@@ -47,7 +48,7 @@ def test_one_entry_with_the_providers_figures_and_the_sdks_own_objects(way: Way,
     assert (entry.ending, entry.usage_source, entry.suspect, entry.overrun) == ("ok", "provider", False, ())
     assert dict(entry.usage) == billed.usage.to_dict()
     assert entry.cost_nano == cost_nano(billed.usage, RATES[billed.model])
-    assert (entry.facts.model, entry.facts.budgets) == (billed.model, ("this unit of work",))
+    assert (entry.facts.model, entry.facts.budgets) == (billed.model, (title,))
     assert holds() == []
     assert budget.held == NOTHING
     assert (budget.spent.tokens, budget.spent.requests) == (billed.usage.total_tokens, 1)

@@ -707,3 +707,25 @@ def test_figures_before_and_after(client: OpenAI) -> None:
     with budget:
         chat(client)
     assert budget.remaining == farthing.Amounts(82, Decimal("0.99988"), None)
+
+
+def test_a_cost_assertion_about_nothing_fails(client: OpenAI, provider: FakeProvider) -> None:
+    """A misspelt tag would let it pass for ever."""
+    with farthing.track(feature="search"):
+        chat(client)
+    made = farthing.report()
+    with pytest.raises(AssertionError, match="no call carries feature='serach'"):
+        made.assert_under(usd=1, feature="serach")
+    made.assert_under(usd=0, feature="serach")
+    made.assert_under(usd=1, feature="search")
+    # Said of all calls it is true where none was made: a fixture may say it after each test.
+    farthing.report(where={"feature": "other"}).assert_under(usd=1)
+
+
+def test_an_unnamed_budget_is_called_by_its_terms(client: OpenAI, provider: FakeProvider) -> None:
+    with farthing.budget(tokens=5, usd=1), pytest.raises(farthing.BudgetExceeded) as denied:
+        chat(client)
+    assert denied.value.budget == "unnamed ($1.00 and 5 tokens)"
+    with farthing.budget(tokens=5, description="nightly run"), pytest.raises(farthing.BudgetExceeded) as described:
+        chat(client)
+    assert described.value.budget == "nightly run"

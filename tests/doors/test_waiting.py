@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 import farthing
 from farthing import Allow, BudgetExceeded, Decision
 from farthing.testing import FakeProvider, Reply
-from tests.doors.clients import HI, async_openai_client, openai_client
+from tests.doors.clients import HI, anthropic_client, async_anthropic_client, async_openai_client, openai_client
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 SIZE = 8 + 100
@@ -181,4 +182,38 @@ def test_what_a_callable_raises_reaches_the_caller(fake_provider: FakeProvider) 
         with pytest.raises(LookupError):
             client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=10)
         assert budget.held.tokens == 0
+    assert fake_provider.posts == 0
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_callable_raises_is_not_retried_by_an_sdk(
+    fake_provider: FakeProvider, asynchronous: bool, streamed: bool
+) -> None:
+    """The Anthropic client takes a foreign exception for a broken connection: it would ask three times, and wrap it."""
+    asked = []
+
+    class Mine(OSError):
+        pass
+
+    def decide(decision: Decision) -> Allow | None:
+        asked.append(decision)
+        raise Mine(5, "my own word")
+
+    ask: Any = {"model": "claude-haiku-4-5", "messages": HI, "max_tokens": 10, "stream": streamed}
+
+    async def main() -> None:
+        async with async_anthropic_client(fake_provider, max_retries=2) as client:
+            await client.messages.create(**ask)
+
+    def plainly() -> None:
+        with anthropic_client(fake_provider, max_retries=2) as client:
+            client.messages.create(**ask)
+
+    with farthing.budget(tokens=1, on_exceed=decide), pytest.raises(Mine) as raised:
+        asyncio.run(main()) if asynchronous else plainly()
+    assert type(raised.value) is Mine
+    assert raised.value.strerror == "my own word"
+    assert "decide" in [entry.name for entry in raised.traceback]
+    assert len(asked) == 1
     assert fake_provider.posts == 0

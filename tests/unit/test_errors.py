@@ -127,3 +127,20 @@ def test_an_unpriced_model_names_the_budget_and_what_to_do() -> None:
     text = str(UnpricedModel("m-1", provider="p", budget="b"))
     assert "'b'" in text
     assert "prices.register('m-1'" in text
+
+
+def test_a_paid_answer_crosses_process_pools() -> None:
+    error = BudgetExceeded(DENIED, result={"paid": "answer"}, truncates=frozenset({"unit-1"}))
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert again.result == {"paid": "answer"}
+        assert again.truncates == {"unit-1"}
+        assert again.decision == DENIED
+
+
+def test_an_answer_that_cannot_be_pickled_stays_behind_and_its_error_does_not() -> None:
+    """Better an error without its answer than a process pool that breaks for want of one."""
+    error = BudgetExceeded(DENIED, result=lambda: "a lambda has no name to be found by")
+    again = pickle.loads(pickle.dumps(error))
+    assert again.result is None
+    assert again.decision == DENIED
+    assert copy.copy(error).result is error.result

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ..errors import BudgetExceeded, HoldConflict, HoldNotFound, StoreUnavailable
 from ..kernel.budget import Budget
 from ..kernel.decision import Decision, denial, refusal
-from ..kernel.hold import Hold
+from ..kernel.hold import HELD, Hold
 from ..kernel.ledger import Denied, Placed, Stale
 from ..kernel.plan import Account, Ask, LineResult, Plan, evaluate, make_plan
 from ..stores.contract import Ticket
@@ -338,6 +338,9 @@ def _place(ledger: Ledger, plan: Plan) -> Generator[Ticket[Any], Any, Placed | D
     placed: Placed | Denied | Stale = yield ledger.store.place(plan)
     if isinstance(placed, Stale) and placed.catalogue_version != ledger.catalogue.version:
         ledger.refresh((yield ledger.store.catalogue()))
+    if isinstance(placed, Placed) and placed.hold.state != HELD:
+        # A repetition is given its first answer, whatever has become of the hold since. It admits nothing any more.
+        raise HoldConflict(f"id {plan.id!r} names a call that is {placed.hold.state} already", hold_id=plan.id)
     return placed
 
 

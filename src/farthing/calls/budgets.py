@@ -72,6 +72,10 @@ class BudgetHandle:
         name = "" if self._terms.anonymous else f"{self._terms.name!r}, "
         return f"budget({name}{self._terms.terms_text()}, on_exceed={self._terms.on_exceed!r})"
 
+    @functools.cached_property
+    def _unnamed(self) -> str:
+        return f"unnamed ({self._terms.terms_text()})"
+
     # -- what it is ----------------------------------------------------------------------------------------------
 
     @property
@@ -192,7 +196,9 @@ class BudgetHandle:
             threads.follow()
         if self._terms.anonymous:
             unit = unit_of_work(
-                self._terms, unit_id=f"{self._prefix}{next(_numbers)}", label=self._label or "this unit of work"
+                self._terms,
+                unit_id=f"{self._prefix}{next(_numbers)}",
+                label=self._label or self._unnamed,
             )
             here = runtime()
             here.put_units_away()

@@ -105,7 +105,8 @@ class Report:
     def assert_under(self, usd: Decimal | int | float, **tags: object) -> None:
         """
         Cost as a test assertion: raises AssertionError, naming the figure, if these calls cost more than *usd*, or if
-        one of them has no known price (then nobody can say what they cost).
+        one of them has no known price (then nobody can say what they cost), or if *tags* are given that no call
+        carries: a misspelt tag must not pass for ever. ``usd=0`` says that no call is meant to be there.
         """
         limit_nano = nano_from_usd(usd, field="usd")
         wanted = check_tags(tags, field="assert_under")
@@ -113,6 +114,9 @@ class Report:
         for entry in self._entries:
             if all(_key(entry, name) == value for name, value in wanted.items()):
                 figures.add(entry)
+        if wanted and limit_nano and not figures.calls:
+            carried = " and ".join(f"{name}={value!r}" for name, value in wanted.items())
+            raise AssertionError(f"no call carries {carried}, so nothing was asserted; usd=0 would say that none may")
         of = " for " + ", ".join(f"{name}={value}" for name, value in wanted.items()) if wanted else ""
         if figures.unpriced_calls:
             raise AssertionError(f"{figures.unpriced_calls} of {figures.calls} calls{of} have no known price")

@@ -41,10 +41,10 @@ class FailedLine:
     def figures_text(self) -> str:
         """Whose limit it is, and the figures in its unit: one or two sentences without the remedy."""
         scope = "".join(f" {name}={value}" for name, value in self.scope.items())
-        text = (
-            f"budget {self.budget!r}{' for' if scope else ''}{scope}: limit {_text(self, self.limit)}, "
-            f"spent {_text(self, self.spent)}, held {_text(self, self.held)}"
-        )
+        limit = f"budget {self.budget!r}{' for' if scope else ''}{scope}: limit {_text(self, self.limit)}, "
+        if self.unit == "concurrency":
+            return f"{limit}{self.held:,} in flight."
+        text = f"{limit}spent {_text(self, self.spent)}, held {_text(self, self.held)}"
         if self.suspect:
             text += f", suspect {_text(self, self.suspect)}"
         text += f", asked {_text(self, self.asked)}; {_text(self, self.remaining)} remain."
@@ -61,7 +61,8 @@ class FailedLine:
 class Decision:
     """
     What farthing decided about one call. Denied: the fields are those of the tightest failing line, and ``failed``
-    has all of them, tightest first.
+    has all of them, tightest first. ``retry_after_seconds`` alone looks at all: until the last of them lets the call
+    pass, None where time alone will not bring one of them to it.
     """
 
     allowed: bool
@@ -118,10 +119,15 @@ def denial(failed: tuple[LineResult, ...], *, now_ms: int) -> Decision:
         remaining=first.remaining,
         overrun=first.overrun,
         resets_at=first.resets_at,
-        retry_after_seconds=first.retry_after_seconds,
+        retry_after_seconds=_all_pass_after(lines),
         remedy=first.remedy,
         failed=lines,
     )
+
+
+def _all_pass_after(lines: tuple[FailedLine, ...]) -> float | None:
+    waits = [line.retry_after_seconds for line in lines if line.retry_after_seconds is not None]
+    return max(waits) if len(waits) == len(lines) else None
 
 
 def refusal(*, budget: str, remedy: str) -> Decision:
@@ -147,7 +153,7 @@ def line_figures(result: LineResult, now_ms: int) -> FailedLine:
     opens_ms = resets_ms(result, now_ms)
     # Grants end with their window, so what fits then is what fits under the limit itself.
     limit_then = line.budget.limit(line.unit)
-    passes_then = opens_ms is not None and not line.frozen and limit_then is not None and result.asked <= limit_then
+    passes_then = opens_ms is not None and not line.frozen and limit_then is not None and result.needed <= limit_then
     retry_after = (opens_ms - now_ms) / 1000 if opens_ms is not None and passes_then else None
     remaining = line.ceiling - balance.total
     return FailedLine(
@@ -165,7 +171,7 @@ def line_figures(result: LineResult, now_ms: int) -> FailedLine:
         per=str(line.budget.window),
         resets_at=None if opens_ms is None else datetime_from_ms(opens_ms),
         retry_after_seconds=retry_after,
-        remedy=_remedy(line, balance.settled, balance.suspect, result.asked, opens_ms),
+        remedy=_remedy(line, balance.settled, balance.suspect, result.needed, opens_ms),
     )
 
 
@@ -177,7 +183,7 @@ def resets_ms(result: LineResult, now_ms: int) -> int | None:
         return None
     if window.kind != "rolling" or line.starts_ms is None:
         return line.ends_ms
-    excess = result.balance.total + result.asked - line.ceiling
+    excess = result.balance.total + result.needed - line.ceiling
     leaves_ms = line.starts_ms + (len(line.keys)) * window.bucket_ms
     for balance in result.balances:
         excess -= balance.total

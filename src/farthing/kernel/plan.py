@@ -369,6 +369,11 @@ class LineResult(NamedTuple):
     """What was asked, by x."""
 
     @property
+    def needed(self) -> int:
+        """What the line wants to be free: one more, where only what is spent counts, else all that is asked."""
+        return 1 if self.line.spent_only else self.asked
+
+    @property
     def balance(self) -> Balance:
         """The sum over the line's counters."""
         settled = held = suspect = 0
@@ -430,5 +435,5 @@ def evaluate(plan: Plan, read: Callable[[str], Balance]) -> Verdict:
 
 def line_result(line: Line, facts: CallFacts, read: Callable[[str], Balance], x: int) -> LineResult:
     """A line with the balances it sees, and what ``x`` output tokens per choice ask of it."""
-    formula = ONE if line.spent_only else facts.formula(line.unit) or ZERO_FORMULA
+    formula = facts.formula(line.unit) or ZERO_FORMULA
     return LineResult(line, tuple(read(key) for key in line.keys), formula.at(x), formula)

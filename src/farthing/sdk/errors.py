@@ -55,13 +55,15 @@ def in_family(error: FarthingError, sdk: str | None) -> FarthingError:
     return made
 
 
-def refusal(error: FarthingError, message: Any, sdk: str | None) -> Any:
+def refusal(error: Exception, message: Any, sdk: str | None) -> Any:
     """
     Refuse a call: raises the error in its SDK's family; or returns a response that does, where an SDK retries whatever
-    is raised. *message* is the request, or a paid answer that is not to be had: httpx's, or httpx2's.
+    is raised, and for what a user's own function raised: that must reach the caller as it is, once. *message* is the
+    request, or a paid answer that is not to be had: httpx's, or httpx2's.
     """
-    refused = in_family(error, sdk)
-    if sdk is None or not _retries_its_own(sdk):
+    ours = isinstance(error, FarthingError)
+    refused = in_family(error, sdk) if isinstance(error, FarthingError) else error
+    if sdk not in BASE_ERRORS or (ours and not _retries_its_own(sdk)):
         raise refused from refused.__cause__
     answer = _refusing(sys.modules[type(message).__module__.partition(".")[0]])
     return answer(refused)
@@ -82,7 +84,7 @@ def _refusing(http: Any) -> type:
     """An answer of this HTTP module that no SDK can take for one: status 402, and its check raises the refusal."""
 
     class Refusal(http.Response):  # type: ignore[misc]
-        def __init__(self, error: FarthingError) -> None:
+        def __init__(self, error: Exception) -> None:
             headers = {"x-should-retry": "false"}
             super().__init__(402, headers=headers, json={"error": {"message": str(error), "code": "budget_exceeded"}})
             self._error = error

@@ -217,7 +217,7 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
     attempt = Exchange(request, call, sdk=sdk)
     try:
         step = advance(attempt.life)
-    except FarthingError as error:
+    except Exception as error:  # noqa: BLE001 - also what a user's own function raised, which no SDK is to try again
         return refusal(error, request, attempt.sdk)
     try:
         outgoing = attempt.outgoing(request, step)
@@ -241,7 +241,7 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
     attempt = Exchange(request, call, sdk=sdk)
     try:
         step = await advance_async(attempt.life)
-    except FarthingError as error:
+    except Exception as error:  # noqa: BLE001 - also what a user's own function raised, which no SDK is to try again
         return refusal(error, request, attempt.sdk)
     try:
         outgoing = attempt.outgoing(request, step)

@@ -248,3 +248,41 @@ def test_allowed_and_refused_without_figures() -> None:
     assert not decision.allowed
     assert decision.message() == "Make a budget of its own in the child process."
     assert decision.to_dict()["failed"] == []
+
+
+def test_a_call_passes_when_its_last_line_does() -> None:
+    """The figures are those of the tightest line; the time to try again is that of the latest."""
+    day = failing(make_budget("day", tokens=100, per="day"), "tokens", Balance(100), ends_ms=MIDNIGHT)
+    minute = failing(make_budget("minute", tokens=100, per="minute"), "tokens", Balance(150), ends_ms=NOW + 47_655)
+    for lines in ((day, minute), (minute, day)):
+        decision = denial(lines, now_ms=NOW)
+        assert decision.budget == "minute"
+        assert decision.retry_after_seconds == (MIDNIGHT - NOW) / 1000
+        assert [line.retry_after_seconds for line in decision.failed] == [47.655, (MIDNIGHT - NOW) / 1000]
+
+
+def test_a_call_that_one_line_never_lets_pass_has_no_time_to_try_again() -> None:
+    day = failing(make_budget("day", tokens=100, per="day"), "tokens", Balance(200), ends_ms=MIDNIGHT)
+    life = failing(make_budget("life", tokens=100), "tokens", Balance(100))
+    decision = denial((day, life), now_ms=NOW)
+    assert decision.budget == "day"
+    assert decision.resets_at is not None
+    assert decision.retry_after_seconds is None
+
+
+def test_a_limit_on_calls_at_once_reads_like_one() -> None:
+    budget = make_budget("workers", concurrency=2)
+    assert one(budget, "concurrency", Balance(0, 2)).message() == (
+        "budget 'workers': limit 2 calls at once, 2 in flight. Wait until a call in flight ends, or raise the limit."
+    )
+
+
+def test_a_guard_against_runaways_says_what_the_call_asks() -> None:
+    """Its line only asks whether anything is left; its evidence has what the call would have used."""
+    budget = make_budget("loop", tokens=100, on_exceed="raise")
+    ask = Ask("c", CallFacts(input_tokens=8), 500, 16, False, 0)
+    plan = make_plan(ask, [open_account(budget, {}, NOW)])
+    failed = evaluate(plan, lambda key: Balance(116)).failed
+    decision = denial(failed, now_ms=NOW)
+    assert (decision.asked, decision.spent, decision.remaining) == (508, 116, 0)
+    assert evaluate(plan, lambda key: Balance(99)).failed == ()

@@ -93,8 +93,8 @@ def test_evaluate_is_what_trying_every_x_finds(plan: Plan, balances: dict[str, B
     for result in (*verdict.failed, *verdict.advisory):
         assert result.balances == tuple(balances[key] for key in result.line.keys)
         assert (
-            result.asked
-            == result.formula.at(asked_at(result.line))
+            result.needed
+            == (1 if result.line.spent_only else result.formula.at(asked_at(result.line)))
             == amount_of(plan, result.line, asked_at(result.line))
         )
     if not verdict.failed:
