@@ -81,7 +81,7 @@ def _retries_its_own(sdk: str) -> bool:
 
 @cache
 def _refusing(http: Any) -> type:
-    """An answer of this HTTP module that no SDK can take for one: status 402, and its check raises the refusal."""
+    """An answer of this HTTP module that no SDK can take for one: status 402, and every way to check it raises."""
 
     class Refusal(http.Response):  # type: ignore[misc]
         def __init__(self, error: Exception) -> None:
@@ -90,6 +90,11 @@ def _refusing(http: Any) -> type:
             self._error = error
 
         def raise_for_status(self) -> Any:
+            raise self._error from self._error.__cause__
+
+        @property
+        def is_success(self) -> bool:
+            # What the Anthropic client asks instead.
             raise self._error from self._error.__cause__
 
     return Refusal
