@@ -34,15 +34,17 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import prices, tokens
+    from . import prices, sinks, tokens
     from .calls.budgets import Amounts, BudgetHandle, budget
     from .calls.default import reset
     from .calls.estimates import estimate
+    from .calls.events import BudgetEvent
     from .calls.exceeding import Allow
     from .calls.explaining import Explanation, explain
+    from .calls.lookback import clamps, downgrades, dropped, unpriced_calls
     from .calls.manual import ManualHold, hold, record
     from .calls.reports import Report, report
-    from .calls.runtime import UnmeteredCallWarning, UnpricedModelWarning
+    from .calls.runtime import StalePricesWarning, StalePriceTableWarning, UnmeteredCallWarning, UnpricedModelWarning
     from .calls.tracking import track
     from .config import configure
     from .kernel.decision import Decision
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from .sdk.install import install, uninstall
     from .sdk.instrument import instrument
     from .sdk.watch import UngovernedClientWarning
+    from .sinks.use import use_sink
 
 __version__ = "0.1.0"
 
@@ -59,6 +62,7 @@ __all__ = [
     "Allow",
     "Amounts",
     "BudgetConfig",
+    "BudgetEvent",
     "BudgetExceeded",
     "BudgetHandle",
     "ConfigError",
@@ -72,6 +76,8 @@ __all__ = [
     "ManualHold",
     "ProxyServer",
     "Report",
+    "StalePriceTableWarning",
+    "StalePricesWarning",
     "StoreUnavailable",
     "UngovernedClientWarning",
     "UnmeteredCall",
@@ -80,7 +86,10 @@ __all__ = [
     "UnpricedModelWarning",
     "Usage",
     "budget",
+    "clamps",
     "configure",
+    "downgrades",
+    "dropped",
     "estimate",
     "explain",
     "hold",
@@ -90,28 +99,37 @@ __all__ = [
     "record",
     "report",
     "reset",
+    "sinks",
     "start_proxy",
     "tokens",
     "track",
     "uninstall",
+    "unpriced_calls",
+    "use_sink",
 ]
 
 _HOMES = {
     "Allow": "calls.exceeding",
     "Amounts": "calls.budgets",
     "BudgetConfig": "proxy.flags",
+    "BudgetEvent": "calls.events",
     "BudgetHandle": "calls.budgets",
     "Decision": "kernel.decision",
     "Explanation": "calls.explaining",
     "ManualHold": "calls.manual",
     "ProxyServer": "proxy.server",
     "Report": "calls.reports",
+    "StalePriceTableWarning": "calls.runtime",
+    "StalePricesWarning": "calls.runtime",
     "UngovernedClientWarning": "sdk.watch",
     "UnmeteredCallWarning": "calls.runtime",
     "UnpricedModelWarning": "calls.runtime",
     "Usage": "kernel.usage",
     "budget": "calls.budgets",
+    "clamps": "calls.lookback",
     "configure": "config",
+    "downgrades": "calls.lookback",
+    "dropped": "calls.lookback",
     "estimate": "calls.estimates",
     "explain": "calls.explaining",
     "hold": "calls.manual",
@@ -123,6 +141,8 @@ _HOMES = {
     "start_proxy": "proxy.server",
     "track": "calls.tracking",
     "uninstall": "sdk.install",
+    "unpriced_calls": "calls.lookback",
+    "use_sink": "sinks.use",
 }
 """Where each public name that is not loaded at once lives."""
 

@@ -48,6 +48,10 @@ class StalePricesWarning(UserWarning):
     """Money is held by prices that were last checked long ago: a limit in USD is only as right as they are."""
 
 
+StalePriceTableWarning = StalePricesWarning
+"""The name that the predecessor's programs know."""
+
+
 class UnmeteredCallWarning(UserWarning):
     """A call went to an endpoint that nothing here can measure; no hard budget was in force, so it was not refused."""
 

@@ -1,0 +1,55 @@
+"""One JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from ..calls.events import BudgetEvent
+from ..calls.rows import Row
+
+
+class JSONLSink:
+    """
+    Appends to a file: a line for each row, and for each event of a budget (``"kind": "event"``).
+
+    Several processes, and a process and its forked children, may append to one file: a batch of lines is one write.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._torn = False
+        self._file: int | None = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def write(self, row: Row) -> None:
+        self._append([row])
+
+    def write_many(self, rows: list[Row]) -> None:
+        self._append(rows)
+
+    def write_event(self, event: BudgetEvent) -> None:
+        self._append([{"kind": "event", **event.to_dict()}])
+
+    def flush(self) -> None:
+        """To the disk."""
+        if self._file is not None:
+            os.fsync(self._file)
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def _append(self, objects: list[dict[str, Any]]) -> None:
+        text = "".join(f"{json.dumps(of, ensure_ascii=False, separators=(',', ':'))}\n" for of in objects)
+        if self._file is None:
+            raise ValueError(f"{self.path} is closed")
+        # A disk that was full may have cut a line short: what follows begins on one of its own.
+        data = ("\n" if self._torn else "").encode() + text.encode()
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        finally:
+            self._torn = 0 < written < len(data) or (self._torn and not written)
