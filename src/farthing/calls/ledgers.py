@@ -41,6 +41,10 @@ class Ledger:
         """The budgets that bind every call which their scope matches."""
         return [budget for budget in self._standing if matches(dict(budget.scope), tags)]
 
+    def put_away(self, name: str) -> None:
+        """No call will ask for the account of this unit of work again."""
+        self._accounts.pop((name, ()), None)
+
     def accounts(self, budgets: Iterable[Budget], tags: Tags, now_ms: int) -> tuple[Account, ...]:
         """The account of each budget that a call with these tags falls into now."""
         found = []

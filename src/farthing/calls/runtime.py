@@ -92,7 +92,7 @@ class Runtime:
         self._durable: Ledger | None = None
         self._opening = threading.Lock()
         self._warned: set[str] = set()
-        self._closed_units: deque[tuple[str, ...]] = deque()
+        self._closed_units: deque[tuple[str, tuple[str, ...]]] = deque()
         self.prices_due_ms = 0
         """When the age of the prices is to be looked at next."""
         self.events = Events()
@@ -173,17 +173,19 @@ class Runtime:
     def close_unit(self, unit: Budget) -> None:
         """Nobody can ask for this unit of work's figures any more. Only appends: safe in a finaliser."""
         account = open_account(unit, {}, 0)
-        self._closed_units.append(tuple(key for _, key in account.posts))
+        self._closed_units.append((unit.name, tuple(key for _, key in account.posts)))
 
     def put_units_away(self, most: int = 8) -> None:
-        """Forget the counters of closed units that no call in flight still needs."""
+        """Forget the accounts and counters of closed units that no call in flight still needs."""
         for _ in range(min(most, len(self._closed_units))):
             try:
-                keys = self._closed_units.popleft()
+                name, keys = self._closed_units.popleft()
             except IndexError:
                 return
-            if not self.memory_store.forget(keys):
-                self._closed_units.append(keys)
+            if self.memory_store.forget(keys):
+                self.memory.put_away(name)
+            else:
+                self._closed_units.append((name, keys))
 
     # -- what leaves no row of its own ---------------------------------------------------------------------------
 

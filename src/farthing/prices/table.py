@@ -48,6 +48,10 @@ class Listed:
     info: Any
 
 
+VENDORS = ("openai", "anthropic", "google", "mistral", "cohere")
+"""Those whose models are asked for by name alone, by the SDKs that are known here."""
+
+
 @dataclass(frozen=True, slots=True)
 class PriceTable:
     """The table as it was at first use; a snapshot that is swapped later in the library is not picked up."""
@@ -61,10 +65,15 @@ class PriceTable:
     def find(self, name: str, provider: str | None) -> Listed | None:
         """The row for *name* in *provider*'s table, or, with None, in that of the provider the name belongs to."""
         try:
-            found_provider, info = self.snapshot.find_provider_model(name, None, provider, None)
+            return Listed(*self.snapshot.find_provider_model(name, None, provider, None))
         except LookupError:
-            return None
-        return Listed(found_provider, info)
+            return self._at_its_vendor(name) if provider is None else None
+
+    def _at_its_vendor(self, name: str) -> Listed | None:
+        """The row of a vendor that has a model of exactly this name: not every name tells its vendor by its form."""
+        by_id = {of.id: of for of in self.snapshot.providers}
+        rows = (Listed(by_id[of], info) for of in VENDORS if of in by_id for info in by_id[of].models)
+        return next((row for row in rows if row.info.id in (name, name.removesuffix("-latest"))), None)
 
     def rates(self, row: Listed, at_ms: int) -> Rates | str:
         """

@@ -33,6 +33,17 @@ def test_an_end_that_puts_itself_in_line_again_does_not_hold_up_its_caller() -> 
     assert len(tries) == 2
 
 
+def test_nothing_of_a_unit_of_work_is_kept_when_it_is_over(fake_provider: FakeProvider) -> None:
+    with openai_client(fake_provider) as client:
+        for _ in range(3):
+            with farthing.budget(tokens=1_000):
+                client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=10)
+    here = runtime()
+    here.put_units_away(most=10)
+    assert here.memory._accounts == {}
+    assert here.memory_store.balances().result() == {}
+
+
 @pytest.mark.parametrize("rest", ["the middle", "the end"])
 def test_a_stream_that_is_left_is_settled_on_a_durable_ledger(
     fake_provider: FakeProvider, tmp_path: Path, rest: str
