@@ -54,7 +54,7 @@ class FailedLine:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types: USD as a decimal string, instants as ISO 8601."""
-        return {of.name: _json(getattr(self, of.name)) for of in fields(self)}
+        return {name: _json(getattr(self, name)) for name in _LINE_FIELDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,13 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, with every failing line under ``failed``."""
-        plain = {of.name: _json(getattr(self, of.name)) for of in fields(self) if of.name != "failed"}
+        plain = {name: _json(getattr(self, name)) for name in _DECISION_FIELDS}
         return {**plain, "failed": [line.to_dict() for line in self.failed]}
 
 
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+_LINE_FIELDS = tuple(of.name for of in fields(FailedLine))
+_DECISION_FIELDS = tuple(of.name for of in fields(Decision) if of.name != "failed")
 ALLOWED = Decision(allowed=True)
 
 
@@ -226,6 +229,8 @@ def _shown(unit: str, amount: int) -> int | Decimal:
 
 
 def _json(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, datetime):

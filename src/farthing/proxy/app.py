@@ -106,12 +106,11 @@ class Proxy:
 
     async def _route(self, client: Client) -> None:
         door = self._door
-        hint = hint_of(client.headers)
-        family = family_of(client.method, client.path, hint)
-        if sum([len(name) + len(value) for name, value in client.header_list]) > self.bounds.max_header_bytes:
+        routes = self.table.find(client.method, client.path, hint_of(client.headers))
+        family = routes.family
+        if client.header_bytes_exceed(self.bounds.max_header_bytes):
             raise _Refusal(refuse(family, 431, "headers_too_large", "the request's headers are too large"), closes=True)
         identity = await self._identity(client, family)
-        routes = self.table.find(client.method, client.path, hint)
         route = routes.default
         if route is None:
             message = f"no upstream of this proxy speaks {routes.family}: {client.method} {client.path}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from .connection import KEY, Connection
+from .connection import HEAD_BYTES, KEY, Connection
 from .settings import Bounds
 from .upstream import Header
 
@@ -33,8 +33,8 @@ class Client:
     """One request. ``gone`` is set once its connection is lost."""
 
     __slots__ = (
-        "_connection", "_receive", "_send", "_then", "address", "begun", "gone", "header_list", "headers", "method",
-        "path", "query",
+        "_connection", "_head_bytes", "_receive", "_send", "_then", "address", "begun", "gone", "header_list",
+        "headers", "method", "path", "query",
     )  # fmt: skip
 
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -51,8 +51,13 @@ class Client:
         self._receive = receive
         self._send = send
         self._then: Callable[[], None] | None = None
+        self._head_bytes: int = scope[HEAD_BYTES]
         self._connection: Connection = scope[KEY]
         self._connection.when_gone = self._lost
+
+    def header_bytes_exceed(self, most: int) -> bool:
+        # What was read with them bounds their size, and nearly always answers.
+        return self._head_bytes > most and sum([len(name) + len(value) for name, value in self.header_list]) > most
 
     async def body(self, bounds: Bounds) -> bytes:
         """The whole body. Raises BadBody, or Gone."""

@@ -17,6 +17,8 @@ from .settings import Bounds
 
 KEY = "farthing.connection"
 """Where the ASGI scope of a request has its connection."""
+HEAD_BYTES = "farthing.head_bytes"
+"""And this, at least as many bytes as its headers have."""
 _REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 
 
@@ -34,6 +36,7 @@ class Connection(HttpToolsProtocol):
         self.too_slow = False
         self._reading = self._in_headers = False
         self._header_bytes = 0
+        self._arriving_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._last_seconds = 0.0
 
@@ -52,6 +55,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.parser is None:
             return
+        self._arriving_bytes = len(data)
         super().data_received(data)
         if not self._reading or self.transport.is_closing():
             return
@@ -72,7 +76,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_headers = False
         super().on_headers_complete()
-        cast("dict[str, Any]", self.scope)[KEY] = self
+        scope = cast("dict[str, Any]", self.scope)
+        scope[KEY] = self
+        scope[HEAD_BYTES] = self._header_bytes + self._arriving_bytes
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -101,7 +101,7 @@ async def forward(door: Door, client: Client, call: Call, outgoing: Outgoing, *,
 async def _deny(door: Door, client: Client, call: Call, refusal: Refusal, error: FarthingError) -> None:
     if isinstance(error, BudgetExceeded):
         door.stats.blocked += 1
-        log.say_blocked(client.path, error.decision, call.request.model)
+        log.say_blocked(client.path, error.decision, call.request.model, message=refusal.message)
     else:
         door.stats.refused += 1
         log.say_refused(client.path, refusal.status, refusal.code, refusal.message)

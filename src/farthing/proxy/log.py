@@ -112,10 +112,10 @@ def say_unmetered(method: str, path: str, upstream: str, reason: str) -> None:
     logger.warning("%s", Line("unmetered", sentence, {"upstream": upstream}))
 
 
-def say_blocked(path: str, decision: Decision, model: str) -> None:
-    """A call that a budget refused."""
+def say_blocked(path: str, decision: Decision, model: str, *, message: str) -> None:
+    """A call that a budget refused. *message* is the decision's."""
     fields = {"model": model, "budget": repr(decision.budget)}
-    logger.log(BLOCK, "%s", Line("block", f"{path} — {_why(decision)}", fields))
+    logger.log(BLOCK, "%s", Line("block", f"{path} — {_why(decision, message)}", fields))
 
 
 def say_refused(path: str, status: int, code: str, message: str) -> None:
@@ -123,8 +123,8 @@ def say_refused(path: str, status: int, code: str, message: str) -> None:
     logger.log(BLOCK, "%s", Line("refused", f"{path} — {message}", {"status": status, "code": code}))
 
 
-def _why(decision: Decision) -> str:
+def _why(decision: Decision, message: str) -> str:
     for line in decision.failed:
         if line.per == "request" and line.unit == "tokens":
             return f"Request would use {line.asked} tokens, exceeding per-request limit of {line.limit}."
-    return decision.message()
+    return message

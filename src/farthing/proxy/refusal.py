@@ -78,7 +78,7 @@ def refuse(
 def of_error(error: FarthingError, family: str, *, deny_status: int) -> Refusal:
     """The refusal for what the life of a call raised before anything was sent."""
     if isinstance(error, BudgetExceeded):
-        return of_decision(error.decision, family, deny_status=deny_status)
+        return of_decision(error.decision, family, deny_status=deny_status, message=str(error))
     evidence = error.to_dict()
     if isinstance(error, UnpricedModel):
         return refuse(family, 400, "unpriced_model", _unpriced(error), evidence=evidence)
@@ -91,8 +91,8 @@ def of_error(error: FarthingError, family: str, *, deny_status: int) -> Refusal:
     return refuse(family, 500, "internal_error", str(error), evidence=evidence)
 
 
-def of_decision(decision: Decision, family: str, *, deny_status: int) -> Refusal:
-    """A budget said no."""
+def of_decision(decision: Decision, family: str, *, deny_status: int, message: str | None = None) -> Refusal:
+    """A budget said no. *message* is the decision's, where it has been put together already."""
     headers: list[Header] = [NO_RETRY]
     seconds = passes_after_seconds(decision)
     if seconds is not None:
@@ -102,7 +102,7 @@ def of_decision(decision: Decision, family: str, *, deny_status: int) -> Refusal
         family,
         deny_status,
         "budget_exceeded",
-        decision.message(),
+        decision.message() if message is None else message,
         kind="insufficient_quota",
         evidence=decision.to_dict(),
         headers=tuple(headers),

@@ -35,6 +35,7 @@ class EventMeter:
 
     - ``_see(frame)`` looks at one frame, in microseconds; True drops it from what is relayed (only asked when *strip*).
     - ``_read(data)`` takes the delivered text out of one decoded event that ``_see`` gave to ``_keep``.
+    - ``_dull(data)``, if it can tell at one look: how many bytes, whole frames, need neither be cut nor looked at.
     """
 
     __slots__ = ("_chars", "_fresh", "_splitter", "_strip", "_text", "_unread", "_unread_bytes")
@@ -50,9 +51,17 @@ class EventMeter:
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to relay for *data*: the same object, unless this meter strips."""
+        dull = 0 if self._splitter.held_bytes else self._dull(data)
+        if dull:
+            if dull == len(data):
+                self._keep(data)
+                return data
+            self._keep(data[:dull])
+        rest = data[dull:] if dull else data
         if self._strip:
-            return self._feed_stripping(data)
-        for frame in self._splitter.feed(data):
+            kept = self._feed_stripping(rest)
+            return data if kept is rest else data[:dull] + kept
+        for frame in self._splitter.feed(rest):
             if type(frame) is bytes:
                 self._see(frame)
         return data
@@ -77,6 +86,9 @@ class EventMeter:
     def complete(self) -> bool:
         raise NotImplementedError
 
+    def _dull(self, data: bytes) -> int:
+        return 0
+
     def _see(self, frame: bytes) -> bool:
         raise NotImplementedError
 
@@ -86,19 +98,21 @@ class EventMeter:
     def facts(self) -> AnswerFacts:
         raise NotImplementedError
 
-    def _keep(self, frame: bytes) -> None:
-        """This event has text; it is read later, if ever."""
-        self._unread.append(frame)
-        self._unread_bytes += len(frame)
+    def _keep(self, frames: bytes) -> None:
+        """These events have text; it is read later, if ever."""
+        self._unread.append(frames)
+        self._unread_bytes += len(frames)
         if self._unread_bytes > MAX_UNREAD_BYTES:
             self._read_kept()
 
     def _read_kept(self) -> None:
         unread, self._unread, self._unread_bytes = self._unread, [], 0
-        for frame in unread:
-            data = event_data(frame)
-            if data is not None:
-                self._read(data)
+        for frames in unread:
+            # Where several were kept as one, each ends with two LFs; no event has them within.
+            for frame in frames.split(b"\n\n"):
+                data = event_data(frame) if frame else None
+                if data is not None:
+                    self._read(data)
 
     def _delivered(self, part: Hashable, text: object) -> None:
         """A delta of one part of the answer (a choice's content, one tool call's arguments …)."""

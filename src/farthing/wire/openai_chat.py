@@ -238,6 +238,27 @@ class ChatMeter(EventMeter):
             service_tier=self._tier,
         )
 
+    def feed(self, data: bytes) -> bytes:
+        if self._first_seen or self._splitter.held_bytes:
+            return super().feed(data)
+        # The first chunk is read in any case; apart from it, what came with it may be dull.
+        first = data.find(b"\n\n") + 2
+        if not 1 < first < len(data):
+            return super().feed(data)
+        relayed = super().feed(data[:first]) + super().feed(data[first:])
+        return relayed if self._strip else data
+
+    def _dull(self, data: bytes) -> int:
+        if not self._first_seen or b"\r" in data:
+            return 0
+        end = data.rfind(b"\n\n") + 2
+        if end > 1 and not _may_matter(data, end):
+            return end
+        # Of an answer that came at once, the last frames matter, and hardly any before them.
+        for _ in range(_LAST_FRAMES):
+            end = data.rfind(b"\n\n", 0, max(0, end - 1)) + 2
+        return end if end > 1 and not _may_matter(data, end) else 0
+
     def _see(self, frame: bytes) -> bool:
         matters = _matters(frame)
         if not matters and self._first_seen:
@@ -281,16 +302,23 @@ class ChatMeter(EventMeter):
 _MATTERS = re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|\[DONE\]|"error"\s*:\s*[{"]')
 
 
+_LAST_FRAMES = 4
+"""The finish reason, the usage, ``[DONE]``, and one to spare."""
+
+
 def _matters(frame: bytes) -> bool:
     """Whether a chunk is worth reading. Plain searches, a tenth of the pattern's time, rule out nearly all."""
-    if (
-        frame.count(b'"finish_reason":null') == frame.count(b'"finish_reason"')
-        and frame.count(b'"usage":null') == frame.count(b'"usage"')
-        and b"[DONE]" not in frame
-        and b'"error"' not in frame
-    ):
-        return False
-    return _MATTERS.search(frame) is not None
+    return _may_matter(frame, len(frame)) and _MATTERS.search(frame) is not None
+
+
+def _may_matter(frames: bytes, end: int) -> bool:
+    """Whether any chunk before *end* may be worth reading, by plain searches."""
+    return (
+        frames.count(b'"finish_reason":null', 0, end) != frames.count(b'"finish_reason"', 0, end)
+        or frames.count(b'"usage":null', 0, end) != frames.count(b'"usage"', 0, end)
+        or frames.find(b"[DONE]", 0, end) >= 0
+        or frames.find(b'"error"', 0, end) >= 0
+    )
 
 
 def finish_of(reasons: Any) -> str | None:

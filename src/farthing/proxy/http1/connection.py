@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import httptools
@@ -25,6 +25,7 @@ from .response import Header, Response
 MAX_HEAD_BYTES = 64 * 1024
 """Of the headers and trailers of an answer, the 1xx answers before it included."""
 _HEADER_OVERHEAD = 32
+_TOO_LARGE = f"its headers are larger than {MAX_HEAD_BYTES} bytes"
 _PAUSE_ABOVE = 256 * 1024
 """Unreceived bytes of a body beyond which the other end is left waiting."""
 _TRUSTED_SECONDS = 0.1
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._response: Response | None = None
         self._headers: list[Header] = []
+        self._put: Callable[[bytes], None] = _nowhere
         self._head_only = False
         self._interim = False
         self._whole = False
@@ -99,6 +101,7 @@ class Connection(asyncio.Protocol):
             return response
         now = self._loop.time()
         self._response = response
+        self._put = response.pieces.append
         if not self._used or now - self.idle_since > _TRUSTED_SECONDS:
             self._acknowledged = bytes_acknowledged(self._socket)
         self._head_only = head_only
@@ -175,7 +178,8 @@ class Connection(asyncio.Protocol):
             return
         self._heard = True
         self._heard_at = self._loop.time()
-        before = response.arrived
+        pieces = response.pieces
+        before = len(pieces)
         wrong = None
         try:
             parser.feed_data(data)
@@ -185,14 +189,16 @@ class Connection(asyncio.Protocol):
             wrong = "the connection changes its protocol"
         except httptools.HttpParserError as error:
             wrong = str(error)
+        if len(pieces) > before:
+            response.arrived += sum(map(len, pieces[before:]))
+        elif not self._whole:
+            self._barren += len(data)
+            if self._barren > MAX_HEAD_BYTES and wrong is None:
+                wrong = f"over {MAX_HEAD_BYTES} bytes of it are not body"
         if self._whole:
             # Whatever came behind a whole answer spoils the connection, not the answer.
             self._finish(response, keep=self._keep and wrong is None)
             return
-        if response.arrived == before:
-            self._barren += len(data)
-            if self._barren > MAX_HEAD_BYTES and wrong is None:
-                wrong = f"over {MAX_HEAD_BYTES} bytes of it are not body"
         if wrong is not None:
             self.fail(BadAnswer(f"not an HTTP/1.1 answer that can be used: {wrong}"))
             return
@@ -232,12 +238,16 @@ class Connection(asyncio.Protocol):
         if self._whole:
             raise _Violation("more than one answer")
         self._headers = []
-        self._take_room(_HEADER_OVERHEAD)
+        self._room -= _HEADER_OVERHEAD
+        if self._room < 0:
+            raise _Violation(_TOO_LARGE)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._take_room(_HEADER_OVERHEAD + len(name) + len(value))
-        self._headers.append((name, value))
         length = len(name)
+        self._room -= _HEADER_OVERHEAD + length + len(value)
+        if self._room < 0:
+            raise _Violation(_TOO_LARGE)
+        self._headers.append((name, value))
         if length == 17:
             if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
                 raise _Violation("a transfer coding besides chunked, which was not asked for")
@@ -263,10 +273,7 @@ class Connection(asyncio.Protocol):
             self._keep = False
 
     def on_body(self, body: bytes) -> None:
-        response = self._response
-        assert response is not None
-        response.pieces.append(body)
-        response.arrived += len(body)
+        self._put(body)
 
     def on_message_complete(self) -> None:
         if self._interim:
@@ -275,11 +282,6 @@ class Connection(asyncio.Protocol):
         assert self._parser is not None
         self._whole = True
         self._keep = self._parser.should_keep_alive()
-
-    def _take_room(self, size: int) -> None:
-        self._room -= size
-        if self._room < 0:
-            raise _Violation(f"its headers are larger than {MAX_HEAD_BYTES} bytes")
 
     # -- within an exchange --------------------------------------------------------------------------------------
 
@@ -343,6 +345,10 @@ class Connection(asyncio.Protocol):
         else:
             part = "the rest of the answer" if response.status else "an answer"
             self.fail(TimedOut(f"waited {self._timeouts.idle_seconds:g} s for {part}"))
+
+
+def _nowhere(piece: bytes) -> None:
+    """Where a body goes without an exchange; the parser is not fed then."""
 
 
 def _ends_with_connection(headers: Sequence[Header]) -> bool:

@@ -90,7 +90,7 @@ class Response:
     def _take(self) -> bytes:
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self.pieces = []
+        pieces.clear()  # the same list: its connection puts into it
         self.arrived = 0
         if self.connection is not None:
             self.connection.resume()
