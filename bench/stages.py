@@ -73,7 +73,7 @@ class Count:
         try:
             yield
         finally:
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
 
     def by_stage(self, calls: int) -> dict[str, int]:
         """Bytecodes a call."""
