@@ -5,6 +5,7 @@ else is a request to a provider, or it is refused.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,7 +79,11 @@ class Proxy:
             return
         except Exception:  # noqa: BLE001 - a bug of ours, or of a page: its client must hear of it, and others not
             log.logger.exception("%s %s failed", client.method, client.path)
-            await _apologise(client)
+            await _apologise(client, 500, "internal_error", "this proxy failed; its log says how")
+        except asyncio.CancelledError:
+            # The server stops and waits no longer. Nothing is left to do for this task but this.
+            message = "this proxy was stopped before the answer was whole; the call may have been billed"
+            await _apologise(client, 503, "stopped", message)
         finally:
             client.leave()
 
@@ -253,13 +258,13 @@ class _Refusal(Exception):
         self.closes = closes
 
 
-async def _apologise(client: Client) -> None:
+async def _apologise(client: Client, status: int, code: str, message: str) -> None:
     """An answer that cannot be had: said in the caller's dialect, or cut off where it had begun."""
     if client.begun:
         client.cut()
         return
     family = family_of(client.method, client.path, hint_of(client.headers))
-    refusal = refuse(family, 500, "internal_error", "this proxy failed; its log says how")
+    refusal = refuse(family, status, code, message)
     await client.answer(refusal.status, refusal.headers, refusal.body)
 
 

@@ -39,11 +39,22 @@ class _Child:
         spawning = multiprocessing.get_context("spawn")
         self.line, theirs = spawning.Pipe()
         self.began_seconds = time.monotonic()
+        self.silent = False
         self.process: BaseProcess = spawning.Process(
             target=work, args=(settings, listening, theirs), name="farthing-worker", daemon=True
         )
         self.process.start()
         theirs.close()
+
+    def hear(self) -> None:
+        """Take what it says. A line that ends is said by its process's end, which is looked at for itself."""
+        try:
+            said = self.line.recv()
+        except (EOFError, OSError):
+            self.silent = True
+            return
+        if said == READY:
+            log.logger.info("Worker %s is ready", self.process.pid)
 
     def tell(self, message: object) -> None:
         try:
@@ -90,7 +101,10 @@ class Workers:
             while len(self._children) < self._settings.workers:
                 self._children.append(_Child(self._settings, self._listening))
             while not self._stopping.is_set():
-                wait([child.process.sentinel for child in self._children], timeout=TICK_SECONDS)
+                lines = {child.line: child for child in self._children if not child.silent}
+                for ready in wait([*lines, *(child.process.sentinel for child in self._children)], TICK_SECONDS):
+                    if isinstance(ready, Connection):
+                        lines[ready].hear()
                 self._replace_dead()
         finally:
             self._end()

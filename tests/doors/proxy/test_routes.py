@@ -93,7 +93,7 @@ UNKNOWN = (
     ("POST", "/v1/models/../chat/completions", ROUTES[0].body),
     ("POST", "/v1/chat%2Fcompletions", ROUTES[0].body),
     ("PUT", "/v1/chat/completions", ROUTES[0].body),
-    ("POST", "/admin/keys", {}),
+    ("POST", "/administration", {}),
 )
 
 
