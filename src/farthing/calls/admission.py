@@ -89,7 +89,10 @@ class _Terms:
     """A lower ceiling that a callable allowed."""
     downgraded_by: str = ""
     """The budget that asked for the model it has now."""
-    consulted: bool = False
+    consulted: tuple[str, ...] = ()
+    """The budgets whose callables were asked."""
+    tried: tuple[str, ...] = ()
+    """The models before this one."""
     stale: int = 0
     place: Place | None = None
     """In the line of those who wait."""
@@ -157,18 +160,20 @@ def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> G
     """What the failing budgets allow instead; raises where they allow nothing."""
     runtime = call.runtime
     now_ms = runtime.memory_store.now()
-    match next_step(failed, model=terms.model, consulted=terms.consulted, now_ms=now_ms):
-        case Downgrade(cheaper):
-            log.info("downgrade: %s → %s for call %s (%s)", terms.model, cheaper, call.id, failed[0].line.budget.title)
-            terms.model, terms.downgraded_by = cheaper, failed[0].line.budget.title
+    match next_step(failed, model=terms.model, consulted=terms.consulted, tried=terms.tried, now_ms=now_ms):
+        case Downgrade(cheaper, budget):
+            log.info("downgrade: %s → %s for call %s (%s)", terms.model, cheaper, call.id, budget.title)
+            terms.tried += (terms.model,)
+            terms.model, terms.downgraded_by = cheaper, budget.title
         case Consult(name):
-            terms.consulted = True
+            terms.consulted += (name,)
             decision = denial(failed, now_ms=now_ms)
             allowed = _consulted(call, name, decision)
             if allowed is None:
                 raise _denied(call, terms.model, decision, failed)
             terms.model, terms.downgraded_by = allowed.model or terms.model, name
-            terms.output_tokens = allowed.max_output_tokens
+            limits = (terms.output_tokens, allowed.max_output_tokens)
+            terms.output_tokens = min((limit for limit in limits if limit is not None), default=None)
         case Wait(names, seconds):
             if terms.place is None:
                 terms.place = runtime.line.join(names)

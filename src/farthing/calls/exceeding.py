@@ -1,17 +1,19 @@
 """
 When a hold does not fit: what the failing budgets say together. Pure; only budgets whose lines failed speak.
 
-If one of them blocks, the call is denied. Otherwise a callable is asked, once; then a cheaper model is tried, then
+If one of them blocks, the call is denied. Otherwise a callable is asked, each once; then a cheaper model is tried, then
 waiting, each time on all lines again. A clamp has shrunk the call as far as it may before it fails, so then it blocks.
 ``truncate`` only if every failing budget says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import BudgetExceeded
+from ..kernel.budget import Budget
 from ..kernel.decision import resets_ms
 from ..kernel.plan import LineResult
 from .ambient import Binding
@@ -49,9 +51,10 @@ class Consult(NamedTuple):
 
 
 class Downgrade(NamedTuple):
-    """Plan again with this model."""
+    """Plan again with this model, which this budget names."""
 
     model: str
+    budget: Budget
 
 
 class Wait(NamedTuple):
@@ -67,9 +70,17 @@ def ends_quietly(error: BaseException | None, binding: Binding) -> bool:
 
 
 def next_step(
-    failed: tuple[LineResult, ...], *, model: str, consulted: bool, now_ms: int
+    failed: tuple[LineResult, ...],
+    *,
+    model: str,
+    now_ms: int,
+    consulted: Collection[str] = (),
+    tried: Collection[str] = (),
 ) -> Deny | Consult | Downgrade | Wait:
-    """What to do about these failing lines."""
+    """
+    What to do about these failing lines. *consulted* are the budgets whose callables were asked before, *tried* the
+    models that were: each is asked, and tried, once.
+    """
     modes = {result.line.budget.on_exceed for result in failed}
     frozen = any(result.line.frozen for result in failed)
     if modes == {"truncate"}:
@@ -77,24 +88,22 @@ def next_step(
     if frozen or modes & {"block", "raise", "truncate"}:
         return Deny()
     if "callable" in modes:
-        asked = next(result.line.budget.name for result in failed if result.line.budget.on_exceed == "callable")
-        return Deny() if consulted else Consult(asked)
+        names = [result.line.budget.name for result in failed if result.line.budget.on_exceed == "callable"]
+        return next((Consult(name) for name in names if name not in consulted), Deny())
     if "downgrade" in modes:
         cheaper = _cheaper(failed, model)
-        return Deny() if cheaper is None else Downgrade(cheaper)
+        # The chains of two budgets may make a ring.
+        return Deny() if cheaper is None or cheaper.model in tried else cheaper
     if modes == {"wait"}:
         return _wait(failed, now_ms)
     return Deny()
 
 
-def _cheaper(failed: tuple[LineResult, ...], model: str) -> str | None:
+def _cheaper(failed: tuple[LineResult, ...], model: str) -> Downgrade | None:
     """The first failing budget's cheaper model, if each failing budget that downgrades maps this model."""
-    mapped = [
-        dict(result.line.budget.downgrade).get(model)
-        for result in failed
-        if result.line.budget.on_exceed == "downgrade"
-    ]
-    return None if None in mapped else mapped[0]
+    budgets = [result.line.budget for result in failed if result.line.budget.on_exceed == "downgrade"]
+    mapped = [dict(budget.downgrade).get(model) for budget in budgets]
+    return None if mapped[0] is None or None in mapped else Downgrade(mapped[0], budgets[0])
 
 
 def _wait(failed: tuple[LineResult, ...], now_ms: int) -> Deny | Wait:

@@ -179,8 +179,8 @@ def _explaining(call: Call) -> Explaining:
         if not verdict.failed:
             return _allowed(model, asked, verdict, results, tuple(steps), titles, now_ms)
         tried.add(model)
-        match next_step(verdict.failed, model=model, consulted=False, now_ms=now_ms):
-            case Downgrade(cheaper) if cheaper not in tried:
+        match next_step(verdict.failed, model=model, tried=tried, now_ms=now_ms):
+            case Downgrade(cheaper):
                 steps.append(f"downgraded: {model} → {cheaper}, by budget {_title_of(verdict.failed, 'downgrade')!r}")
                 model = cheaper
                 continue

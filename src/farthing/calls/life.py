@@ -369,8 +369,14 @@ def _crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Deci
                     return None  # a driver that does not wait: its caller is gone, and could not be told
                 spent = tuple(balances[key] for key in keys)
                 if sum(balance.settled for balance in spent) > ceiling:
-                    crossed.append(LineResult(spent_line(account, unit, ceiling, keys), spent, 0, Formula(0)))
+                    used = _used(call, unit)
+                    crossed.append(LineResult(spent_line(account, unit, ceiling, keys), spent, used, Formula(used)))
     return denial(tuple(crossed), now_ms=call.runtime.memory_store.now()) if crossed else None
+
+
+def _used(call: Call, unit: str) -> int:
+    """What the call came to, for the evidence of a budget that it crossed."""
+    return dict(call.ending.outcome.amounts).get(unit, 0) if isinstance(call.ending, Settle) else 0
 
 
 def _say_ceiling(call: Call, admitted: Admitted, answer: AnswerFacts) -> None:

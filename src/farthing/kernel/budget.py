@@ -196,6 +196,10 @@ def _check_together(budget: Budget) -> None:
         raise ValueError("a budget needs a limit: give usd=, tokens=, requests= or concurrency=")
     if budget.on_exceed in ("clamp", "break") and budget.tokens is None and budget.usd_nano is None:
         raise ValueError(f"on_exceed={budget.on_exceed!r} shrinks outputs, so it needs usd= or tokens=")
+    if budget.concurrency is not None and budget.on_exceed == "raise":
+        raise ValueError(
+            "concurrency counts calls in flight; on_exceed='raise' looks at what is spent, so it would never say a word"
+        )
     if budget.window.kind == "request" and budget.on_exceed == "raise":
         raise ValueError("per='request' is checked before a call; on_exceed='raise' looks after it")
     if budget.window.kind == "request" and budget.concurrency is not None:

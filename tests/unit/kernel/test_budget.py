@@ -91,6 +91,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("on_exceed='raise'", {"on_exceed": "raise", "per": "request"}),
     ("concurrency", {"concurrency": 2, "per": "request"}),
     ("concurrency", {"concurrency": 2, "per": "day"}),
+    ("concurrency", {"concurrency": 2, "on_exceed": "raise"}),
     ("concurrency", {"concurrency": 2, "per": "rolling 60s"}),
     ("limit", {"tokens": None}),
     ("scope", {"name": None, "scope": {"team": "a"}}),
