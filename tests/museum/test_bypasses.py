@@ -9,6 +9,8 @@ from typing import Any
 import openai
 import pytest
 from anthropic import Anthropic
+from google import genai
+from google.genai.types import HttpOptions
 from openai import OpenAI
 from pydantic import BaseModel
 
@@ -277,6 +279,18 @@ def test_b3_b4_the_whole_message_request_counts(provider: FakeProvider, claude: 
     """predecessors B3, B4: system, tool_result and documents of 5,000 tokens counted as 7, or as nothing."""
     with farthing.budget(tokens=5_000), pytest.raises(farthing.BudgetExceeded) as denied:
         claude.messages.create(**{**HAIKU, **BIG_MESSAGES[where]})
+    assert denied.value.asked > 5_000
+    assert provider.posts == 0
+
+
+def test_b3_gemini_parts_count(provider: FakeProvider) -> None:
+    """predecessors B3: Gemini `parts` of 5,000 tokens counted as 7."""
+    options = HttpOptions(base_url=provider.gemini_url)
+    with genai.Client(api_key="fake", http_options=options) as client:
+        farthing.instrument(client)
+        parts: Any = [{"role": "user", "parts": [{"text": WORDS}]}]
+        with farthing.budget(tokens=5_000), pytest.raises(farthing.BudgetExceeded) as denied:
+            client.models.generate_content(model="gemini-2.5-flash-lite", contents=parts)
     assert denied.value.asked > 5_000
     assert provider.posts == 0
 

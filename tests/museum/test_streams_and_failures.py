@@ -229,6 +229,23 @@ def test_a_finaliser_inside_our_lock(provider: FakeProvider, client: OpenAI) -> 
         assert budget.held == NOTHING
 
 
+def test_e2_a_sink_that_fails_costs_neither_the_answer_nor_the_count(provider: FakeProvider, client: OpenAI) -> None:
+    """predecessors E2: a sink whose disk is full: OSError to the caller, the response lost, the frame accrues 0."""
+
+    def full(row: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    sink = farthing.use_sink(full)
+    assert sink is not None
+    with farthing.budget(tokens=1_000) as budget:
+        for _ in range(10):
+            admitted(lambda: chat(client))
+    sink.flush()
+    assert sink.failed
+    assert budget.spent.tokens == provider.billed_tokens == LONG_SIZE
+    assert provider.calls == 1
+
+
 def test_a_locked_ledger_refuses_and_never_stalls_for_ever(
     provider: FakeProvider, client: OpenAI, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ as bytes and read only when :meth:`EventMeter.facts` is asked without a figure, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ class Splitter(Protocol):
     def finish(self) -> list[bytes]: ...
 
 
-class EventMeter:
+class EventMeter(ABC):
     """
     The base of a dialect's meter. A subclass says what an event means:
 
@@ -83,20 +84,22 @@ class EventMeter:
         return not isinstance(frame, Unparsed) and self._see(frame)
 
     @property
+    @abstractmethod
     def complete(self) -> bool:
-        raise NotImplementedError
+        """A terminal event has been seen."""
 
     def _dull(self, data: bytes) -> int:
         return 0
 
-    def _see(self, frame: bytes) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _see(self, frame: bytes) -> bool: ...
 
-    def _read(self, data: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _read(self, data: Mapping[str, Any]) -> None: ...
 
+    @abstractmethod
     def facts(self) -> AnswerFacts:
-        raise NotImplementedError
+        """What has been seen so far."""
 
     def _keep(self, frames: bytes) -> None:
         """These events have text; it is read later, if ever."""
