@@ -5,13 +5,15 @@ A month of calls, from a stated distribution and a seed: what reports and replay
 third as many at weekends). Forty users in five teams, user and feature by Zipf's law (weight 1/rank); six models by
 weight; input tokens log-normal around 900, output around 250, a tenth of the input cached. One call in a hundred is
 refused by its provider, one in two hundred ends unknown (suspect), one in five hundred has no known price. Every call
-has the tags ``team user feature``, is held on ``company``, and on the budget of its team and of its user.
+has the tags ``team user feature``, asks for about twice the output that it uses, and is held on ``company``, and on the
+budgets of its team and of its user.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
@@ -25,6 +27,8 @@ START_MS = 1_790_812_800_000
 """2026-10-01 00:00 UTC."""
 DAYS = 30
 DAY_MS = 86_400_000
+CEILING_STEP = 256
+"""Programs ask for round numbers of tokens."""
 STEP_MS = 600_000
 """Calls are written in steps of ten minutes: all of one step at once."""
 TEAMS = ("search", "support", "research", "growth", "platform")
@@ -82,9 +86,10 @@ def write(store: Store, clock: Clock, number: int, *, progress: Callable[[int], 
             tags = dict(past.facts.tags)
             accounts = [catalogue.account(budget, tags, at_ms) for budget in catalogue.budgets.values()]
             if past.facts.price is None:  # as unpriced="tokens_only" does
-                accounts = [account._replace(limits=()) for account in accounts]
+                accounts = [replace(account, limits=()) for account in accounts]
             call_id = f"call-{done:07}"
-            ask = Ask(call_id, past.facts, 0, 0, False, at_ms + 60_000)
+            want = CEILING_STEP * (1 + 2 * past.outcome.usage.output // CEILING_STEP)
+            ask = Ask(call_id, past.facts, want, 1, False, at_ms + 60_000)
             plan = make_plan(ask, accounts, catalogue_version=catalogue.version)
             if past.outcome.ending == "timeout":
                 tickets.append(store.place(plan))

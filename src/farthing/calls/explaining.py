@@ -26,11 +26,12 @@ from ..wire import json
 from ..wire.facts import Dialect
 from ..wire.recognise import recognise
 from .admission import accounts_for, asked_of
-from .ambient import current
+from .ambient import Ambient, current
 from .asking import Asked
 from .call import Call
 from .default import runtime
 from .exceeding import Consult, Downgrade, Wait, next_step
+from .runtime import Runtime
 
 _HOST = "explained"
 """Stands for the provider's own host, where only the route and the provider matter."""
@@ -116,13 +117,35 @@ def explain(
 
     Raises ValueError naming the field; StoreUnavailable.
     """
-    dialect, body, path = _request(model, messages, provider, request)
+    call = call_for(
+        runtime(), current(), model, messages, provider=provider, max_output_tokens=max_output_tokens, request=request
+    )
+    return explain_call(call)
+
+
+def call_for(
+    here: Runtime,
+    ambient: Ambient,
+    model: str,
+    messages: str | Sequence[Any],
+    *,
+    provider: str | None = None,
+    max_output_tokens: int | None = None,
+    request: Mapping[str, Any] | None = None,
+    input_tokens: int | None = None,
+) -> Call:
+    """The call that would be made. *input_tokens* stands for the messages, where only their number is known."""
+    dialect, body, path = _request(model, messages, provider, request or {})
     facts = dialect.read_request(body, path)
     if max_output_tokens is not None:
         if type(max_output_tokens) is not int or max_output_tokens < 1:
             raise ValueError(f"max_output_tokens must be an integer of at least 1, not {max_output_tokens!r}")
         facts = dialect.read_request(dialect.rewrite(facts, output_ceiling=max_output_tokens), path)
-    return explain_call(Call(runtime(), dialect, facts, current(), path))
+    if input_tokens is not None:
+        if type(input_tokens) is not int or input_tokens < 0:
+            raise ValueError(f"input_tokens must be an integer of at least 0, not {input_tokens!r}")
+        facts = facts._replace(text=(), images=(), overhead_tokens=input_tokens)
+    return Call(here, dialect, facts, ambient, path)
 
 
 def explain_call(call: Call) -> Explanation:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import budgets, demo, doctor, estimate, holds, keys, prices, report, serve
+from . import budgets, demo, doctor, estimate, explain, holds, keys, prices, replay, report, serve
 from .running import EXIT_CODES
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ app.command("report", epilog=EXIT_CODES)(report.report)
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(holds.app, name="holds")
 app.add_typer(keys.app, name="keys")
+app.command("explain", epilog=EXIT_CODES)(explain.explain)
+app.command("replay", epilog=EXIT_CODES)(replay.replay)
 app.command("estimate", epilog=EXIT_CODES)(estimate.estimate)
 app.add_typer(prices.app, name="prices")
 app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)

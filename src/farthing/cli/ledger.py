@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from .running import Failure
 
 if TYPE_CHECKING:
+    from ..calls.runtime import Runtime
     from ..kernel.ratios import Ratios
     from ..stores.contract import Store
 
@@ -50,14 +51,7 @@ def open_ledger(given: str | None, *, as_json: bool, make: bool = False) -> Iter
     """
     from ..stores import open_store
 
-    url = ledger_url(given)
-    path = Path(url.removeprefix("sqlite:///")).expanduser()
-    if url.startswith("sqlite:///") and not make and not path.exists():
-        raise Failure(
-            f"there is no ledger at {path} yet: it is made by the first program that runs with FARTHING_LEDGER naming "
-            "it, or by `farthing budgets set`. --ledger names another."
-        )
-    store = open_store(url, key="--ledger")
+    store = open_store(_url(given, make=make), key="--ledger")
     try:
         if not as_json:
             print(f"ledger {_from_home(store.name)}", file=sys.stderr)
@@ -78,6 +72,33 @@ def learned_ratios(given: str | None) -> Ratios:
         return store.ratios().result()
     finally:
         store.close()
+
+
+@contextmanager
+def open_runtime(given: str | None, *, as_json: bool) -> Iterator[Runtime]:
+    """What calls are made with, on this ledger; else as :func:`open_ledger`. Settings come from the environment."""
+    from ..calls.runtime import Runtime
+    from ..calls.settings import from_environment
+
+    runtime = Runtime(from_environment().changed(ledger=_url(given, make=False)))
+    try:
+        name = runtime.main.store.name
+        if not as_json:
+            print(f"ledger {_from_home(name)}", file=sys.stderr)
+        yield runtime
+    finally:
+        runtime.close()
+
+
+def _url(given: str | None, *, make: bool) -> str:
+    url = ledger_url(given)
+    path = Path(url.removeprefix("sqlite:///")).expanduser()
+    if url.startswith("sqlite:///") and not make and not path.exists():
+        raise Failure(
+            f"there is no ledger at {path} yet: it is made by the first program that runs with FARTHING_LEDGER naming "
+            "it, or by `farthing budgets set`. --ledger names another."
+        )
+    return url
 
 
 def _from_home(path: str) -> str:

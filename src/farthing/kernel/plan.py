@@ -26,7 +26,7 @@ from typing import NamedTuple
 from .budget import UNITS, Budget
 from .lending import Loan
 from .money import COUNTER_MAX
-from .scope import Tags, account_key, concrete
+from .scope import Tags, account_key, account_keys, concrete
 from .window import ROLLING_BUCKETS
 
 LINES_MAX = 512
@@ -215,7 +215,7 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
     if budget.window.kind == "rolling" and starts_ms is not None:
         bucket_ms = budget.window.bucket_ms
         starts = range(starts_ms - ROLLING_BUCKETS * bucket_ms, starts_ms + 1, bucket_ms)
-        rolling = tuple(account_key(budget.name, scope, start, window) for start in starts)
+        rolling = account_keys(budget.name, scope, starts, window)
         starts_ms, ends_ms = starts.start, starts_ms + (ROLLING_BUCKETS + 1) * bucket_ms
     lending = budget.lending
     if lending is not None:

@@ -8,9 +8,11 @@ all of those share the account of the absent value.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 Tags = Mapping[str, str]
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 TAGS_MAX = 32
 TAG_LENGTH_MAX = 256
@@ -58,8 +60,17 @@ def account_key(name: str, scope: Mapping[str, str | None], window_start_ms: int
     for any text in them. The window itself, since a day and a month may begin together, and a budget that was changed
     from one to the other must not sum, or put away, the other's counters.
     """
-    start = "" if window_start_ms is None else f"{window_start_ms} {window}".rstrip()
-    return json.dumps([name, sorted(scope.items()), start], ensure_ascii=False, separators=(",", ":"))
+    return account_keys(name, scope, (window_start_ms,), window)[0]
+
+
+def account_keys(
+    name: str, scope: Mapping[str, str | None], window_starts_ms: Iterable[int | None], window: str = ""
+) -> tuple[str, ...]:
+    """The keys of one account's windows, or of the buckets of a rolling one: :func:`account_key` of each start."""
+    # They differ in their last part only: the text of the rest is made once.
+    head = _encode([name, sorted(scope.items())])[:-1]
+    tail = f" {_encode(window)[1:-1]}".rstrip()
+    return tuple(f'{head},""]' if start is None else f'{head},"{start}{tail}"]' for start in window_starts_ms)
 
 
 def read_account_key(key: str) -> tuple[str, dict[str, str | None], int | None]:

@@ -212,6 +212,15 @@ class Store(Protocol):
         """
         ...
 
+    def asked(
+        self, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Ticket[Mapping[str, tuple[int, int]]]:
+        """
+        By hold: the output per choice that the calls of these rows asked for, and the least that they would take. (0,
+        0) where nothing was held. Of a row whose hold was forgotten it has nothing.
+        """
+        ...
+
     def tally(self, *, after_seq: int = 0) -> Ticket[Tallies]:
         """Sums over the rows after this number: what metrics add up, a scrape at a time."""
         ...

@@ -228,6 +228,16 @@ class MemoryStore:
                 sums[within] = sums.get(within, Figures()).plus(figures)
         return Ready(sums)
 
+    def asked(
+        self, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Ready[Mapping[str, tuple[int, int]]]:
+        def run() -> dict[str, tuple[int, int]]:
+            rows = [row for row in self._entries.values() if _within(row.at_ms, since_ms, until_ms)]
+            holds = [hold for row in rows if (hold := self.hold(row.hold_id)) is not None]
+            return {hold.id: (hold.x_want, hold.x_floor) for hold in holds}
+
+        return Ready(self._locked(run))
+
     def tally(self, *, after_seq: int = 0) -> Ready[Tallies]:
         def rows() -> tuple[int, list[Entry]]:
             seq = self._counts["seq"]

@@ -55,6 +55,8 @@ def test_the_commands_are_those_of_the_design() -> None:
         "serve",
         "report",
         "estimate",
+        "explain",
+        "replay",
         *(f"budgets {verb}" for verb in ("list", "show", "set", "grant", "freeze", "unfreeze", "remove")),
         *(f"keys {verb}" for verb in ("create", "list", "revoke", "rotate")),
         "holds list",

@@ -118,6 +118,16 @@ _FIGURES = ", ".join(
 )
 
 
+def asked(connection: sqlite3.Connection, since_ms: int | None, until_ms: int | None) -> dict[str, tuple[int, int]]:
+    """What the holds of these rows asked for, by id."""
+    where, values = _between("entries.at_ms", since_ms, until_ms)
+    found = connection.execute(
+        f"SELECT holds.id, holds.x_want, holds.x_floor FROM entries JOIN holds ON holds.id = entries.hold_id {where}",
+        values,
+    )
+    return {hold_id: (x_want, x_floor) for hold_id, x_want, x_floor in found}
+
+
 def journal(connection: sqlite3.Connection) -> Journal:
     """All rows, the holds that are still counted, and the snapshot of what went before them."""
     snapshot = dict(connection.execute("SELECT key, settled FROM snapshot").fetchall())

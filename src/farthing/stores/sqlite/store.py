@@ -202,6 +202,11 @@ class SQLiteStore:
         check_keys(by)
         return self._ask(READ, lambda connection: queries.sums(connection, by, since_ms, until_ms))
 
+    def asked(
+        self, *, since_ms: int | None = None, until_ms: int | None = None
+    ) -> Ticket[Mapping[str, tuple[int, int]]]:
+        return self._ask(READ, lambda connection: queries.asked(connection, since_ms, until_ms))
+
     def tally(self, *, after_seq: int = 0) -> Ticket[Tallies]:
         return self._ask(READ, lambda connection: queries.tally(connection, after_seq))
 

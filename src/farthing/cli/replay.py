@@ -1,0 +1,183 @@
+"""``farthing replay``: what other budgets would have done to the calls of a ledger."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from ..kernel.money import usd_from_nano
+from ..kernel.window import datetime_from_ms
+from .amounts import NOTHING, names_from_texts, number_of, usd_text
+from .ledger import JsonOption, LedgerOption, open_ledger
+from .running import as_typed
+from .screen import console, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..calls.replaying import Replayed, Sums
+    from ..config.reading import Configuration
+
+ROWS_SHOWN = 20
+_WHAT = ("denied", "downgraded", "clamped", "waited", "warned")
+
+
+def replay(
+    config: Annotated[
+        str, typer.Option(metavar="PATH", help="A farthing.toml with the budgets to try.", show_default=False)
+    ],
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only calls after this: a date, an ISO time, or 7d.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Only calls before this.")] = None,
+    group_by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Sum by these tags, model or provider; else by those that the budgets name."),
+    ] = None,
+    json: JsonOption = False,
+    ledger: LedgerOption = None,
+) -> None:
+    """
+    Make the calls of a ledger again under other budgets: what would have been denied, downgraded, clamped, and what it
+    would have cost. Nothing is sent, and the ledger stays as it is.
+    """
+    from .. import prices
+    from ..calls.past import read_past
+    from ..calls.replaying import replay as run
+    from ..calls.settings import Settings
+    from ..config.loading import load
+
+    configuration = load(config)
+    settings = Settings().changed(**configuration.given)
+    prices.register_all(configuration.prices)
+    names = names_from_texts(group_by) or _named_by(configuration)
+    with Progress(
+        console=Console(file=sys.stderr), transient=True, disable=json or not sys.stderr.isatty()
+    ) as progress:
+        with open_ledger(ledger, as_json=json) as store, as_typed():
+            since_ms, until_ms = _instants(since, until, store.now())
+            reading = progress.add_task("reading the history", total=None)
+            calls = read_past(store, since_ms=since_ms, until_ms=until_ms, progress=_steps(progress, reading))
+            denials = store.denials(since_ms=since_ms, until_ms=until_ms).result()
+        again = progress.add_task("making the calls again", total=len(calls))
+        found = run(
+            calls,
+            configuration.budgets,
+            settings=settings,
+            prices=prices.default_book,
+            tag_names=names,
+            progress=_steps(progress, again),
+        )
+    denied_then = sum(count for key, count in denials.items() if not key.shadow)
+    if json:
+        print_json(_plain(found, denied_then))
+    else:
+        _print(console(), found, denied_then)
+
+
+def _steps(progress: Progress, task: TaskID) -> Callable[[int], None]:
+    return lambda done: progress.update(task, completed=done)
+
+
+def _instants(since: str | None, until: str | None, now_ms: int) -> tuple[int | None, int | None]:
+    from ..calls.instants import instant_ms
+
+    return (
+        None if since is None else instant_ms(since, now_ms, argument="--since"),
+        None if until is None else instant_ms(until, now_ms, argument="--until"),
+    )
+
+
+def _named_by(configuration: Configuration) -> list[str]:
+    """The tags that the budgets are about."""
+    names = [name for of in configuration.budgets for name in (*(tag for tag, _ in of.scope), *of.each)]
+    return list(dict.fromkeys(names))
+
+
+# -- what it prints --------------------------------------------------------------------------------------------------
+
+
+def _plain(found: Replayed, denied_then: int) -> dict[str, Any]:
+    return {
+        "since": _iso(found.starts_ms),
+        "until": _iso(found.ends_ms),
+        **_sums(found.whole),
+        "unheld": found.unheld,
+        "denied_then": denied_then,
+        "budgets": [{"budget": name, **_sums(sums)} for name, sums in found.budgets.items()],
+        "tags": [{"tag": name, "value": value, **_sums(sums)} for (name, value), sums in found.tags.items()],
+    }
+
+
+def _sums(sums: Sums) -> dict[str, Any]:
+    return {
+        "calls": sums.calls,
+        **{what: getattr(sums, what) for what in _WHAT},
+        "usd": _usd(sums.spent_nano),
+        "usd_then": _usd(sums.would_nano),
+        "first_denied_at": _iso(sums.first_ms),
+    }
+
+
+def _usd(amount_nano: int) -> str:
+    return format(Decimal(usd_from_nano(amount_nano)), "f")
+
+
+def _iso(at_ms: int | None) -> str | None:
+    return None if at_ms is None else datetime_from_ms(at_ms).isoformat()
+
+
+def _print(out: Console, found: Replayed, denied_then: int) -> None:
+    whole = found.whole
+    if found.starts_ms is None or found.ends_ms is None:
+        out.print("There is no call to make again in this ledger and time.")
+        return
+    span = f"{_day(datetime_from_ms(found.starts_ms))} to {_day(datetime_from_ms(found.ends_ms))}"
+    out.print(f"[bold]{number_of(whole.calls, 'call')}[/bold], {span}: {usd_text(whole.spent_nano)}", highlight=False)
+    done = [f"{number:,} {word}" for word in _WHAT if (number := getattr(whole, word))]
+    under = ", ".join(done) or "nothing would have changed"
+    out.print(f"under these budgets: {usd_text(whole.would_nano)}; {under}\n", highlight=False, markup=False)
+    out.print(_table("budget", [(name, sums) for name, sums in found.budgets.items()], first=True))
+    for name in dict.fromkeys(tag for tag, _ in found.tags):
+        rows = [(value or NOTHING, sums) for (tag, value), sums in found.tags.items() if tag == name]
+        rows.sort(key=lambda row: (-row[1].denied, -row[1].spent_nano, row[0]))
+        out.print()
+        out.print(_table(name, rows[:ROWS_SHOWN]))
+        if len(rows) > ROWS_SHOWN:
+            out.print(f"and {len(rows) - ROWS_SHOWN:,} more; --json has all of them", style="dim")
+    if found.unheld:
+        out.print(
+            f"\n{number_of(found.unheld, 'call')} had no budget: what they used is taken for what they asked.",
+            style="dim",
+        )
+    if denied_then:
+        out.print(f"\n{number_of(denied_then, 'call')} denied at the time cannot be made again.", style="dim")
+
+
+def _table(head: str, rows: Iterable[tuple[str, Sums]], *, first: bool = False) -> Table:
+    rows = list(rows)
+    shown = [what for what in _WHAT if what == "denied" or any(getattr(sums, what) for _, sums in rows)]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(head, overflow="fold")
+    for column in ("calls", *shown, "cost", "would cost"):
+        table.add_column(column, justify="right", no_wrap=True)
+    if first:
+        table.add_column("first denied", no_wrap=True)
+    for name, sums in rows:
+        cells = [f"{sums.calls:,}", *(f"{getattr(sums, what):,}" if getattr(sums, what) else "" for what in shown)]
+        cells += [usd_text(sums.spent_nano), usd_text(sums.would_nano)]
+        if first:
+            cells.append("" if sums.first_ms is None else f"{datetime_from_ms(sums.first_ms):%Y-%m-%d %H:%M}")
+        table.add_row(name, *cells)
+    return table
+
+
+def _day(at: datetime) -> str:
+    return f"{at:%Y-%m-%d}"
