@@ -148,7 +148,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("prices", "tokens"):
+    if name in ("prices", "sinks", "tokens"):
         return import_module(f".{name}", __name__)
     home = _HOMES.get(name)
     if home is None:
