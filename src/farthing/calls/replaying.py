@@ -148,7 +148,7 @@ class _Replay:
     # -- one call ------------------------------------------------------------------------------------------------
 
     def _try(self, past: Past) -> _Verdict:
-        facts, tried = past.facts, set[str | None]()
+        facts, tried = past.facts, set[str]()
         downgraded_by: list[str] = []
         while True:
             tags = {**dict(facts.tags), "model": facts.model or "", "provider": facts.provider or ""}
@@ -169,9 +169,9 @@ class _Replay:
                 return self._admit(past, facts, plan, placed.hold.x, downgraded_by)
             if not isinstance(placed, Denied):
                 raise AssertionError("a plan of this instant cannot be stale")
-            tried.add(facts.model)
-            match next_step(placed.failed, model=facts.model or "", consulted=True, now_ms=self.now_ms):
-                case Downgrade(cheaper) if cheaper not in tried:
+            tried.add(facts.model or "")
+            match next_step(placed.failed, model=facts.model or "", tried=tried, now_ms=self.now_ms):
+                case Downgrade(cheaper):
                     downgraded_by.append(_titled(placed.failed, "downgrade"))
                     facts = self._as(past, facts, cheaper)
                 case Wait(_, seconds):
