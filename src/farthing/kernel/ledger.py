@@ -74,6 +74,7 @@ class Settled(NamedTuple):
 
 NOTHING = Change({}, {})
 NO_AMOUNTS: dict[str, int] = {}
+_INTEGERS = {int}
 
 
 def place(
@@ -101,7 +102,7 @@ def place(
         before = dict(balances)
 
         def read(key: str) -> Balance:
-            return before.get(key) or books.balance(key)
+            return before[key] if key in before else books.balance(key)
 
     verdict = evaluate(plan, read)
     if verdict.failed:
@@ -112,7 +113,7 @@ def place(
     amounts = plan.facts.amounts(x)
     ends: list[tuple[str, int]] = []
     for key, unit, _, ends_ms in plan.postings:
-        settled, held, suspect = balances[key] if key in balances else read(key)
+        settled, held, suspect = read(key)
         held += amounts[unit]
         if settled + held + suspect > COUNTER_MAX:
             raise InvariantError(f"counter {key} would pass {COUNTER_MAX}, where stores stop being exact")
@@ -320,9 +321,9 @@ def _amounts(outcome: Outcome) -> dict[str, int]:
     if cost_nano is not None and (type(cost_nano) is not int or cost_nano < 0):
         raise ValueError(f"outcome: cost_nano must be an integer of at least 0, not {cost_nano!r}")
     amounts = dict(outcome.amounts)
-    for unit, amount in amounts.items():
-        if type(amount) is not int or amount < 0:
-            raise ValueError(f"outcome: {unit} must be an integer of at least 0, not {amount!r}")
+    if not {*map(type, amounts.values())} <= _INTEGERS or min(amounts.values(), default=0) < 0:
+        unit, amount = next((unit, of) for unit, of in amounts.items() if type(of) is not int or of < 0)
+        raise ValueError(f"outcome: {unit} must be an integer of at least 0, not {amount!r}")
     return amounts
 
 
@@ -351,7 +352,7 @@ def _move(
         if not release:
             if to_suspect:
                 waiting += amount
-            if unit in to_settled:
+            elif unit in to_settled:
                 settled += to_settled[unit]
         if held < 0 or waiting < 0:
             raise InvariantError(f"counter {key} would become negative by ending hold {hold.id!r}")
@@ -370,14 +371,11 @@ def _entry(
 def _overrun(hold: Hold, outcome: Outcome) -> tuple[tuple[str, int], ...]:
     """What the provider reported beyond the hold, by unit."""
     held = hold.facts.amounts(hold.x)
-    for unit, amount in outcome.amounts:
-        if unit in held and amount > held[unit]:
-            break
-    else:
+    over = [(unit, amount - held[unit]) for unit, amount in outcome.amounts if unit in held and amount > held[unit]]
+    if not over:
         return ()
     posted = {posting.unit for posting in hold.postings}
-    over = ((unit, amount - held[unit]) for unit, amount in outcome.amounts if unit in posted)
-    return tuple((unit, beyond) for unit, beyond in over if beyond > 0)
+    return tuple([(unit, beyond) for unit, beyond in over if unit in posted])
 
 
 def _find(books: Books, hold_id: str) -> Hold:

@@ -45,21 +45,20 @@ NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "Unsupp
 class Exchange:
     """The state of one attempt: its life, and what the door has to know about it."""
 
+    finished: Finished | None = None
+    encoded = False
+    """The body has a content encoding, so what is metered is a decoded copy."""
+    keep: object = None
+    """The unread rest of a stream. Held here, out of the garbage collector's reach: it would close it unread."""
+    leftover: Callable[[], list[bytes] | None] | None = None
+    """Asked when a stream ends unread: what had arrived; None: nobody can say."""
+    _ending = _ended = _claimed = False
+
     def __init__(self, request: Any, call: Call, *, sdk: str | None) -> None:
         self.call = call
         self._request = request
         self._sdk = sdk
         self.life: Life = poll(call) if call.asks else life(call)
-        self.finished: Finished | None = None
-        self.encoded = False
-        """The body has a content encoding, so what is metered is a decoded copy."""
-        self._process = os.getpid()
-        self._ending = self._ended = self._claimed = False
-        self.keep: object = None
-        """The unread rest of a stream. Held here, out of the garbage collector's reach: it would close it unread."""
-        self.leftover: Callable[[], list[bytes] | None] = lambda: None
-        """Asked when a stream ends unread: what had arrived; None: nobody can say."""
-        self._busy = threading.Lock()
 
     @property
     def sdk(self) -> str | None:
@@ -127,6 +126,8 @@ class Exchange:
 
     def opened(self) -> None:
         """The stream goes to its caller: whatever becomes of it, its end is in line."""
+        self._process = os.getpid()
+        self._busy = threading.Lock()
         self.call.runtime.housekeeper.opened(id(self), self._end_abandoned)
 
     def feed(self, chunk: bytes | None) -> Relay | None:
@@ -190,7 +191,7 @@ class Exchange:
     def _unread(self) -> list[bytes] | None:
         """What had arrived unread; None where the connection cannot be asked any more."""
         try:
-            return self.leftover()
+            return None if self.leftover is None else self.leftover()
         except Exception:  # noqa: BLE001 - two HTTP modules, each with errors of its own
             # Whoever runs this is an innocent caller, and the call must be ended all the same: as it was held.
             log.warning("the rest of an abandoned stream could not be read", exc_info=True)

@@ -487,7 +487,7 @@ class MemoryStore:
         for entry in rows:
             seq += 1
             entries[seq] = bare(Entry, (seq, *entry[1:]))
-            latest[entry.hold_id] = seq
+            latest[entry[2]] = seq
         apply += (self._entries.update, self._entry_of.update, self._counts.update)
         what += (entries, latest, {"seq": seq})
         _at_once(apply, what)

@@ -93,8 +93,8 @@ class OpenAIChat:
         """Raises ValueError, naming the field, on a body that is no chat completion request."""
         request = json.decode_object(body)
         stream = flag_in(request, "stream")
-        asks_usage = flag_in(object_in(request, "stream_options"), "include_usage")
-        if not isinstance(request.get("messages"), list):
+        asks_usage = "stream_options" in request and flag_in(object_in(request, "stream_options"), "include_usage")
+        if request.get("messages") is None:
             raise ValueError("messages must be a list of objects")
         found = Gathering()
         for message in objects_in(request, "messages"):
@@ -116,7 +116,7 @@ class OpenAIChat:
             overhead_tokens=found.overhead,
             images=tuple(found.images),
             output_ceiling=min(ceilings, default=None),
-            choices=max(count_in(request, "n", least=1) or 1, count_in(request, "best_of", least=1) or 1),
+            choices=_choices(request) if "n" in request or "best_of" in request else 1,
             writes_cache=found.caches,
             cache_1h=found.cache_long,
             service_tier=word_in(request, "service_tier"),
@@ -342,6 +342,10 @@ def _message_text(message: Mapping[str, Any]) -> list[tuple[object, str]]:
     if message.get("audio"):
         pieces.append(("transcript", mapping(message["audio"]).get("transcript")))
     return [(part, text) for part, text in pieces if text and isinstance(text, str)]
+
+
+def _choices(request: Mapping[str, Any]) -> int:
+    return max(count_in(request, "n", least=1) or 1, count_in(request, "best_of", least=1) or 1)
 
 
 def _read_message(message: Mapping[str, Any], found: Gathering) -> None:

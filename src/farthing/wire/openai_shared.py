@@ -52,6 +52,9 @@ def read_cache_options(request: Mapping[str, Any], found: Gathering) -> None:
     Newer models write the cache by themselves and bill it above fresh input (openai 3.54, ``PromptCacheOptions``), so
     every request may, unless it says ``mode: explicit`` and sets no breakpoint. Prices know which models do.
     """
+    if "prompt_cache_options" not in request:
+        found.caches = True
+        return
     options = object_in(request, "prompt_cache_options")
     if options.get("mode") != "explicit":
         found.caches = True
