@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ..calls.settings import Settings
+from ..calls.trust import IDENTITY_TAGS, escapable, known_tags
 from ..errors import ConfigError
 from ..kernel.budget import UNITS, Budget, make_budget
 from ..prices.registry import registered
@@ -29,10 +30,6 @@ from .locating import Path, line_of, lines_of
 
 T = TypeVar("T")
 A_TABLE = TypeVar("A_TABLE", bound=Table)
-IDENTITY_TAGS = ("org", "team", "user", "key", "agent")
-"""Tags that a proxy takes from a caller's key, never from the caller's own words."""
-_OWN_TAGS = ("model", "provider", "proxy")
-"""What a call, and the proxy that it goes through, say by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +176,15 @@ class _Reading:
         upstreams = tables.values() if isinstance(tables, dict) else ()
         lists = [table.get("trusted_tags") for table in upstreams if isinstance(table, dict)]
         lists.append(self._at(("proxy", "identity_tags")))
-        known = {*IDENTITY_TAGS, *_OWN_TAGS, *(tag for tags in lists if isinstance(tags, list) for tag in tags)}
-        for key, tags in (("scope", [tag for tag, _ in budget.scope]), ("each", budget.each)):
-            for tag in tags:
-                if tag not in known:
-                    self._wrong(
-                        (*path, key),
-                        f"callers choose tag {tag!r} themselves, so a budget on it could be escaped. Use one that "
-                        f"comes from their key ({', '.join(IDENTITY_TAGS)}). If your keys carry it, say "
-                        f"identity_tags = [{tag!r}] under [proxy]; if callers are trusted with it, "
-                        f"trusted_tags = [{tag!r}] at an upstream",
-                    )
+        known = known_tags(tag for tags in lists if isinstance(tags, list) for tag in tags)
+        for key, tag in escapable(dict(budget.scope), budget.each, known):
+            self._wrong(
+                (*path, key),
+                f"callers choose tag {tag!r} themselves, so a budget on it could be escaped. Use one that "
+                f"comes from their key ({', '.join(IDENTITY_TAGS)}). If your keys carry it, say "
+                f"identity_tags = [{tag!r}] under [proxy]; if callers are trusted with it, "
+                f"trusted_tags = [{tag!r}] at an upstream",
+            )
 
     def _prices(self) -> dict[str, dict[str, Any]]:
         found = {}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -20,29 +20,49 @@ from ..calls.instants import instant_ms
 from ..calls.keys import create_key, id_of, key_figures, list_keys, revoke_key, rotate_key
 from ..calls.reports import read_report
 from ..calls.resolving import open_holds, resolve_holds
-from ..calls.runtime import Runtime
 from ..calls.shown import shown_call, shown_entry
 from ..calls.standing import grant_more, set_budget
+from ..calls.trust import escapable, known_tags
+from ..errors import ConfigError
 from ..kernel.keys import Key
 from ..stores.contract import Store
 from .admin_bodies import Grant, NewKey, Resolution, Rotation, Terms
 from .keys import KeyIdentify
+from .openapi import description
 from .pages import Page, Reply, Request
 from .replies import NO_STORE, answered, query_of, reply_error, reply_json
 
+if TYPE_CHECKING:
+    from .app import Proxy
+
 log = logging.getLogger("farthing.proxy")
 PREFIX = "/admin/"
+RELOAD = "reload"
 ENTRIES_MAX = 1_000
 
 
 class Asked(NamedTuple):
     """One request to a route: the values of its path, its query, its body (of the route's type), and who asks."""
 
-    store: Store
+    proxy: Proxy
     path: Mapping[str, str]
     query: Mapping[str, str]
     body: Any
     who: str
+
+    @property
+    def store(self) -> Store:
+        return self.proxy.runtime.main.store
+
+    def check_tags(self, scope: Iterable[str], each: Iterable[str]) -> None:
+        """Raises ConfigError for a budget on a tag that callers choose themselves."""
+        known = known_tags(self.proxy.trusted_tags, self.store.keys().result())
+        for field, tag in escapable(scope, each, known):
+            raise ConfigError(
+                f"callers choose tag {tag!r} themselves, so a budget on it could be escaped: use one that comes from "
+                f"their key, or trust them with it (trusted_tags at an upstream)",
+                key=field,
+            )
 
 
 class Route(NamedTuple):
@@ -68,6 +88,7 @@ def _budget(asked: Asked) -> Any:
 
 
 def _set_budget(asked: Asked) -> Any:
+    asked.check_tags(asked.body.scope or (), asked.body.each or ())
     terms = {name: value for name, value in msgspec.structs.asdict(asked.body).items() if name != "update"}
     done = set_budget(asked.store, asked.path["name"], update=asked.body.update, **terms)
     return {"before": None if done.before is None else done.before.to_dict(), "now": done.now.to_dict()}
@@ -200,10 +221,8 @@ ROUTES = (
 )
 
 
-def admin(runtime: Runtime, keys: KeyIdentify, *, reload: Callable[[], Awaitable[str]] | None = None) -> Page:
-    """The page of everything under ``/admin/``. *reload* reads the configuration again and says what became of it."""
-    from .openapi import description
-
+def admin(proxy: Proxy, keys: KeyIdentify) -> Page:
+    """The page of everything under ``/admin/``."""
     described = msgspec.json.encode(description(ROUTES))
 
     async def page(request: Request) -> Reply:
@@ -213,11 +232,11 @@ def admin(runtime: Runtime, keys: KeyIdentify, *, reload: Callable[[], Awaitable
 
         async def run() -> Reply:
             key = await keys.check_admin(request)
-            if path == "reload":
-                return await _reload(reload)
-            return await _answer(runtime.main.store, key, path, request)
+            if path == RELOAD:
+                return _reload(proxy, key)
+            return await _answer(proxy, key, path, request)
 
-        return await answered(request, "POST" if path == "reload" else request.method, run)
+        return await answered(request, "POST" if path == RELOAD else request.method, run)
 
     return page
 
@@ -226,21 +245,24 @@ async def _description(described: bytes) -> Reply:
     return Reply(200, described, headers=(NO_STORE,))
 
 
-async def _reload(reload: Callable[[], Awaitable[str]] | None) -> Reply:
-    if reload is None:
-        message = "this proxy does not read its configuration anew when asked here; send SIGHUP to `farthing serve`"
+def _reload(proxy: Proxy, key: Key) -> Reply:
+    """As SIGHUP does: it happens soon, in every worker, and the log says what came of it."""
+    if proxy.ask_reload is None:
+        message = "there is no configuration file to read again: give one to `farthing serve --config`"
         return reply_error(409, "nothing_to_reload", message)
-    return reply_json({"reloaded": await reload()})
+    log.info("admin: POST /admin/reload by key %s", key.id)
+    proxy.ask_reload()
+    return reply_json({"reloading": True}, status=202)
 
 
-async def _answer(store: Store, key: Key, path: str, request: Request) -> Reply:
+async def _answer(proxy: Proxy, key: Key, path: str, request: Request) -> Reply:
     found = [(route, values) for route in ROUTES if (values := _match(route.path, path)) is not None]
     if not found:
         return reply_error(404, "not_found", f"{PREFIX}{path} is no path of the admin API; see {PREFIX}openapi.json")
     for route, values in found:
         if route.method == request.method:
             query = query_of(request, *route.query)
-            asked = Asked(store, values, query, _body(route, request.body), f"key {key.id}")
+            asked = Asked(proxy, values, query, _body(route, request.body), f"key {key.id}")
             try:
                 answer = await asyncio.to_thread(route.run, asked)
             except LookupError as error:

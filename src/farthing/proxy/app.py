@@ -6,7 +6,7 @@ else is a request to a provider, or it is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import prices
@@ -54,6 +54,10 @@ class Proxy:
         self.stats = Stats()
         self.identify: Identify = identify or Loopback()
         self.pages: Pages = {} if pages is None else pages
+        self.ask_reload: Callable[[], None] | None = None
+        """Has the configuration read anew, soon; None where nobody could."""
+        self.stopping = False
+        """No more requests are taken: those in flight get their time."""
         self._upstreams = upstreams
         self._prices: Mapping[str, Mapping[str, Any]] = {}
         self.reload(settings)
@@ -179,8 +183,13 @@ class Proxy:
 
     def scope_of(self, identity: Identity, said: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """What budgets may match of a caller that says this of itself, whatever its upstream: for figures only."""
-        trusted = {name for upstream in self.settings.upstreams for name in upstream.trusted_tags}
-        return (*((name, said[name]) for name in sorted(trusted) if name in said), *identity.tags, *self._own_tags)
+        trusted = ((name, said[name]) for name in sorted(self.trusted_tags) if name in said)
+        return (*trusted, *identity.tags, *self._own_tags)
+
+    @property
+    def trusted_tags(self) -> frozenset[str]:
+        """Free tags that budgets may name, at some upstream."""
+        return frozenset(name for upstream in self.settings.upstreams for name in upstream.trusted_tags)
 
     def read_call(self, identity: Identity, target: str, headers: Mapping[bytes, bytes], body: bytes) -> Call:
         """

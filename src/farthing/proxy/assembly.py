@@ -36,9 +36,9 @@ def pages_for(proxy: Proxy) -> Pages:
     return {
         **pages_about_callers(proxy, keys),
         "/healthz": healthz(),
-        "/readyz": readyz(proxy.runtime),
+        "/readyz": readyz(proxy.runtime, draining=lambda: proxy.stopping),
         "/metrics": metrics(proxy.runtime, keys),
-        PREFIX: admin(proxy.runtime, keys),
+        PREFIX: admin(proxy, keys),
     }
 
 

@@ -14,6 +14,7 @@ from ..calls.runtime import Runtime
 from ..errors import StoreUnavailable
 from ..stores.contract import Store
 from .pages import Page, Reply, Request
+from .refusal import why_silent
 from .replies import answered, reply_json
 
 READY_SECONDS = 2.0
@@ -56,8 +57,7 @@ async def ledger_trouble(store: Store, seconds: float) -> str | None:
     except TimeoutError:
         return f"no answer within {seconds:g} s"
     except StoreUnavailable as error:
-        # Without the file's name: this page is open to everyone.
-        return error.reason.replace(error.store, "ledger")
+        return why_silent(error)
     return None
 
 

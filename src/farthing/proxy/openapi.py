@@ -49,7 +49,7 @@ def description(routes: Iterable[Route]) -> dict[str, Any]:
         schema = None if route.body is None else schema_of[route.body]
         paths.setdefault(f"/admin/{route.path}", {})[route.method.lower()] = _operation(route, schema)
     paths["/admin/reload"] = {
-        "post": _described("reload", "Read the configuration file again.", 200),
+        "post": _described("reload", "Read the configuration file again, soon; the log says what came of it.", 202),
     }
     return {
         "openapi": "3.1.0",

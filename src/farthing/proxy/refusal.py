@@ -86,9 +86,14 @@ def of_error(error: FarthingError, family: str, *, deny_status: int) -> Refusal:
         reason = error.reason or "its cost has no bound on this side"
         return refuse(family, 400, "unbounded_request", f"the request was not sent: {reason}.", evidence=evidence)
     if isinstance(error, StoreUnavailable):
-        message = f"{error}. No budget could be asked, so the request was not sent; it may be tried again."
-        return refuse(family, 503, "ledger_unavailable", message, evidence=evidence, headers=(RETRY,))
+        message = f"{why_silent(error)}. No budget could be asked, so the request was not sent; it may be tried again."
+        return refuse(family, 503, "ledger_unavailable", message, headers=(RETRY,))
     return refuse(family, 500, "internal_error", str(error), evidence=evidence)
+
+
+def why_silent(error: StoreUnavailable) -> str:
+    """Why the ledger does not answer, for those who need not know where it lies."""
+    return f"the ledger is unavailable: {error.reason.replace(error.store, 'its file')}"
 
 
 def of_decision(decision: Decision, family: str, *, deny_status: int, message: str | None = None) -> Refusal:

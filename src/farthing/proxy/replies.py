@@ -10,7 +10,7 @@ from ..errors import ConfigError, FarthingError, HoldConflict, HoldNotFound, Sto
 from ..wire import json
 from .identity import Refused
 from .pages import Reply, Request
-from .refusal import refuse
+from .refusal import refuse, why_silent
 
 NO_STORE = (b"cache-control", b"no-store")
 
@@ -49,6 +49,8 @@ async def answered(request: Request, method: str, run: Callable[[], Awaitable[Re
         return await run()
     except Refused as error:
         return reply_error(error.status, error.code, str(error))
+    except StoreUnavailable as error:
+        return reply_error(503, "ledger_unavailable", f"{why_silent(error)}. It may be asked again.")
     except FarthingError as error:
         return reply_error(_status_of(error), _code_of(error), str(error), evidence=error.to_dict())
     except ValueError as error:
@@ -56,8 +58,6 @@ async def answered(request: Request, method: str, run: Callable[[], Awaitable[Re
 
 
 def _status_of(error: FarthingError) -> int:
-    if isinstance(error, StoreUnavailable):
-        return 503
     if isinstance(error, HoldNotFound):
         return 404
     if isinstance(error, HoldConflict):
@@ -66,8 +66,6 @@ def _status_of(error: FarthingError) -> int:
 
 
 def _code_of(error: FarthingError) -> str:
-    if isinstance(error, StoreUnavailable):
-        return "ledger_unavailable"
     if isinstance(error, HoldNotFound):
         return "not_found"
     return "conflict" if isinstance(error, HoldConflict) else "invalid_request"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from ..errors import FarthingError
@@ -11,7 +12,7 @@ from . import log
 from .flags import BudgetConfig
 from .server import Opened, ProxyServer
 from .settings import ProxySettings
-from .signals import signals
+from .signals import hang_up, signals
 from .workers import Workers
 
 Load = Callable[[], ProxySettings]
@@ -36,12 +37,13 @@ def serve(
 
 
 def _serve_alone(server: ProxyServer, load: Load | None, say: Callable[[str], None]) -> None:
+    server.reload_by(None if load is None else hang_up(os.getpid()))
     with signals(server.ask_to_stop, _reloading(load, server.reload)):
         server.run(say)
 
 
 def _serve_together(opened: Opened, load: Load | None, say: Callable[[str], None]) -> None:
-    workers = Workers(opened.settings, opened.listening)
+    workers = Workers(opened.settings, opened.listening, reloads=load is not None)
 
     def reload(settings: ProxySettings) -> None:
         workers.reload(opened.reload(settings))

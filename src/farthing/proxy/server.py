@@ -13,6 +13,7 @@ from typing import Any, Self
 from ..calls.accounts import list_accounts
 from ..calls.owned import put_owned
 from ..calls.runtime import Runtime
+from ..calls.trust import escapable, known_tags
 from ..errors import ConfigError, FarthingError
 from ..kernel.budget import Budget
 from ..kernel.money import usd_from_nano
@@ -75,7 +76,20 @@ class Opened:
             self.said += said
         ledger = self.runtime.main
         ledger.refresh(ledger.store.catalogue().result())
+        self.said += self._say_escapable()
         self.runtime.housekeeper.start()
+
+    def _say_escapable(self) -> Iterable[str]:
+        """Budgets that others put into the ledger, for programs that name their own tags: here callers name them."""
+        trusted = (tag for upstream in self.settings.upstreams for tag in upstream.trusted_tags)
+        known = known_tags(trusted, self.runtime.main.store.keys().result())
+        for budget in self.runtime.main.catalogue.budgets.values():
+            for field, tag in escapable(dict(budget.scope), budget.each, known) if budget.standing else ():
+                effect = "binds no call here" if field == "scope" else "has one account for all calls here"
+                yield (
+                    f"Budget {budget.title} names tag {tag!r}, which callers choose themselves, so it {effect}; "
+                    f"trusted_tags at an upstream would change that"
+                )
 
     def _put(self, settings: ProxySettings) -> list[str]:
         """The budgets of these settings in the ledger. Holds in flight, what is spent and grants stay as they are."""
@@ -186,6 +200,10 @@ class ProxyServer:
     def ask_to_stop(self) -> None:
         """The same without waiting; from a signal handler, say. Asked twice, nobody in flight is waited for."""
         self._worker.stop()
+
+    def reload_by(self, ask: Callable[[], None] | None) -> None:
+        """Before it runs: what has its configuration read anew, for the admin API."""
+        self._worker.ask_reload = ask
 
     def reload(self, settings: ProxySettings) -> None:
         """Take other settings over, from the next request on: all but the host, the port, the ledger and workers."""

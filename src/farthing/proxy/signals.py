@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,14 @@ from typing import Any
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 HANGUP = getattr(signal, "SIGHUP", None)
+
+
+def hang_up(process: int) -> Callable[[], None] | None:
+    """What lets this process, which listens with :func:`signals`, read its configuration anew; None on Windows."""
+    if HANGUP is None:
+        return None
+    number = HANGUP
+    return lambda: os.kill(process, number)
 
 
 @contextmanager

@@ -54,6 +54,8 @@ class Worker:
         self._server: uvicorn.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self.ask_reload: Callable[[], None] | None = None
+        """What has the configuration read anew: for the admin API; set before :meth:`run`."""
         self.proxy: Proxy | None = None
         """Set once it runs."""
         self.ready = threading.Event()
@@ -73,6 +75,8 @@ class Worker:
     def stop(self) -> None:
         """From any thread, or a signal handler: take no more requests, and end."""
         again, self._stopping = self._stopping, True
+        if self.proxy is not None:
+            self.proxy.stopping = True
         server = self._server
         if server is not None:
             server.should_exit = True
@@ -90,6 +94,7 @@ class Worker:
         upstreams = upstream_client()
         try:
             proxy = Proxy(self._settings, self._runtime, upstreams=upstreams, identify=self._identify)
+            proxy.ask_reload, proxy.stopping = self.ask_reload, self._stopping
             if self._pages is not None:
                 proxy.pages = self._pages(proxy)
             server = _Server(_config(proxy, self._settings), self.ready.set)

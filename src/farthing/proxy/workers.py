@@ -20,6 +20,7 @@ from ..calls.runtime import Runtime
 from . import log
 from .assembly import identify_for, pages_for, warm_up
 from .settings import ProxySettings
+from .signals import hang_up
 from .worker import Worker
 
 READY = "ready"
@@ -35,13 +36,13 @@ EXTRA_SECONDS = 5.0
 class _Child:
     """One worker process, as the watcher sees it."""
 
-    def __init__(self, settings: ProxySettings, listening: socket.socket) -> None:
+    def __init__(self, settings: ProxySettings, listening: socket.socket, reloads: bool) -> None:
         spawning = multiprocessing.get_context("spawn")
         self.line, theirs = spawning.Pipe()
         self.began_seconds = time.monotonic()
         self.silent = False
         self.process: BaseProcess = spawning.Process(
-            target=work, args=(settings, listening, theirs), name="farthing-worker", daemon=True
+            target=work, args=(settings, listening, theirs, reloads), name="farthing-worker", daemon=True
         )
         self.process.start()
         theirs.close()
@@ -69,10 +70,11 @@ class _Child:
 
 
 class Workers:
-    """As many workers as the settings say."""
+    """As many workers as the settings say. *reloads*: a SIGHUP to this process has the configuration read anew."""
 
-    def __init__(self, settings: ProxySettings, listening: socket.socket) -> None:
+    def __init__(self, settings: ProxySettings, listening: socket.socket, *, reloads: bool = False) -> None:
         self._settings = settings
+        self._reloads = reloads
         self._listening = listening
         self._children: list[_Child] = []
         self._stopping = threading.Event()
@@ -99,7 +101,7 @@ class Workers:
         """Keep them running until :meth:`stop`; then let them end, for a bounded time."""
         try:
             while len(self._children) < self._settings.workers:
-                self._children.append(_Child(self._settings, self._listening))
+                self._children.append(_Child(self._settings, self._listening, self._reloads))
             while not self._stopping.is_set():
                 lines = {child.line: child for child in self._children if not child.silent}
                 for ready in wait([*lines, *(child.process.sentinel for child in self._children)], TICK_SECONDS):
@@ -120,7 +122,7 @@ class Workers:
             if self._stopping.wait(self._pause_seconds):
                 return
             child.end()
-            self._children[index] = _Child(self._settings, self._listening)
+            self._children[index] = _Child(self._settings, self._listening, self._reloads)
 
     def _end(self) -> None:
         self._listening.close()
@@ -143,13 +145,14 @@ class Workers:
             child.end()
 
 
-def work(settings: ProxySettings, listening: socket.socket, line: Connection) -> None:
+def work(settings: ProxySettings, listening: socket.socket, line: Connection, reloads: bool) -> None:
     """What a worker process runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the watcher says when to stop
     log.to_stream(settings.log_format)
     runtime = Runtime(settings.calls)
     warm_up(runtime)
     worker = Worker(settings, runtime, listening, identify=identify_for(runtime), pages=pages_for)
+    worker.ask_reload = hang_up(os.getppid()) if reloads else None
     signal.signal(signal.SIGTERM, lambda number, frame: worker.stop())
     threading.Thread(target=_listen, args=(worker, line), name="farthing-watcher", daemon=True).start()
     worker.run()

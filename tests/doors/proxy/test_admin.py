@@ -216,3 +216,23 @@ def test_without_any_admin_key_there_is_no_admin(desk: Desk) -> None:
     refused = desk.client.get("/admin/budgets")
     assert refused.status_code == 401
     assert "farthing keys create --admin" in refused.json()["error"]["message"]
+
+
+def test_no_budget_is_set_on_what_callers_say_of_themselves(desk: Desk, admin: Admin) -> None:
+    refused = admin("PUT", "budgets/run", {"tokens": 5, "each": ["run"]}, 400).json()["error"]
+    assert "each: callers choose tag 'run' themselves" in refused["message"]
+    refused = admin("PUT", "budgets/run", {"tokens": 5, "scope": {"run": "1"}}, 400).json()["error"]
+    assert refused["farthing"]["key"] == "scope"
+    desk.key(user="alice", tags={"run": "1"})  # now it is said by a key
+    admin("PUT", "budgets/run", {"tokens": 5, "each": ["run"]})
+
+
+def test_trusted_tags_may_be_named(tmp_path: Path, provider: FakeProvider) -> None:
+    with workers(tmp_path, provider, upstream={"trusted_tags": ("run",)}) as desk:
+        made = desk.key(admin=True)
+        answer = desk.client.put("/admin/budgets/run", headers=bearer(made.text), json={"tokens": 5, "each": ["run"]})
+        assert answer.status_code == 200
+
+
+def test_nothing_is_reloaded_where_nothing_was_loaded(admin: Admin) -> None:
+    assert "configuration file" in admin("POST", "reload", None, 409).json()["error"]["message"]

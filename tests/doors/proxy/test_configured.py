@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import openai
 import pytest
 
+from farthing.calls.keys import create_key
 from farthing.kernel.hold import HELD
 from farthing.stores import open_store
 from farthing.testing import FakeProvider, Reply
@@ -122,6 +124,22 @@ def test_a_wrong_file_changes_nothing_and_is_said(tmp_path: Path, fake_provider:
         proxy.wait_for("line 8: budgets.everything.tokns: unknown key; did you mean 'tokens'?")
         client.chat.completions.create(model="gpt-4o-mini", messages=HI, max_completion_tokens=10)
     assert fake_provider.billed_tokens > 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_admin_may_have_it_read_anew(tmp_path: Path, fake_provider: FakeProvider, workers: str) -> None:
+    file = tmp_path / "farthing.toml"
+    file.write_text(FILE.format(url=fake_provider.openai_url))
+    ledger = open_store(str(tmp_path / "ledger.db"))
+    admin = create_key(ledger, admin=True)
+    with serving(file, "--workers", workers) as proxy:
+        file.write_text(FILE.format(url=fake_provider.openai_url).replace("tokens = 1000", "tokens = 110"))
+        answer = httpx2.post(f"{proxy.url}/admin/reload", headers={"authorization": f"Bearer {admin.text}"})
+        assert (answer.status_code, answer.json()) == (202, {"reloading": True})
+        proxy.wait_for("was read anew")
+    ledger.add_denials({}).result()  # looks at the file again
+    assert ledger.catalogue().result().budgets["everything"].tokens == 110
+    ledger.close()
 
 
 def test_a_wrong_file_is_said_before_anything_is_served(tmp_path: Path) -> None:

@@ -259,3 +259,21 @@ def test_callers_are_not_known_while_the_ledger_hangs(tmp_path: Path, provider: 
             lock.release()
             lock.drop()
     assert answer.status_code == (503 if policy == "deny" else 200), answer.text
+    # Callers need not know where it lies.
+    assert str(tmp_path) not in answer.text
+
+
+def test_a_budget_that_callers_could_escape_is_said_at_the_start(tmp_path: Path, provider: FakeProvider) -> None:
+    from farthing.calls.standing import set_budget
+    from farthing.stores.sqlite import SQLiteStore
+
+    store = SQLiteStore(tmp_path / "ledger.db")
+    set_budget(store, "each-run", tokens=5, each=["run"])
+    set_budget(store, "each-user", tokens=5, each=["user"])
+    set_budget(store, "search", tokens=5, scope={"feature": "search"})
+    store.close()
+    with workers(tmp_path, provider) as desk:
+        said = [line for line in desk.servers[0]._opened.lines() if "callers choose" in line]
+    assert [line.partition(" names")[0] for line in said] == ["Budget each-run", "Budget search"]
+    assert "one account for all calls" in said[0]
+    assert "binds no call here" in said[1]
