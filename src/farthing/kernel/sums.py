@@ -38,6 +38,9 @@ class Figures(NamedTuple):
         return Figures(*map(int.__add__, self, other))
 
 
+NOTHING = Figures()
+
+
 class SumKey(NamedTuple):
     """Whose calls: what was not asked for is empty."""
 
