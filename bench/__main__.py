@@ -1,7 +1,7 @@
 """
 ``python -m bench [NAME …] [--quick] [--json FILE]``: measure, and hold the figures against their bars.
 
-Names: import, holds, sdk, streams, memory, overspend, proxy, replay; none: all. Exit code 1 if a bar is missed.
+Names: import, holds, sdk, streams, memory, overspend, proxy, replay, reports; none: all. Exit code 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import holds, imports, memory, overspend, proxy, replay, sdk_calls, streams
+from . import holds, imports, memory, overspend, proxy, replay, reports, sdk_calls, streams
 from .bars import Figure, show
 
 SUITES: dict[str, Callable[..., list[Figure]]] = {
@@ -26,6 +26,7 @@ SUITES: dict[str, Callable[..., list[Figure]]] = {
     "overspend": overspend.measure,
     "proxy": proxy.measure,
     "replay": replay.measure,
+    "reports": reports.measure,
 }
 
 

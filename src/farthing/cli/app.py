@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import budgets, demo, doctor, estimate, explain, holds, keys, prices, replay, report, serve
+from . import budgets, demo, doctor, estimate, explain, export, holds, keys, prices, replay, report, serve
 from .running import EXIT_CODES
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def farthing(
 app.command("demo", epilog=EXIT_CODES)(demo.demo)
 app.command("serve", epilog=EXIT_CODES)(serve.serve)
 app.command("report", epilog=EXIT_CODES)(report.report)
+app.command("export", epilog=EXIT_CODES)(export.export)
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(holds.app, name="holds")
 app.add_typer(keys.app, name="keys")

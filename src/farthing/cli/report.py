@@ -28,6 +28,10 @@ No call is in this ledger yet. A program's calls are written here once it says
 or runs with FARTHING_LEDGER={url}"""
 
 
+_EXTRAS = {"denied": "denied", "shadow_denied": "would deny", "suspect": "suspect"}
+"""Columns that are only there where there is something in them."""
+
+
 def report(
     group_by: Annotated[
         list[str] | None,
@@ -41,6 +45,9 @@ def report(
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="Up to, but not including, then.")] = None,
     where: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only calls with this; may be repeated.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Show the first N rows only; the total is of all.")
     ] = None,
     json: JsonOption = False,
     ledger: LedgerOption = None,
@@ -56,12 +63,13 @@ def report(
             found = read_report(store, group_by=keys, since_ms=since_ms, until_ms=until_ms, where=wanted)
         name = store.name
     if json:
-        _print_json(found, since_ms, until_ms)
+        _print_json(found, since_ms, until_ms, limit)
     else:
-        _print_table(found, name, filtered=bool(wanted) or since_ms is not None or until_ms is not None)
+        filtered = bool(wanted) or since_ms is not None or until_ms is not None
+        _print_table(found, name, filtered=filtered, limit=limit)
 
 
-def _print_json(found: Report, since_ms: int | None, until_ms: int | None) -> None:
+def _print_json(found: Report, since_ms: int | None, until_ms: int | None, limit: int | None) -> None:
     def instant(at_ms: int | None) -> str | None:
         return None if at_ms is None else datetime_from_ms(at_ms).isoformat()
 
@@ -70,7 +78,7 @@ def _print_json(found: Report, since_ms: int | None, until_ms: int | None) -> No
             "group_by": list(found.group_by),
             "since": instant(since_ms),
             "until": instant(until_ms),
-            "rows": [_plain(row) for row in found.to_dicts()],
+            "rows": [_plain(row) for row in found.to_dicts()[:limit]],
             "total": _plain(found.totals()),
         }
     )
@@ -80,7 +88,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "usd": format(row["usd"], "f")}
 
 
-def _print_table(found: Report, ledger_name: str, *, filtered: bool) -> None:
+def _print_table(found: Report, ledger_name: str, *, filtered: bool, limit: int | None) -> None:
     out = console()
     whole = found.totals()
     if not len(found):
@@ -90,28 +98,30 @@ def _print_table(found: Report, ledger_name: str, *, filtered: bool) -> None:
             # Lines to copy: never wrapped.
             out.print(_EMPTY.format(url=f"sqlite:///{ledger_name}"), soft_wrap=True, markup=False)
         return
-    out.print(_table(found, out))
+    out.print(_table(found, out, limit))
+    if limit is not None and len(found) > limit:
+        out.print(f"{number_of(len(found) - limit, 'more row')}, not shown but in the total.", style="dim")
     for note in _notes(whole):
         out.print(note, style="yellow", markup=False)
 
 
-def _table(found: Report, out: Console) -> Table:
-
-    rows = found.to_dicts()
+def _table(found: Report, out: Console, limit: int | None) -> Table:
+    rows = found.to_dicts()[:limit]
     cells = _cells(found, rows)
     heads = [*found.group_by, "cost", "share", "tokens", "calls"]
-    extras = [name for name in ("denied", "suspect") if found.totals()[name]]
+    whole = found.totals()
+    extras = {name: head for name, head in _EXTRAS.items() if whole[name]}
     # The bars take what room the figures leave; without enough of it there are none, rather than folded names.
     natural = sum(max(len(line[index]) for line in (heads, *cells)) for index in range(len(heads)))
-    room = out.width - natural - sum(len(name) for name in extras) - 2 * (len(heads) + len(extras))
+    room = out.width - natural - sum(map(len, extras.values())) - 2 * (len(heads) + len(extras))
     table = Table(box=None, pad_edge=False, padding=(0, 1), show_footer=len(rows) > 1, header_style="bold")
     for index, head in enumerate(heads):
         words = index < len(found.group_by)
         table.add_column(
             head, cells[-1][index], justify="left" if words else "right", overflow="fold", no_wrap=not words
         )
-    for name in extras:
-        table.add_column(name, f"{found.totals()[name]:,}", justify="right", no_wrap=True, style="yellow")
+    for name, extra in extras.items():
+        table.add_column(extra, f"{whole[name]:,}", justify="right", no_wrap=True, style="yellow")
     with_bars = len(rows) > 1 and room >= 6
     if with_bars:
         table.add_column("", no_wrap=True)

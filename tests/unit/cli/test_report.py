@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import farthing
+from farthing.testing import FakeClock
 from tests.unit.cli.conftest import Run
 
 
@@ -97,3 +98,33 @@ def test_narrow_and_wide_terminals(run: Run, ledger: Path, monkeypatch: pytest.M
         assert max(map(len, ran.out.splitlines())) <= int(columns)
         assert ("█" in ran.out) == (columns == "200"), "bars take what room the figures leave"
         assert "search" in ran.out
+
+
+def test_days_come_in_their_order_and_rows_can_be_limited(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with FakeClock() as clock:
+        farthing.configure(ledger=f"sqlite:///{path}")
+        for tokens in (1_000, 9_000, 4_000):
+            farthing.record({"input_tokens": tokens}, model="gpt-4o")
+            clock.advance(days=1)
+    answer = run("report", "--group-by", "day", "--json", "--ledger", path).json
+    assert [row["tags"]["day"] for row in answer["rows"]] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    ran = run("report", "--group-by", "day", "--limit", 1, "--ledger", path)
+    assert "2026-01-01" in ran.out
+    assert "2026-01-02" not in ran.out
+    assert "2 more rows, not shown but in the total" in ran.out
+    assert answer["total"]["input_tokens"] == 14_000
+
+
+def test_what_a_shadow_budget_would_deny_has_a_column(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    farthing.reset()
+    farthing.configure(ledger=f"sqlite:///{path}")
+    with farthing.budget("trial", tokens=10, on_exceed="warn"):
+        for _ in range(3):
+            with farthing.hold(tokens=20, model="gpt-4o"):
+                pass
+    farthing.reset()
+    ran = run("report", "--group-by", "budget", "--ledger", path)
+    assert "would deny" in ran.out.splitlines()[0]
+    assert run("report", "--json", "--ledger", path).json["total"]["shadow_denied"] == 3
