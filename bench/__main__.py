@@ -1,7 +1,7 @@
 """
 ``python -m bench [NAME …] [--quick] [--json FILE]``: measure, and hold the figures against their bars.
 
-Names: import, holds, sdk, streams, memory, overspend, proxy, replay, reports; none: all. Exit code 1 if a bar is missed.
+Names: import, holds, sdk, streams, memory, overspend, proxy, replay, reports; none: all. Exit code 1: a bar is missed.
 """
 
 from __future__ import annotations
