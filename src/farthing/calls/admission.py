@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 from ..errors import BudgetExceeded, HoldConflict, HoldNotFound, StoreUnavailable
 from ..kernel.budget import Budget
 from ..kernel.decision import Decision, denial, refusal
-from ..kernel.hold import HELD, Hold
-from ..kernel.ledger import Denied, Placed, Stale
-from ..kernel.plan import Account, Ask, LineResult, Plan, evaluate, make_plan
+from ..kernel.hold import Hold
+from ..kernel.ledger import Placed, Stale
+from ..kernel.plan import Account, Ask, LineResult, evaluate, make_plan
 from ..stores.contract import Ticket
 from .ambient import Ambient
-from .asking import Asked, Terms, ask_for, continued, find_rates
+from .asking import Asked, ask_for, continued, find_rates, terms_of
 from .call import Call, History
 from .exceeding import Allow, Consult, Deny, Downgrade, Wait, next_step
 from .ledgers import Ledger
@@ -65,7 +65,7 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
     StoreUnavailable. Nothing is held then.
     """
     runtime = call.runtime
-    inherited = runtime.inherited(call.ambient)
+    inherited = runtime.inherited(call.ambient) if call.ambient.bindings else None
     if inherited is not None:
         raise BudgetExceeded(_inherited(inherited))
     terms = _Terms(call.request.model)
@@ -290,10 +290,11 @@ def _hold_each(
         plan = make_plan(ask, accounts, catalogue_version=versions[0])
         # Before it is placed: memory holds at once, and an exception may come between the hold and its answer.
         held.append((memory, accounts))
-        placed = yield from _place(memory, plan)
+        placed: Placed | Denied | Stale = yield memory.store.place(plan)
         if not isinstance(placed, Placed):
             held.clear()
             if isinstance(placed, Stale):
+                yield from _catch_up(memory, placed)
                 return placed
             return placed.failed + (yield from _failing(durable, ask, there, tags))
         advisory, x = placed.advisory, placed.hold.x
@@ -301,9 +302,12 @@ def _hold_each(
         accounts = accounts_for(durable, ask, there, tags)
         plan = make_plan(ask, accounts, catalogue_version=versions[1])._replace(x_most=x)
         # A durable store takes a hold back by itself if its answer was not waited for.
-        placed = yield from _place(durable, plan)
+        placed = yield durable.store.place(plan)
         if not isinstance(placed, Placed):
-            return placed if isinstance(placed, Stale) else placed.failed
+            if isinstance(placed, Stale):
+                yield from _catch_up(durable, placed)
+                return placed
+            return placed.failed
         held.append((durable, accounts))
         if here and placed.hold.x < x:
             yield from _shrink(memory, ask.id, placed.hold.x)
@@ -339,14 +343,10 @@ def accounts_for(ledger: Ledger, ask: Ask, budgets: list[Budget], tags: dict[str
     )
 
 
-def _place(ledger: Ledger, plan: Plan) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
-    placed: Placed | Denied | Stale = yield ledger.store.place(plan)
-    if isinstance(placed, Stale) and placed.catalogue_version != ledger.catalogue.version:
+def _catch_up(ledger: Ledger, stale: Stale) -> Generator[Ticket[Any], Any, None]:
+    """Learn what other budgets there are since the plan was made."""
+    if stale.catalogue_version != ledger.catalogue.version:
         ledger.refresh((yield ledger.store.catalogue()))
-    if isinstance(placed, Placed) and placed.hold.state != HELD:
-        # A repetition is given its first answer, whatever has become of the hold since. It admits nothing any more.
-        raise HoldConflict(f"id {plan.id!r} names a call that is {placed.hold.state} already", hold_id=plan.id)
-    return placed
 
 
 def _failing(
@@ -369,7 +369,7 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
     runtime = call.runtime
     now_ms = call.started_ms
     provider = call.request.provider
-    told = Terms.of(budgets)
+    told = terms_of(budgets)
     rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=runtime.settings.price_as)
     request = call.request if call.history is None else continued(call.request, call.history, model)
     return ask_for(
@@ -379,7 +379,7 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
         model=model,
         rates=rates,
         tags=tuple(call.tags.items()),
-        titles=tuple([budget.title for budget in budgets]),
+        titles=told.titles,
         deadline_ms=call.deadline_ms(now_ms),
         unpriced=runtime.settings.unpriced,
         url=str(call.url) if request.open_reasons else "",

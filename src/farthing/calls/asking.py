@@ -33,6 +33,8 @@ class Terms(NamedTuple):
     open_bound: str
     min_output_tokens: int
     default_output_tokens: int | None
+    titles: tuple[str, ...]
+    """Of all of them, in order."""
 
     @classmethod
     def of(cls, budgets: list[Budget]) -> Terms:
@@ -57,7 +59,24 @@ class Terms(NamedTuple):
                 default = own
         if not hard:
             uncapped = "inject"
-        return cls(tuple(hard), counts_usd, breaks, uncapped, open_bound, least, default)
+        titles = tuple(budget.title for budget in budgets)
+        return cls(tuple(hard), counts_usd, breaks, uncapped, open_bound, least, default, titles)
+
+
+TERMS_KEPT = 1_024
+_kept: dict[tuple[int, ...], tuple[tuple[Budget, ...], Terms]] = {}
+
+
+def terms_of(budgets: list[Budget]) -> Terms:
+    """``Terms.of(budgets)``, looked at once for the same ones."""
+    key = tuple(map(id, budgets))
+    known = _kept.get(key)
+    if known is None:
+        if len(_kept) >= TERMS_KEPT:
+            _kept.clear()
+        # The budgets are kept beside their terms: as long as they are, no other object has their ids.
+        known = _kept[key] = tuple(budgets), Terms.of(budgets)
+    return known[1]
 
 
 class Asked(NamedTuple):
