@@ -11,15 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic import beta_tool
 from openai import OpenAI
 
 import farthing
 from farthing.calls.default import use
 from farthing.calls.runtime import Runtime
 from farthing.calls.settings import Settings
-from farthing.testing import FakeProvider, Reply
+from farthing.testing import FakeProvider, Reply, ToolCall
 from farthing.testing.bill import cost_nano
-from tests.doors.clients import NOTHING, RATES, async_openai_client, entries, holds, openai_client
+from tests.doors.clients import (
+    HI,
+    NOTHING,
+    RATES,
+    anthropic_client,
+    async_openai_client,
+    entries,
+    holds,
+    openai_client,
+)
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
@@ -189,6 +199,40 @@ def test_a_chain_streamed_and_in_a_durable_ledger(fake_provider: FakeProvider, c
         second = client.responses.create(**hi, previous_response_id=first.id)
         client.responses.create(**hi, previous_response_id=second.id)
     assert [row.facts.bound for row in entries()] == ["proven", "proven"]
+
+
+@beta_tool
+def look(at: str) -> str:
+    """
+    Look at it.
+
+    Args:
+        at: what to look at.
+    """
+    return f"there is nothing at {at}"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_anthropics_tool_runner_goes_on_in_a_thread(fake_provider: FakeProvider, stream: bool) -> None:
+    """It sends a tool's result alone: the conversation before it is kept by Anthropic, and is input again."""
+    asks = Reply("I look.", tool_calls=[ToolCall("look", {"at": "it"})], input_tokens=700, output_tokens=40)
+    fake_provider.script([asks, Reply("Nothing.", input_tokens=770)])
+    with anthropic_client(fake_provider) as claude:
+        chat: Any = {"name": "chat", "tokens": 8_000, "open_bound": "reject"}
+        with farthing.budget(**chat):
+            runner = claude.beta.messages.tool_runner(
+                model="claude-haiku-4-5", max_tokens=100, tools=[look], messages=HI, stream=stream
+            )
+            if stream:
+                for turn in runner:
+                    list(turn)
+            else:
+                runner.until_done()
+    first, second = entries()
+    assert fake_provider.requests[-1].json["thread"]["type"] == "continue"
+    assert (first.facts.bound, second.facts.bound) == ("proven", "proven")
+    assert second.facts.input_tokens >= 770
+    assert second.overrun == ()
 
 
 @pytest.mark.parametrize("why", ["unknown", "another model"])

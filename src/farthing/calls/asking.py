@@ -15,6 +15,7 @@ from ..kernel.decision import Decision
 from ..kernel.plan import Ask, CallFacts, Formula
 from ..prices import PriceBook, Rates
 from ..tokens import Family, ModelFacts, Weight
+from ..wire.anthropic_messages import THREAD
 from ..wire.facts import RequestFacts
 from .call import History
 
@@ -112,6 +113,10 @@ def find_rates(
         return prices.rates_as(price_as, model=model, at_ms=at_ms) if price_as else None
 
 
+_BY_HISTORY = ("previous_response_id", THREAD)
+"""Why a request was open that the ledger can bound."""
+
+
 def continued(request: RequestFacts, history: History, model: str) -> RequestFacts:
     """
     A request that goes on from an earlier answer, which brings in no more than that call's input and output. To another
@@ -119,7 +124,7 @@ def continued(request: RequestFacts, history: History, model: str) -> RequestFac
     """
     if history.model != model:
         return request
-    reasons = tuple(reason for reason in request.open_reasons if reason != "previous_response_id")
+    reasons = tuple(reason for reason in request.open_reasons if reason not in _BY_HISTORY)
     return request._replace(open_reasons=reasons, overhead_tokens=request.overhead_tokens + history.tokens)
 
 

@@ -42,7 +42,7 @@ class AnthropicMessages(Endpoint):
     fields = frozenset(
         "model messages max_tokens billing_policy cache_control compaction container context_management diagnostics "
         "fallback_credit_token fallbacks inference_geo mcp_servers metadata output_config output_format service_tier "
-        "speed stop_sequences stream system temperature thinking tool_choice tools top_k top_p user_profile_id "
+        "speed stop_sequences stream system temperature thinking thread tool_choice tools top_k top_p user_profile_id "
         "workspace_id".split()
     )
 

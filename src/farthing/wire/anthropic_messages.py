@@ -36,15 +36,16 @@ _BODY_FIELDS = frozenset(
         "model", "messages", "system", "tools", "tool_choice", "output_config", "output_format", "thinking", "metadata",
         "service_tier", "speed", "stop_sequences", "cache_control", "container", "diagnostics", "inference_geo",
         "anthropic_version", "anthropic_beta", "betas", "user_profile_id", "workspace_id", "billing_policy",
-        "fallback_credit_token", "mcp_servers",
+        "fallback_credit_token", "mcp_servers", "thread",
     }
 )  # fmt: skip
+THREAD = "thread"
+"""Why a request is open that goes on from an earlier answer of a conversation that Anthropic keeps."""
 _OPEN_FIELDS = {
     "mcp_servers": "hosted tool mcp_servers",
     "container": "container",
     "context_management": "context_management",
     "compaction": "compaction",
-    "thread": "thread",
     "fallbacks": "fallbacks",
 }
 _TEXT_FIELDS = {
@@ -92,6 +93,7 @@ class AnthropicMessages:
             found.rest(message, known=_MESSAGE_FIELDS)
         _read_tools(request, found)
         _read_options(request, found)
+        previous = _read_thread(request, found)
         # Zero is legal: it fills the prompt cache and generates nothing.
         ceiling = count_in(request, "max_tokens", least=0)
         return RequestFacts(
@@ -111,6 +113,7 @@ class AnthropicMessages:
             cache_1h=found.cache_long,
             service_tier="fast" if request.get("speed") == "fast" else word_in(request, "service_tier"),
             open_reasons=found.reasons,
+            previous_response_id=previous,
             wants_usage=stream,
             path=path,
         )
@@ -156,6 +159,7 @@ class AnthropicMessages:
             complete=True,
             error=failed or answer.get("type") == "error",
             service_tier=_tier(mapping(answer.get("usage"))),
+            kept_as=string(answer.get("id")) if _in_thread(facts) else None,
         )
 
     def closer(self, facts: RequestFacts) -> MessagesCloser:
@@ -163,7 +167,7 @@ class AnthropicMessages:
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> MessagesMeter:
         """*strip_usage* never applies: usage is part of events that clients need."""
-        return MessagesMeter()
+        return MessagesMeter(in_thread=_in_thread(facts))
 
 
 class MessagesMeter(EventMeter):
@@ -172,10 +176,11 @@ class MessagesMeter(EventMeter):
     the final figure once it has a stop reason.
     """
 
-    __slots__ = ("_error", "_final", "_first_seen", "_id", "_model", "_stop", "_terminal", "_usage")
+    __slots__ = ("_error", "_final", "_first_seen", "_id", "_in_thread", "_model", "_stop", "_terminal", "_usage")
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_thread: bool) -> None:
         super().__init__(strip=False)
+        self._in_thread = in_thread
         self._usage: dict[str, Any] = {}
         self._first_seen = False
         self._final = False
@@ -205,6 +210,7 @@ class MessagesMeter(EventMeter):
             complete=self.complete,
             error=self._error,
             service_tier=_tier(self._usage),
+            kept_as=self._id if self._in_thread else None,
         )
 
     def _see(self, frame: bytes) -> bool:
@@ -271,6 +277,20 @@ def _block_text(block: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(block.get("input"), dict) and block["input"]:
         pieces.append(("input", json.text_of(block["input"])))
     return pieces
+
+
+def _read_thread(request: Mapping[str, Any], found: Gathering) -> str | None:
+    """The earlier answer that a thread goes on from: its whole conversation is input again. A new thread has none."""
+    thread = object_in(request, "thread")
+    if not thread or thread.get("type") == "create":
+        return None
+    found.open(THREAD)
+    return string(thread.get("previous_message_id")) if thread.get("type") == "continue" else None
+
+
+def _in_thread(facts: RequestFacts) -> bool:
+    """Whether the provider keeps the conversation, so that a later request may go on from this answer."""
+    return bool(facts.body.get("thread"))
 
 
 def _least_output(request: Mapping[str, Any]) -> int:
