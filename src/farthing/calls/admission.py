@@ -17,7 +17,7 @@ from ..errors import BudgetExceeded, HoldConflict, HoldNotFound, StoreUnavailabl
 from ..kernel.budget import Budget
 from ..kernel.decision import Decision, denial, refusal
 from ..kernel.hold import Hold
-from ..kernel.ledger import Placed, Stale
+from ..kernel.ledger import Denied, Placed, Stale
 from ..kernel.plan import Account, Ask, LineResult, evaluate, make_plan
 from ..stores.contract import Ticket
 from .ambient import Ambient
