@@ -18,12 +18,12 @@ PIP_CHECK = problems=$$($(BIN)/python -m pip check --disable-pip-version-check) 
 SOURCES := $(shell find src -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 TYPED := src $(wildcard tests/typing)
 
-.PHONY: help demo test test-compat check bench format lock changelog clean
+.PHONY: help demo test test-compat check bench bench-quick format lock changelog clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 15
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(WHEEL)  ## see budgets hold: offline, under a minute
 	@$(BIN)/farthing demo
@@ -48,6 +48,9 @@ check: $(LOCKED)  ## formatting, lint, strict types, import contracts
 
 bench: $(WHEEL)  ## measure the bars (ARGS="name" to choose)
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(WHEEL)  ## has a call through the proxy grown? Counts, in under a minute
+	@$(BIN)/python -m bench.guard
 
 format: $(LOCKED)  ## format, and mend what ruff can mend by itself
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -1,6 +1,6 @@
 """
 What one call through the proxy costs, stage by stage, in executed bytecodes: a count, not a time, so that it is the
-same on a busy machine. ``python -m bench quick`` holds it against ``baseline.json`` and says which stage grew.
+same on a busy machine. ``python -m bench.guard`` holds it against ``baseline.json`` and says which stage grew.
 
 Bytecodes say nothing of what runs in C (system calls, the parser, JSON, SQLite); how long that takes, ``python -m bench
 proxy`` says.
@@ -8,8 +8,9 @@ proxy`` says.
 
 from __future__ import annotations
 
+import io
+import logging
 import socket
-import sys
 import tempfile
 import threading
 from collections import Counter
@@ -101,6 +102,8 @@ class Count:
 
 def measure() -> dict[str, dict[str, int]]:
     """Bytecodes a call, by kind of call and stage."""
+    # A line for each denial is part of its cost; reading them is not what anybody wants here.
+    logging.getLogger("farthing").addHandler(logging.StreamHandler(io.StringIO()))
     found = {}
     with tempfile.TemporaryDirectory(prefix="farthing-bench-") as name:
         folder, upstream_port = Path(name), free_port()
@@ -147,8 +150,3 @@ def _some(client: socket.socket) -> bytes:
     if not data:
         raise SystemExit("the proxy ended a connection in the middle of an answer")
     return data
-
-
-if __name__ == "__main__":
-    for kind, stages in measure().items():
-        sys.stdout.write(f"{kind}: {sum(stages.values())} {stages}\n")
