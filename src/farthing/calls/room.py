@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..kernel.plan import Balance
 from .admission import Granted
 
 
@@ -19,21 +20,32 @@ class Room(NamedTuple):
 def tightest(granted: Granted) -> Room | None:
     """The account with the smallest share left, in any unit; None where none is known now."""
     found: Room | None = None
-    least: Fraction | None = None
+    least, of_least = 1, 0
     for ledger, accounts in granted.held:
-        known = ledger.store.known_balances(
-            [key for account in accounts for _, _, keys in account.limits for key in keys]
-        )
+        keys = [key for account in accounts for limit in account.limits for key in limit[2]]
+        known = ledger.store.known_balances(keys)
         for account in accounts:
             remaining = []
-            share: Fraction | None = None
-            for unit, ceiling, keys in account.limits:
-                if not keys or not all(key in known for key in keys):
+            tighter = False
+            for unit, ceiling, counters in account.limits:
+                left = _left(ceiling, counters, known)
+                if left is None:
                     continue
-                left = max(0, ceiling - sum([known[key].total for key in keys]))
                 remaining.append((unit, left))
-                of_this = Fraction(left, ceiling) if ceiling else Fraction(0)
-                share = of_this if share is None or of_this < share else share
-            if share is not None and (least is None or share < least):
-                least, found = share, Room(account.budget.title, tuple(remaining))
+                # left / ceiling < least / of_least, in integers; nothing is a share of nothing.
+                if not of_least or left * of_least < least * ceiling or (not ceiling and least):
+                    tighter, least, of_least = True, left, ceiling or 1
+            if tighter:
+                found = Room(account.budget.title, tuple(remaining))
     return found
+
+
+def _left(ceiling: int, counters: Sequence[str], known: Mapping[str, Balance]) -> int | None:
+    """What is left under a ceiling; None where a counter is not known."""
+    if not counters:
+        return None
+    try:
+        # A rolling window has dozens of counters; their totals are summed without a step for each.
+        return max(0, ceiling - sum(map(sum, map(known.__getitem__, counters))))
+    except KeyError:
+        return None

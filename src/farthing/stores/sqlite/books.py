@@ -131,8 +131,8 @@ class Books:
     def known_balances(self, keys: Iterable[str]) -> dict[str, Balance]:
         """From any thread: what is known now, the group that is being made included."""
         # get, which reads nothing: asking for one that is missing would use the writer's connection.
-        found = ((key, self._balances.get(key)) for key in keys)
-        return {key: balance for key, balance in found if balance is not None}
+        get = self._balances.get
+        return {key: balance for key in keys if (balance := get(key)) is not None}
 
     def expect(self, hold_ids: list[str]) -> None:
         """These ids will be asked for, and most are new: look for all of them at once."""
