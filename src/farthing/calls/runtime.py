@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import secrets
 import threading
 import time
 import warnings
@@ -30,6 +29,7 @@ from .alerts import Alerts
 from .ambient import Ambient
 from .events import Events
 from .housekeeping import Housekeeper
+from .ids import new_id as make_id
 from .learning import Learner
 from .ledgers import Ledger
 from .settings import Settings, from_environment
@@ -73,7 +73,7 @@ class Runtime:
         settings: Settings | None = None,
         *,
         clock: Clock = wall_clock_ms,
-        new_id: Callable[[], str] = lambda: secrets.token_hex(12),
+        new_id: Callable[[], str] = make_id,
         prices: PriceBook = default_book,
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,

@@ -71,6 +71,12 @@ def to_stream(log_format: str, stream: TextIO | None = None) -> logging.Handler:
     return handler
 
 
+def _say(level: int, line: Line) -> None:
+    """As ``logger.log`` does, but nobody is interested in which line of this file it was."""
+    if logger.isEnabledFor(level):
+        logger.handle(logging.LogRecord(logger.name, level, __file__, 0, "%s", (line,), None))
+
+
 def say_call(call: Call, path: str, status: int, upstream: str) -> None:
     """A call that went out, at its end."""
     request, admitted, ending = call.request, call.admitted, call.ending
@@ -99,28 +105,28 @@ def say_call(call: Call, path: str, status: int, upstream: str) -> None:
         "ms": call.runtime.memory_store.now() - call.started_ms,
         "call": hold_id(call),
     }
-    logger.info("%s", Line("call", sentence, fields))
+    _say(logging.INFO, Line("call", sentence, fields))
 
 
 def say_passed(method: str, path: str, status: int, upstream: str, reason: str) -> None:
     """A request that costs nothing, or that nothing here can measure (said louder)."""
-    logger.info("%s", Line("passed", f"{method} {path} — {reason}", {"status": status, "upstream": upstream}))
+    _say(logging.INFO, Line("passed", f"{method} {path} — {reason}", {"status": status, "upstream": upstream}))
 
 
 def say_unmetered(method: str, path: str, upstream: str, reason: str) -> None:
     sentence = f"{method} {path} — unmetered ({reason}): its cost is in no report"
-    logger.warning("%s", Line("unmetered", sentence, {"upstream": upstream}))
+    _say(logging.WARNING, Line("unmetered", sentence, {"upstream": upstream}))
 
 
 def say_blocked(path: str, decision: Decision, model: str, *, message: str) -> None:
     """A call that a budget refused. *message* is the decision's."""
     fields = {"model": model, "budget": repr(decision.budget)}
-    logger.log(BLOCK, "%s", Line("block", f"{path} — {_why(decision, message)}", fields))
+    _say(BLOCK, Line("block", f"{path} — {_why(decision, message)}", fields))
 
 
 def say_refused(path: str, status: int, code: str, message: str) -> None:
     """A request that was refused for another reason."""
-    logger.log(BLOCK, "%s", Line("refused", f"{path} — {message}", {"status": status, "code": code}))
+    _say(BLOCK, Line("refused", f"{path} — {message}", {"status": status, "code": code}))
 
 
 def _why(decision: Decision, message: str) -> str:
