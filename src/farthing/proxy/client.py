@@ -6,7 +6,7 @@ place.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from .connection import HEAD_BYTES, KEY, Connection
 from .settings import Bounds
@@ -103,8 +103,11 @@ class Client:
             self._then()
 
     async def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        """A whole answer at once."""
+        """A whole answer at once; its length is among the headers."""
         self.begun = True
+        # Uvicorn's own state of this request is what its ``send`` is a method of.
+        if self._connection.answer(cast("Any", self._send).__self__, status, headers, body):
+            return
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -6,14 +6,15 @@ connections there are), and a word when the client has gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from .refusal import refuse
 from .routing import family_of
 from .settings import Bounds
+from .upstream import Header
 
 KEY = "farthing.connection"
 """Where the ASGI scope of a request has its connection."""
@@ -84,6 +85,28 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         self._reading = False
         self._stop_timer()
+
+    def answer(self, cycle: RequestResponseCycle, status: int, headers: Sequence[Header], body: bytes) -> bool:
+        """
+        Write a whole answer, whose headers tell its length, in one go. False where uvicorn must do that step by step:
+        while the client is slow, where the connection ends with the answer, and for headers that no answer may have.
+        """
+        if cycle.disconnected:
+            return True
+        if cycle.response_started or self.flow.write_paused or not cycle.keep_alive or cycle.scope["method"] == "HEAD":
+            return False
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+            return False
+        if b"connection" in head.lower():
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def cut(self) -> None:
         """End the connection in the middle of an answer, so that its client sees that it is not whole."""

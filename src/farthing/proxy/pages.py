@@ -43,5 +43,11 @@ def find_page(pages: Pages, path: str) -> Page | None:
     page = pages.get(path)
     if page is not None:
         return page
-    found = max((prefix for prefix in pages if prefix.endswith("/") and path.startswith(prefix)), key=len, default=None)
-    return None if found is None else pages[found]
+    # Shorter and shorter prefixes: a request has few, whatever number of pages there is.
+    end = path.rfind("/")
+    while end >= 0:
+        page = pages.get(path[: end + 1])
+        if page is not None:
+            return page
+        end = path.rfind("/", 0, end)
+    return None

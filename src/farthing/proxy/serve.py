@@ -39,7 +39,7 @@ def serve(
 def _serve_alone(server: ProxyServer, load: Load | None, say: Callable[[str], None]) -> None:
     server.reload_by(None if load is None else hang_up(os.getpid()))
     with signals(server.ask_to_stop, _reloading(load, server.reload)):
-        server.run(say)
+        server.run(say, alone=True)
 
 
 def _serve_together(opened: Opened, load: Load | None, say: Callable[[str], None]) -> None:

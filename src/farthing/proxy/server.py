@@ -19,6 +19,7 @@ from ..kernel.budget import Budget
 from ..kernel.money import usd_from_nano
 from . import log
 from .assembly import identify_for, pages_for, warm_up
+from .collecting import collect_rarely
 from .flags import BudgetConfig
 from .identity import is_loopback
 from .sessions import close_session, open_session
@@ -174,9 +175,14 @@ class ProxyServer:
         """Its ledgers."""
         return self._opened.runtime
 
-    def run(self, say: Callable[[str], None] = lambda url: None) -> None:
-        """Serve in this thread until :meth:`stop`. *say* is called with the URL before the first request."""
+    def run(self, say: Callable[[str], None] = lambda url: None, *, alone: bool = False) -> None:
+        """
+        Serve in this thread until :meth:`stop`. *say* is called with the URL before the first request; *alone*: this
+        process does nothing else.
+        """
         warm_up(self.runtime)
+        if alone:
+            collect_rarely()
         for line in self._opened.lines():
             log.logger.info(line)
         say(self.url)

@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 from ..calls.runtime import Runtime
 from . import log
 from .assembly import identify_for, pages_for, warm_up
+from .collecting import collect_rarely
 from .settings import ProxySettings
 from .signals import hang_up
 from .worker import Worker
@@ -151,6 +152,7 @@ def work(settings: ProxySettings, listening: socket.socket, line: Connection, re
     log.to_stream(settings.log_format)
     runtime = Runtime(settings.calls)
     warm_up(runtime)
+    collect_rarely()
     worker = Worker(settings, runtime, listening, identify=identify_for(runtime), pages=pages_for)
     worker.ask_reload = hang_up(os.getppid()) if reloads else None
     signal.signal(signal.SIGTERM, lambda number, frame: worker.stop())

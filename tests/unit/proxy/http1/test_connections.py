@@ -223,7 +223,7 @@ def test_no_more_idle_ones_than_allowed(loop: str) -> None:
         async with hostile(answering) as server, client_of(limits=Limits(max_idle=2)) as client:
             for response in await asyncio.gather(*(ask(client, server.url) for _ in range(6))):
                 await whole(response)
-            assert len(client._pools[server.url].idle) == 2
+            assert 0 < len(client._pools[server.url].idle) <= 2
 
     run(loop, main())
 
