@@ -114,6 +114,17 @@ class KeyRing(NamedTuple):
             key = above
         return "revoked"
 
+    def good_until_ms(self, key: Key, now_ms: int) -> int | None:
+        """Until when what is known of a key that is good now stays so, if the ring does; None: for ever."""
+        ends = [key.previous_until_ms]
+        for _ in range(PARENTS_MAX + 1):
+            ends.append(key.expires_ms)
+            above = None if key.parent is None else self.keys.get(key.parent)
+            if above is None:
+                break
+            key = above
+        return min((end_ms for end_ms in ends if end_ms is not None and end_ms > now_ms), default=None)
+
     def with_key(self, key: Key) -> KeyRing:
         """Raises ConfigError if there is a key with this id; ids are random, so that is a mistake of the caller's."""
         if key.id in self.keys:

@@ -66,3 +66,15 @@ def test_a_line_of_delegation_has_a_length() -> None:
     last = Key(f"{PARENTS_MAX + 1:012x}", hash_of("x"))
     assert ring(*line, last).ended(line[1], NOW) is None
     assert ring(*line, last).ended(line[0], NOW) == "revoked"
+
+
+def test_what_is_known_of_a_key_is_good_until_something_ends() -> None:
+    parent = Key("b2" * 6, hash_of("x"), expires_ms=NOW + 70)
+    child = KEY._replace(parent=parent.id, expires_ms=NOW + 90)
+    rotated = KEY._replace(previous_hash=hash_of("y"), previous_until_ms=NOW + 5)
+    assert ring(KEY).good_until_ms(KEY, NOW) is None
+    assert ring(parent, child).good_until_ms(child, NOW) == NOW + 70
+    assert ring(rotated).good_until_ms(rotated, NOW) == NOW + 5
+    assert ring(rotated).good_until_ms(rotated, NOW + 5) is None
+    circle = KEY._replace(parent=KEY.id)
+    assert ring(circle).good_until_ms(circle, NOW) is None
