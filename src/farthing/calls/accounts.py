@@ -171,6 +171,7 @@ def _terms(budget: Budget, *, frozen: bool) -> dict[str, Any]:
         "on_exceed": budget.on_exceed,
         "each": list(budget.each),
         "standing": budget.standing,
+        "defined_by": budget.defined_by,
         "frozen": frozen,
     }
 

@@ -138,6 +138,7 @@ def _terms_of(budget: Budget) -> dict[str, Any]:
         "description": budget.description,
         "min_output_tokens": budget.min_output_tokens,
         "default_output_tokens": budget.default_output_tokens,
+        "wait_seconds": budget.wait_seconds,
         "uncapped": budget.uncapped,
         "open_bound": budget.open_bound,
         "alerts": [Decimal(part) / ALERT_WHOLE for part in budget.alerts] or None,

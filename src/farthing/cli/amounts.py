@@ -39,6 +39,16 @@ def names_from_texts(texts: Iterable[str] | None) -> list[str]:
     return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
 
 
+def decimals_from_text(text: str | None, *, option: str) -> list[Decimal] | None:
+    """``"0.5,0.8"`` as numbers; None for nothing. Raises UsageMistake naming the option."""
+    if text is None:
+        return None
+    try:
+        return [Decimal(part) for part in text.replace(",", " ").split()]
+    except InvalidOperation as error:
+        raise UsageMistake(f"{option} takes numbers such as 0.5,0.8, not {text!r}") from error
+
+
 def usd_column(amounts_nano: Sequence[int | None], *, most_digits: int = 6) -> list[str]:
     """
     Amounts of one column with equally many decimals, so that they can be compared at a glance; at most *most_digits*,

@@ -10,7 +10,7 @@ import typer
 from ..calls.accounts import list_accounts
 from ..calls.standing import grant_more, set_budget
 from ..kernel.money import usd_from_nano
-from .amounts import names_from_texts, pairs_from_texts, usd_from_text
+from .amounts import decimals_from_text, names_from_texts, pairs_from_texts, usd_from_text
 from .budgets_shown import binding_text, print_budget, print_budgets
 from .ledger import JsonOption, LedgerOption, open_ledger
 from .running import EXIT_CODES, as_typed
@@ -71,7 +71,8 @@ def set_(
         ),
     ] = None,
     on_exceed: Annotated[
-        str | None, typer.Option(metavar="MODE", help="block (default), clamp, downgrade, raise or warn.")
+        str | None,
+        typer.Option(metavar="MODE", help="block (default), clamp, downgrade, wait, break, truncate, raise or warn."),
     ] = None,
     downgrade: Annotated[
         list[str] | None,
@@ -82,6 +83,27 @@ def set_(
     ] = None,
     each: Annotated[
         list[str] | None, typer.Option(metavar="TAG", help="An account of its own for each value of this tag.")
+    ] = None,
+    alerts: Annotated[
+        str | None,
+        typer.Option(metavar="PARTS", help='Parts of the limit to be told of, such as "0.5,0.8,1".'),
+    ] = None,
+    wait_seconds: Annotated[float | None, typer.Option(metavar="S", help="For wait: the longest wait (30).")] = None,
+    min_output_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="The least output that a lowered ceiling may leave (16).")
+    ] = None,
+    default_output_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="What a request without an output ceiling is given, at most.")
+    ] = None,
+    uncapped: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="A request without an output ceiling: inject one (default), reject, watch."),
+    ] = None,
+    open_bound: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW", help="Input without a bound on this side: context_window (default), reject, overrun."
+        ),
     ] = None,
     description: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for.")] = None,
     update: Annotated[
@@ -101,6 +123,12 @@ def set_(
         "downgrade": pairs_from_texts(downgrade, option="--downgrade"),
         "scope": pairs_from_texts(scope, option="--scope"),
         "each": names_from_texts(each) or None,
+        "alerts": decimals_from_text(alerts, option="--alerts"),
+        "wait_seconds": wait_seconds,
+        "min_output_tokens": min_output_tokens,
+        "default_output_tokens": default_output_tokens,
+        "uncapped": uncapped,
+        "open_bound": open_bound,
         "description": description,
     }
     with open_ledger(ledger, as_json=json, make=True) as store, as_typed():
@@ -154,34 +182,76 @@ def grant(
 
 
 @app.command(epilog=EXIT_CODES)
-def freeze(name: Name, ledger: LedgerOption = None) -> None:
+def freeze(name: Name, json: JsonOption = False, ledger: LedgerOption = None) -> None:
     """Deny every call that this budget binds, at once and everywhere, until it is unfrozen."""
-    with open_ledger(ledger, as_json=False) as store:
+    with open_ledger(ledger, as_json=json) as store:
         store.freeze(name, frozen=True).result()
-    print(f"{name}: frozen; every call that it binds is denied")
+    _say({"name": name, "frozen": True}, f"{name}: frozen; every call that it binds is denied", as_json=json)
 
 
 @app.command(epilog=EXIT_CODES)
-def unfreeze(name: Name, ledger: LedgerOption = None) -> None:
+def unfreeze(name: Name, json: JsonOption = False, ledger: LedgerOption = None) -> None:
     """Let calls pass a frozen budget again."""
-    with open_ledger(ledger, as_json=False) as store:
+    with open_ledger(ledger, as_json=json) as store:
         store.freeze(name, frozen=False).result()
-    print(f"{name}: in force again")
+    _say({"name": name, "frozen": False}, f"{name}: in force again", as_json=json)
 
 
 @app.command(epilog=EXIT_CODES)
 def remove(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also one that a configuration file defines: for a file that is gone.")
+    ] = False,
+    json: JsonOption = False,
     ledger: LedgerOption = None,
 ) -> None:
     """Take a budget and its grants away. What was spent stays in the ledger."""
-    with open_ledger(ledger, as_json=False) as store:
-        list_accounts(store, name)  # asks nobody about a budget that is not there
+    with open_ledger(ledger, as_json=json) as store:
+        (found,) = list_accounts(store, name)  # asks nobody about a budget that is not there
         if not yes:
             typer.confirm(f"Remove budget {name!r}? Calls will pass without it.", abort=True, err=True)
-        store.remove_budget(name).result()
-    print(f"{name}: removed")
+        store.remove_budget(name, defined_by=found.budget.defined_by if force else None).result()
+    _say({"name": name, "removed": True}, f"{name}: removed", as_json=json)
+
+
+@app.command(epilog=EXIT_CODES)
+def apply(
+    config: Annotated[str, typer.Argument(metavar="PATH", help="A farthing.toml.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    json: JsonOption = False,
+    ledger: LedgerOption = None,
+) -> None:
+    """
+    Put the budgets of a configuration file into a ledger; those that it does not name any more are removed.
+
+    The file owns them from then on. (`farthing serve --config` does this by itself.)
+    """
+    from ..calls.owned import differences, put_owned
+    from ..config.loading import load
+
+    configuration = load(config)
+    url = ledger or configuration.given.get("ledger")
+    with open_ledger(url, as_json=json, make=not dry_run) as store:
+        source, wanted = configuration.source, configuration.budgets
+        if dry_run:
+            changes = differences(store.catalogue().result().budgets, wanted, defined_by=source)
+        else:
+            changes = put_owned(store, wanted, defined_by=source)
+    plain = {
+        "added": [budget.to_dict() for budget in changes.added],
+        "changed": [{"before": of.before and of.before.to_dict(), "now": of.now.to_dict()} for of in changes.changed],
+        "removed": [budget.name for budget in changes.removed],
+    }
+    _say(plain, "\n".join(changes.lines()) or "nothing differs", as_json=json)
+
+
+def _say(plain: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(plain)
+    else:
+        print(text)
 
 
 def user_name() -> str | None:

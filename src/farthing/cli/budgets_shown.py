@@ -57,6 +57,8 @@ def print_budget(out: Console, found: BudgetFigures) -> None:
     if budget.description:
         out.print(Text(budget.description))
     out.print(Text(binding_text(budget), "dim"))
+    if budget.defined_by is not None:
+        out.print(Text(f"Defined by {budget.defined_by}: changed there.", "dim"))
     if budget.each:
         out.print(Text(f"Each {', '.join(budget.each)} has an account.", "dim"))
     out.print()

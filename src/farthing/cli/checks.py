@@ -1,7 +1,7 @@
 """
 What ``farthing doctor`` looks at: each check says how it went and, where it did not go well, what to do.
 
-A check never makes a ledger, never changes one, and never asks the network.
+A check never makes a ledger and never changes one. The network is asked for the upstreams of a configuration only.
 """
 
 from __future__ import annotations
@@ -9,43 +9,37 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 from .. import prices
 from ..calls.learning import learned_of
 from ..calls.resolving import open_holds
 from ..errors import ConfigError, FarthingError
+from ..kernel.budget import Budget
 from ..kernel.ratios import Ratios
 from ..sdk.known import installed_packages
 from ..stores import open_store
 from ..stores.sqlite.files import file_system_type
 from ..tokens.vocab import backend
+from .configured import Check, check_configuration, check_upstreams
 from .ledger import ledger_url
 
-Status = Literal["ok", "note", "warning", "failed"]
 STALE_DAYS = 30
 CLOCK_AHEAD_MS = 60_000
 _ENCODINGS = ("o200k_base", "cl100k_base")
 
 
-class Check(NamedTuple):
-    """One thing that was looked at."""
-
-    name: str
-    status: Status
-    says: str
-    remedy: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self._asdict(), "remedy": self.remedy or None}
-
-
-def checks(ledger: str | None) -> Iterator[Check]:
+def checks(ledger: str | None, config: str | None = None) -> Iterator[Check]:
     """Every check, in the order in which a person would ask. ConfigError for a ledger that cannot be meant."""
     yield _python()
-    yield from _ledger(ledger)
+    configuration = None
+    if config is not None:
+        configuration = yield from check_configuration(config)
+    ledger = ledger or (configuration.given.get("ledger") if configuration is not None else None)
+    yield from _ledger(ledger, () if configuration is None else configuration.budgets)
+    if configuration is not None:
+        yield from check_upstreams(configuration)
     yield _prices()
     yield from _tokens()
     yield from _packages()
@@ -57,7 +51,7 @@ def _python() -> Check:
     return Check("farthing", "ok", f"{own} on Python {python}, {sys.platform}")
 
 
-def _ledger(given: str | None) -> Iterator[Check]:
+def _ledger(given: str | None, wanted: Sequence[Budget] = ()) -> Iterator[Check]:
     url = ledger_url(given)
     path = Path(url.removeprefix("sqlite:///")).expanduser()
     whose = "--ledger, or FARTHING_LEDGER" if given else "your own; FARTHING_LEDGER names another"
@@ -78,6 +72,12 @@ def _ledger(given: str | None) -> Iterator[Check]:
         suspects = sum(hold.state == "suspect" for hold in found)
         says = f"{path} opens ({whose}): {len(catalogue.budgets)} budgets, {len(found) - suspects} calls in flight"
         yield Check("ledger", "ok", says)
+        for budget in wanted:
+            known = catalogue.budgets.get(budget.name)
+            if known != budget:
+                how = "has not got" if known is None else "has other terms for"
+                says = f"the ledger {how} budget {budget.name!r} of the configuration"
+                yield Check("budgets", "note", says, "`farthing budgets apply`, or the next start, puts it there")
         if suspects:
             remedy = "see `farthing holds list`; `farthing holds resolve` ends them"
             yield Check("suspects", "warning", f"{suspects} calls have an unknown outcome, and stay counted", remedy)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .checks import Check, checks
+from .checks import checks
+from .configured import Check
 from .ledger import JsonOption, LedgerOption
 from .running import FAILED
 from .screen import console, print_json
@@ -14,13 +17,26 @@ from .screen import console, print_json
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "failed": "red"}
 
 
-def doctor(json: JsonOption = False, ledger: LedgerOption = None) -> None:
+def doctor(
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            envvar="FARTHING_CONFIG",
+            show_default=False,
+            help="A farthing.toml to look at too: its mistakes, its budgets, whether its upstreams can be reached.",
+        ),
+    ] = None,
+    json: JsonOption = False,
+    ledger: LedgerOption = None,
+) -> None:
     """
     Look at everything that budgets stand on: the ledger, the clock, prices, token counts, and the SDKs installed here.
 
-    Changes nothing and asks no network. Exit code 1 if a check failed; warnings leave it 0.
+    Changes nothing, and asks the network only for the upstreams of --config. Exit code 1 if a check failed; warnings
+    leave it 0.
     """
-    found = list(checks(ledger))
+    found = list(checks(ledger, config))
     failed = any(check.status == "failed" for check in found)
     if json:
         print_json({"ok": not failed, "checks": [check.to_dict() for check in found]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 from decimal import Decimal
 from pathlib import Path
 
@@ -197,3 +198,75 @@ def test_bad_terms_are_named_and_change_nothing(run: Run, ledger: Path, words: l
     assert named in ran.err
     assert "Traceback" not in ran.err
     assert run("budgets", "list", "--json", "--ledger", ledger).json == before
+
+
+# -- budgets of a configuration file ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "farthing.toml"
+    path.write_text('[[budgets]]\nname = "team"\nusd = 5\nper = "day"\n[[budgets]]\nname = "all"\ntokens = 9\n')
+    return path
+
+
+def test_a_file_is_applied_and_owns_its_budgets(run: Run, tmp_path: Path, file: Path) -> None:
+    ledger = tmp_path / "ledger.db"
+    assert run("budgets", "apply", file, "--dry-run", "--ledger", ledger).code == 1, "a dry run makes no ledger"
+    ran = run("budgets", "apply", file, "--ledger", ledger)
+    assert ran.out.splitlines() == ["budget 'team': added, $5.00 per day", "budget 'all': added, 9 tokens"]
+    assert run("budgets", "apply", file, "--ledger", ledger).out == "nothing differs\n"
+    for command in (["set", "team", "--usd", "6"], ["set", "team", "--usd", "6", "--update"], ["remove", "team", "-y"]):
+        ran = run("budgets", *command, "--ledger", ledger)
+        assert (ran.code, f"'team' is defined by {file}" in ran.err, "change it there" in ran.err) == (2, True, True)
+    assert f"Defined by {file}" in run("budgets", "show", "team", "--ledger", ledger).out.replace("\n", "")
+    rows = json.loads(run("budgets", "list", "--json", "--ledger", ledger).out)["budgets"]
+    assert {row["defined_by"] for row in rows} == {str(file)}
+    assert run("budgets", "grant", "team", "--usd", "1", "--ledger", ledger).code == 0
+
+
+def test_what_a_file_does_not_name_any_more_is_removed(run: Run, tmp_path: Path, file: Path) -> None:
+    ledger = tmp_path / "ledger.db"
+    run("budgets", "apply", file, "--ledger", ledger)
+    file.write_text('[[budgets]]\nname = "all"\ntokens = 10\n')
+    wanted = ["budget 'all': tokens 9 → 10", "budget 'team': removed, $5.00 per day"]
+    assert run("budgets", "apply", file, "--dry-run", "--ledger", ledger).out.splitlines() == wanted
+    found = json.loads(run("budgets", "apply", file, "--json", "--ledger", ledger).out)
+    assert (found["removed"], found["changed"][0]["now"]["tokens"]) == (["team"], 10)
+
+
+def test_a_budget_of_a_file_that_is_gone_can_be_removed_by_force(run: Run, tmp_path: Path, file: Path) -> None:
+    ledger = tmp_path / "ledger.db"
+    run("budgets", "apply", file, "--ledger", ledger)
+    file.unlink()
+    assert run("budgets", "remove", "team", "--yes", "--force", "--ledger", ledger).code == 0
+
+
+def test_commands_that_change_say_so_as_json(run: Run, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.db"
+    run("budgets", "set", "b", "--tokens", "5", "--ledger", ledger)
+    said = [
+        json.loads(run("budgets", *command, "--json", "--ledger", ledger).out)
+        for command in (["freeze", "b"], ["unfreeze", "b"], ["remove", "b", "--yes"])
+    ]
+    assert said == [{"name": "b", "frozen": True}, {"name": "b", "frozen": False}, {"name": "b", "removed": True}]
+
+
+def test_every_term_can_be_set_and_stays_when_another_changes(run: Run, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.db"
+    terms = {
+        "--usd": "5",
+        "--on-exceed": "wait",
+        "--wait-seconds": "7",
+        "--min-output-tokens": "20",
+        "--default-output-tokens": "300",
+        "--uncapped": "reject",
+        "--open-bound": "reject",
+        "--alerts": "0.5,1",
+    }
+    assert run("budgets", "set", "b", *[word for pair in terms.items() for word in pair], "--ledger", ledger).code == 0
+    found = json.loads(run("budgets", "set", "b", "--usd", "6", "--update", "--json", "--ledger", ledger).out)
+    assert {name for name, value in found["before"].items() if found["now"][name] != value} == {"usd_nano"}
+    assert (found["now"]["wait_seconds"], found["now"]["alerts"]) == (7, [5000, 10000])
+    ran = run("budgets", "set", "b", "--alerts", "half", "--update", "--ledger", ledger)
+    assert (ran.code, "--alerts takes numbers such as 0.5,0.8, not 'half'" in ran.err) == (2, True)

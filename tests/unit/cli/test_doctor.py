@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import farthing
 from farthing.prices import default_book
 from farthing.sdk import known
-from farthing.testing import FakeClock
+from farthing.testing import FakeClock, FakeProvider
 from farthing.tokens import vocab
 from tests.unit.cli.conftest import Run
 
@@ -125,3 +126,38 @@ def test_the_versions_that_are_tested_are_the_ones_installed_here() -> None:
 
 def test_a_ledger_that_cannot_be_meant_is_a_mistake_in_usage(run: Run) -> None:
     assert run("doctor", "--ledger", "redis://localhost").code == 2
+
+
+def test_a_configuration_is_looked_at(run: Run, tmp_path: Path, fake_provider: FakeProvider) -> None:
+    file = tmp_path / "farthing.toml"
+    file.write_text(f"""
+ledger = "ledger.db"
+[upstreams.here]
+base_url = "{fake_provider.openai_url}"
+[[budgets]]
+name = "b"
+usd = 1
+on_exceed = "downgrade"
+downgrade = {{ "gpt-4o" = "no-such-model" }}
+""")
+    make_ledger(tmp_path / "ledger.db")
+    found = statuses(run, "--config", file)
+    assert found["configuration"] == [("ok", f"{file} is right: 1 budgets, 1 upstreams, 0 prices")]
+    assert [(status, "'no-such-model'" in says) for status, says in found["priced"]] == [("warning", True)]
+    assert [(status, "has not got budget 'b'" in says) for status, says in found["budgets"]] == [("note", True)]
+    assert [(status, "here: 127.0.0.1:" in says) for status, says in found["upstreams"]] == [("ok", True)]
+    assert str(tmp_path / "ledger.db") in found["ledger"][0][1], "the ledger is the configuration's"
+    run("budgets", "apply", file)
+    assert "budgets" not in statuses(run, "--config", file)
+
+
+def test_what_is_wrong_with_a_configuration_fails(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "farthing.toml"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    file.write_text(f'[upstreams.gone]\nbase_url = "http://127.0.0.1:{port}/v1"\n')
+    done = run("doctor", "--config", file, "--ledger", tmp_path / "none.db")
+    assert (done.code, "cannot be reached" in done.out) == (1, True)
+    file.write_text("wach = true\n[[budgets]]\nname = 'b'\n")
+    done = run("doctor", "--config", file, "--ledger", tmp_path / "none.db")
+    assert (done.code, "line 1: wach: unknown key" in done.out, "a budget needs a limit" in done.out) == (1, True, True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run
+from tests.unit.cli.conftest import Run
 
 
 @pytest.fixture

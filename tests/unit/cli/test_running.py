@@ -57,7 +57,7 @@ def test_the_commands_are_those_of_the_design() -> None:
         "estimate",
         "explain",
         "replay",
-        *(f"budgets {verb}" for verb in ("list", "show", "set", "grant", "freeze", "unfreeze", "remove")),
+        *(f"budgets {verb}" for verb in ("list", "show", "set", "grant", "freeze", "unfreeze", "remove", "apply")),
         *(f"keys {verb}" for verb in ("create", "list", "revoke", "rotate")),
         "holds list",
         "holds resolve",
@@ -196,3 +196,16 @@ def test_no_colour_and_plain_terminals(ledger: Path) -> None:
     plain = shown(PYTHONIOENCODING="ascii")
     assert plain.isascii()
     assert "#" in plain
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_for_each_shell(shell: str) -> None:
+    """What ``--install-completion`` writes, and what it answers when the shell asks."""
+    environ = {**ENV, "_FARTHING_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "farthing bud"}
+    environ |= {"COMP_WORDS": "farthing bud", "COMP_CWORD": "1", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    done = subprocess.run(COMMAND, capture_output=True, text=True, env=environ, timeout=60, check=False)
+    assert "budgets" in done.stdout
+    assert "holds" not in done.stdout
+    assert "--install-completion" in subprocess.run(
+        [*COMMAND, "--help"], capture_output=True, text=True, timeout=60, check=False
+    ).stdout
