@@ -90,6 +90,19 @@ def test_n3_a_lenient_inner_budget_masks_nothing(provider: FakeProvider, client:
     assert provider.billed_tokens == outer.spent.tokens == LONG_SIZE
 
 
+def test_n3_a_function_that_says_nothing_denies(provider: FakeProvider, client: OpenAI) -> None:
+    """predecessors N3: an inner callable that returned None let the call pass, and hid the outer cap: 10,160."""
+    asked: list[farthing.Decision] = []
+    with (
+        farthing.budget(tokens=1_000, on_exceed="raise") as outer,
+        farthing.budget(tokens=600, on_exceed=asked.append),
+    ):
+        allowed = [admitted(lambda: chat(client)) for _ in range(20)]
+    assert allowed == [True, *[False] * 19]
+    assert len(asked) == 19
+    assert provider.billed_tokens == outer.spent.tokens == LONG_SIZE
+
+
 def test_n4_downgrade_has_a_floor(provider: FakeProvider, client: OpenAI) -> None:
     """predecessors N4: downgrade with a cap of $0.01, 100 calls: $0.2256 (22 times)."""
     cheaper = {"gpt-4o": "gpt-4o-mini"}

@@ -65,6 +65,44 @@ def test_s2_streams_interleaved_under_clamp(provider: FakeProvider, client: Open
     assert provider.billed_tokens == budget.spent.tokens == 1_000
 
 
+def test_s2_streams_interleaved_under_break(provider: FakeProvider, client: OpenAI) -> None:
+    """predecessors S2: 20 streams under break, interleaved: 9,980 chunks emitted, 10,180 of 1,000 accounted."""
+    provider.reply = Reply(output_tokens=100_000, keeps_ceiling=False)
+    streams, delivered = [], 0
+    with farthing.budget(tokens=1_000, on_exceed="break") as budget:
+        for _ in range(20):
+            try:
+                streams.append(iter(chat(client, 492, stream=True)))
+            except farthing.BudgetExceeded:
+                break
+        assert len(streams) == 2
+        while streams:
+            chunks = [next(stream, None) for stream in streams]
+            delivered += sum(1 for chunk in chunks if chunk is not None and chunk.choices[0].delta.content)
+            streams = [stream for stream, chunk in zip(streams, chunks, strict=True) if chunk is not None]
+    # Both fit whole, each with its own 492: their provider passes that, so each is cut at the first token beyond it.
+    assert delivered == 2 * 493
+    assert budget.spent.tokens == 1_000
+
+
+@pytest.mark.parametrize("cap", [100, 1_000])
+def test_s6_break_keeps_to_its_limit_to_the_token(provider: FakeProvider, client: OpenAI, cap: int) -> None:
+    """
+    predecessors S6: under break, caps of 100 and 1,000 settled at 101 and 1,001, and the stream was closed. Here the
+    cut comes a margin earlier, since a provider bills what it generates until it notices: 64 tokens, as this one does.
+    """
+    due = cap - 8 - 64
+    provider.reply = Reply(output_tokens=100_000, keeps_ceiling=False, pause_after_chunks=due)
+    with farthing.budget(tokens=cap, on_exceed="break") as budget:
+        chunks = list(chat(client, None, stream=True))
+    assert len([chunk for chunk in chunks if chunk.choices[0].delta.content]) == due
+    assert chunks[-1].choices[0].finish_reason == "length"
+    provider.wait_idle()
+    (line,) = provider.bill
+    assert line.aborted
+    assert provider.billed_tokens == budget.spent.tokens == cap
+
+
 def test_s3_abandoned_streams_are_counted(provider: FakeProvider, client: OpenAI) -> None:
     """predecessors S3: streams abandoned at chunk 300 without close(): 6,020 tokens emitted, 0 accounted."""
     provider.reply = Reply(output_tokens=400, pause_after_chunks=300)
@@ -113,6 +151,18 @@ def test_s5_tool_arguments_are_output(provider: FakeProvider, client: OpenAI) ->
         list(chat(client, 2_000, stream=True, tools=tools))
     assert provider.billed().output > 900
     assert (budget.spent.tokens or 0) >= provider.billed_tokens
+
+
+def test_s5_tool_arguments_are_cut(provider: FakeProvider, client: OpenAI) -> None:
+    """predecessors S5: break on 5,000 chunks of tool-call arguments, cap 100: all delivered, 8 tokens accounted."""
+    tool = ToolCall("look_up", {"words": " ".join(["coin"] * 5_000)})
+    provider.reply = Reply(tool_calls=[tool], keeps_ceiling=False)
+    with farthing.budget(tokens=100, on_exceed="break") as budget:
+        chunks = list(chat(client, None, stream=True))
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert len(calls) < 30
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert budget.spent.tokens == 100
 
 
 def test_hidden_reasoning_of_a_cut_stream_is_counted(provider: FakeProvider, client: OpenAI) -> None:

@@ -290,7 +290,8 @@ def budget(
         per: ``"lifetime"`` (default), ``"minute" "hour" "day" "week" "month"`` (a time zone may follow:
             ``"day Europe/Berlin"``), ``"rolling 60s"``, or ``"request"``: a check of each call alone.
         on_exceed: what happens when a call does not fit: ``"block"`` raises BudgetExceeded before it is sent;
-            ``"clamp"`` lowers its output ceiling to what fits; ``"downgrade"`` takes the cheaper model of the map;
+            ``"clamp"`` lowers its output ceiling to what fits; ``"break"`` does too, and ends a stream in good order
+            when its hold is used up; ``"downgrade"`` takes the cheaper model of the map;
             ``"raise"`` lets the crossing call finish, then raises with its result (a guard against runaways, not a hard
             cap); ``"warn"`` never objects, logs and counts; ``"wait"`` queues, first come first served, until something
             refills or comes back, at most *wait_seconds*; ``"truncate"`` ends the ``with`` or the function quietly; a
@@ -301,7 +302,8 @@ def budget(
         min_output_tokens: the least output that a lowered ceiling may leave.
         wait_seconds: for ``on_exceed="wait"``.
         default_output_tokens: what a request without an output ceiling of its own is given, at most.
-        uncapped: such a request is given a ceiling (``"inject"``) or refused (``"reject"``).
+        uncapped: such a request is given a ceiling (``"inject"``), refused (``"reject"``), or sent as it is, its stream
+            ended when the default is used up (``"watch"``; plain calls and reasoning models are given a ceiling).
         open_bound: for requests whose input has no bound on this side: hold the model's ``"context_window"``,
             ``"reject"`` them, or admit them and record any excess (``"overrun"``).
         alerts: parts of the limit, such as ``[0.5, 0.8, 1.0]``: each is said once, in the log and to sinks, for every
