@@ -222,7 +222,7 @@ def test_u1_an_unpriced_model_is_not_free(provider: FakeProvider, client: OpenAI
         ("per", {"tokens": 10, "per": "fortnight"}),
         ("per", {"tokens": 10, "per": "day Middle/Earth"}),
         ("uncapped", {"tokens": 10, "uncapped": "maybe"}),
-        ("uncapped", {"tokens": 10, "uncapped": "watch"}),
+        ("uncapped", {"tokens": 10, "uncapped": "unlimited"}),
         ("open_bound", {"tokens": 10, "open_bound": "hope"}),
         ("on_exceed", {"requests": 5, "on_exceed": "clamp"}),
         ("limit", {}),
