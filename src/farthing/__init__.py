@@ -21,7 +21,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
+    AgentFunctionError,
     BudgetExceeded,
+    BudgetExceededError,
+    ConfidenceReached,
     ConfigError,
     FarthingError,
     HoldConflict,
@@ -29,12 +32,16 @@ from .errors import (
     HoldNotFound,
     InvariantError,
     StoreUnavailable,
+    TBCError,
+    UnknownAgent,
+    UnknownAgentError,
     UnmeteredCall,
     UnpricedModel,
 )
 
 if TYPE_CHECKING:
     from . import prices, sinks, tokens
+    from .agents import AgentContract, BudgetContract, BudgetManager
     from .calls.budgets import Amounts, BudgetHandle, budget
     from .calls.default import reset
     from .calls.estimates import estimate
@@ -59,12 +66,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgentContract",
+    "AgentFunctionError",
     "Allow",
     "Amounts",
     "BudgetConfig",
+    "BudgetContract",
     "BudgetEvent",
     "BudgetExceeded",
+    "BudgetExceededError",
     "BudgetHandle",
+    "BudgetManager",
+    "ConfidenceReached",
     "ConfigError",
     "Decision",
     "Explanation",
@@ -79,7 +92,10 @@ __all__ = [
     "StalePriceTableWarning",
     "StalePricesWarning",
     "StoreUnavailable",
+    "TBCError",
     "UngovernedClientWarning",
+    "UnknownAgent",
+    "UnknownAgentError",
     "UnmeteredCall",
     "UnmeteredCallWarning",
     "UnpricedModel",
@@ -109,11 +125,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AgentContract": "agents",
     "Allow": "calls.exceeding",
     "Amounts": "calls.budgets",
     "BudgetConfig": "proxy.flags",
+    "BudgetContract": "agents",
     "BudgetEvent": "calls.events",
     "BudgetHandle": "calls.budgets",
+    "BudgetManager": "agents",
     "Decision": "kernel.decision",
     "Explanation": "calls.explaining",
     "ManualHold": "calls.manual",
@@ -154,7 +173,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{home}", __name__), name)
-    if home == "calls.budgets":
+    if home in ("calls.budgets", "agents"):
         _watch()
     globals()[name] = value
     return value

@@ -5,6 +5,11 @@ Every error that farthing raises, each with its evidence as attributes and as ``
 
     FarthingError
     ├── BudgetExceeded            a budget said no; carries the Decision
+    │   └── BudgetExceededError   (also TBCError) … that of an agent, loans included; carries its name
+    │       └── ConfidenceReached the agent's last answer was good enough: nothing more is spent on this task
+    ├── TBCError                  what concerns agents
+    │   ├── AgentFunctionError    (also ValueError) a function given to govern failed; carries the paid result
+    │   └── UnknownAgent          (also KeyError) no agent has this name
     ├── UnpricedModel             a USD budget met a model without a known price
     ├── UnmeteredCall             a hard budget met a call that nothing here can measure
     ├── HoldError
@@ -119,6 +124,162 @@ class BudgetExceeded(FarthingError):
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), **self.decision.to_dict(), "error": "BudgetExceeded"}
+
+
+class TBCError(FarthingError):
+    """What concerns agents. The name is the one that users of the Token Budget Contracts package catch."""
+
+
+class BudgetExceededError(BudgetExceeded, TBCError):
+    """
+    An agent has too little, and others may not lend it the rest. Nothing was sent, unless ``result`` is set: then the
+    call turned out larger than what was held for it, all of it is counted, and the paid answer is attached.
+
+    ``requested`` and ``available`` are tokens; Decimals in USD where its limit in money is what was passed.
+    """
+
+    def __init__(
+        self,
+        agent_name: str,
+        requested: int | Decimal,
+        available: int | Decimal,
+        *,
+        decision: Decision | None = None,
+        result: Any = None,
+        truncates: frozenset[str] = frozenset(),
+        ended: bool = False,
+        message: str | None = None,
+    ) -> None:
+        if decision is None:
+            # Made by hand, as programs that handle it are tested: it has the three figures and no more.
+            Exception.__init__(self)
+            self.decision = None  # type: ignore[assignment]
+            self.result, self.truncates = result, truncates
+        else:
+            super().__init__(decision, result=result, truncates=truncates)
+        self.agent_name = agent_name
+        self.requested = requested
+        self.available = available
+        self.ended = ended
+        """The agent is closed, or its time is over."""
+        self.args = (message or self._message(),)
+
+    def _message(self) -> str:
+        name, usd = self.agent_name, not isinstance(self.requested, int)
+        if self.ended:
+            return f"Agent {name!r} is closed, or its time is over: it spends nothing any more."
+        figures = (self.requested, self.available)
+        requested, available = (f"${amount:f}" if usd else f"{amount} tokens" for amount in figures)
+        if self.result is not None:
+            return (
+                f"Agent {name!r} requested {requested}, but only {available} were available. The call is made and "
+                "counted in full; its answer is the `result` of this error. What it spends next is refused."
+            )
+        return (
+            f"Agent {name!r} requested {requested}, but only {available} were available, with all that other agents "
+            "may lend it. Give it more with update_agent, or wait until others have less in flight."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The result may be anything, and stays in this process.
+        evidence = {"decision": self.decision, "ended": self.ended, "message": self.args[0]}
+        return (_remake, (BudgetExceededError, (self.agent_name, self.requested, self.available), evidence))
+
+    def to_dict(self) -> dict[str, Any]:
+        figures = {"requested": self.requested, "available": self.available}
+        shown = {name: amount if isinstance(amount, int) else format(amount, "f") for name, amount in figures.items()}
+        plain = FarthingError.to_dict(self) if self.decision is None else super().to_dict()
+        return {**plain, "agent_name": self.agent_name, **shown, "error": type(self).__name__}
+
+
+class ConfidenceReached(BudgetExceededError):
+    """
+    The agent's answer for this task was confident enough, so nothing more is spent on it. ``confidence`` says how
+    confident; ``result`` has that answer, in the process that got it. ``reset_confidence`` opens the task again.
+    """
+
+    def __init__(
+        self,
+        agent_name: str,
+        *,
+        task: str | None,
+        confidence: float,
+        available: int | Decimal = 0,
+        result: Any = None,
+        decision: Decision | None = None,
+    ) -> None:
+        of = "" if task is None else f" for task {task!r}"
+        super().__init__(
+            agent_name,
+            0,
+            available,
+            decision=decision,
+            result=result,
+            message=(
+                f"Agent {agent_name!r} has an answer{of} with confidence {confidence:g}, which is enough: nothing more "
+                f"is spent on it. reset_confidence({agent_name!r}, {task!r}) opens it again."
+            ),
+        )
+        self.task = task
+        self.confidence = confidence
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        evidence = {
+            "task": self.task,
+            "confidence": self.confidence,
+            "available": self.available,
+            "decision": self.decision,
+        }
+        return (_remake, (ConfidenceReached, (self.agent_name,), evidence))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "task": self.task, "confidence": self.confidence}
+
+
+class AgentFunctionError(TBCError, ValueError):
+    """
+    A function that was given to ``govern`` raised, or returned what it must not: ``function`` says which one
+    (``"confidence_fn"``, ``"usage_fn"``, ``"task_fn"``). What was used is counted; ``result`` has the governed
+    function's answer, if it was called. The cause is attached.
+    """
+
+    def __init__(self, function: str, agent_name: str, problem: str, *, result: Any = None) -> None:
+        super().__init__(f"{function} of agent {agent_name!r} {problem}")
+        self.function = function
+        self.agent_name = agent_name
+        self.problem = problem
+        self.result = result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_remake, (type(self), (self.function, self.agent_name, self.problem), {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "function": self.function, "agent_name": self.agent_name, "problem": self.problem}
+
+
+class UnknownAgent(TBCError, KeyError):
+    """No agent of this name is registered, or it is closed; ``known`` lists those that are."""
+
+    def __init__(self, agent_name: str, *, known: tuple[str, ...] = ()) -> None:
+        listed = f"; registered are {', '.join(known)}" if known else "; none is registered"
+        self.message = f"no agent is named {agent_name!r}{listed}"
+        super().__init__(self.message)
+        self.agent_name = agent_name
+        self.known = known
+
+    def __str__(self) -> str:
+        # A KeyError would show the repr of its text.
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_remake, (type(self), (self.agent_name,), {"known": self.known}))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "agent_name": self.agent_name, "known": list(self.known)}
+
+
+UnknownAgentError = UnknownAgent
+"""The name that users of the Token Budget Contracts package catch."""
 
 
 class UnpricedModel(FarthingError):

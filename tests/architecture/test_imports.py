@@ -15,7 +15,14 @@ from importlib import metadata
 
 import pytest
 
-PARTS_ON_THE_STANDARD_LIBRARY = ["farthing", "farthing.errors", "farthing.kernel", "farthing.stores", "farthing.calls"]
+PARTS_ON_THE_STANDARD_LIBRARY = [
+    "farthing",
+    "farthing.errors",
+    "farthing.kernel",
+    "farthing.stores",
+    "farthing.calls",
+    "farthing.agents",
+]
 
 HEAVY = {
     "anthropic",

@@ -11,7 +11,10 @@ import pytest
 
 from farthing import errors
 from farthing.errors import (
+    AgentFunctionError,
     BudgetExceeded,
+    BudgetExceededError,
+    ConfidenceReached,
     ConfigError,
     FarthingError,
     HoldConflict,
@@ -19,6 +22,8 @@ from farthing.errors import (
     HoldNotFound,
     InvariantError,
     StoreUnavailable,
+    TBCError,
+    UnknownAgent,
     UnmeteredCall,
     UnpricedModel,
 )
@@ -34,6 +39,21 @@ ERRORS: list[tuple[FarthingError, dict[str, Any]]] = [
     (FarthingError("a message"), {}),
     (BudgetExceeded(DENIED), {"budget": "team", "unit": "usd", "limit": DENIED.limit, "overrun": 0}),
     (BudgetExceeded(refusal(budget="b", remedy="Do this.")), {"budget": "b", "remedy": "Do this."}),
+    (BudgetExceededError("a", 5, 3), {"agent_name": "a", "requested": 5, "available": 3}),
+    (
+        BudgetExceededError("a", 5, 3, decision=DENIED, ended=True),
+        {"agent_name": "a", "requested": 5, "available": 3, "budget": "team"},
+    ),
+    (
+        ConfidenceReached("a", task="t", confidence=0.9, available=7),
+        {"agent_name": "a", "task": "t", "confidence": 0.9, "requested": 0, "available": 7},
+    ),
+    (TBCError("a message"), {}),
+    (
+        AgentFunctionError("usage_fn", "a", "raised KeyError: 'usage'"),
+        {"function": "usage_fn", "agent_name": "a", "problem": "raised KeyError: 'usage'"},
+    ),
+    (UnknownAgent("a", known=("b",)), {"agent_name": "a"}),
     (UnpricedModel("m-1"), {"model": "m-1", "provider": None, "budget": None}),
     (UnpricedModel("m-1", provider="p", budget="b"), {"model": "m-1", "provider": "p", "budget": "b"}),
     (UnmeteredCall("POST", "https://h/v1/x"), {"method": "POST", "url": "https://h/v1/x", "budget": None}),
@@ -96,6 +116,15 @@ def test_one_except_catches_all_and_the_usual_ones_catch_theirs() -> None:
     assert issubclass(HoldNotFound, LookupError)
     assert issubclass(ConfigError, ValueError)
     assert not issubclass(BudgetExceeded, ValueError)
+
+
+def test_what_users_of_the_predecessor_catch() -> None:
+    for kind in (BudgetExceededError, ConfidenceReached, UnknownAgent, AgentFunctionError):
+        assert issubclass(kind, TBCError)
+    assert issubclass(BudgetExceededError, BudgetExceeded)
+    assert issubclass(UnknownAgent, KeyError)
+    assert errors.UnknownAgentError is UnknownAgent
+    assert str(UnknownAgent("a", known=("b", "c"))) == "no agent is named 'a'; registered are b, c"
 
 
 def test_budget_exceeded_repeats_its_decision() -> None:

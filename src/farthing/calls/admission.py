@@ -18,8 +18,9 @@ from ..kernel.budget import Budget
 from ..kernel.decision import Decision, denial, refusal
 from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
-from ..kernel.plan import Account, Ask, LineResult, evaluate, make_plan
+from ..kernel.plan import Account, Ask, LineResult, Plan, evaluate, make_plan
 from ..stores.contract import Ticket
+from . import lending
 from .ambient import Ambient
 from .asking import Asked, ask_for, continued, find_rates, terms_of
 from .call import Call, History
@@ -41,6 +42,8 @@ class Granted(NamedTuple):
     x: int
     held: tuple[tuple[Ledger, tuple[Account, ...]], ...]
     advisory: tuple[LineResult, ...]
+    holds: tuple[Hold, ...] = ()
+    """As they were placed: beside *held*."""
 
 
 class Admitted(NamedTuple):
@@ -120,7 +123,7 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
         warn_unpriced(runtime, terms.model)
     elif call.started_ms >= runtime.prices_due_ms:
         runtime.check_prices(budgets, call.started_ms)
-    answer = yield from _hold_once(runtime, _numbered(asked.ask, tries), here, there, tags, versions)
+    answer = yield from _hold_once(runtime, _numbered(asked.ask, tries), here, there, tags, versions, call.ambient)
     if isinstance(answer, Granted):
         _say_terms(call, terms, asked.ask, answer)
         return Admitted(terms.model, asked, answer)
@@ -222,7 +225,7 @@ def hold(
         # Looked up each time: a plan is stale because a budget was changed, and the old terms must not be held on.
         versions = _versions(runtime)
         here, there = runtime.budgets(ambient, tags)
-        answer = yield from _hold_once(runtime, _numbered(ask, tries), here, there, tags, versions)
+        answer = yield from _hold_once(runtime, _numbered(ask, tries), here, there, tags, versions, ambient)
         if not isinstance(answer, Stale):
             return answer
     raise _restless(runtime)
@@ -250,11 +253,12 @@ def _hold_once(
     there: list[Budget],
     tags: dict[str, str],
     versions: tuple[int, int],
+    ambient: Ambient,
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
     """Whatever is raised in it, the exception of a signal too: then nothing stays held."""
     held: list[tuple[Ledger, tuple[Account, ...]]] = []
     try:
-        answer = yield from _hold_each(runtime, ask, here, there, tags, versions, held)
+        answer = yield from _hold_each(runtime, ask, here, there, tags, versions, ambient, held)
     except BaseException as error:
         _give_back(held, ask.id)
         if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow" or not there:
@@ -263,7 +267,7 @@ def _hold_once(
         # A new id: nobody knows what became of the durable hold, and its id is not to be used again.
         other = ask._replace(id=f"{ask.id}m")
         return (
-            (yield from _hold_once(runtime, other, here, [], tags, versions))
+            (yield from _hold_once(runtime, other, here, [], tags, versions, ambient))
             if here
             else Granted(other.id, ask.x_want, (), ())
         )
@@ -279,30 +283,33 @@ def _hold_each(
     there: list[Budget],
     tags: dict[str, str],
     versions: tuple[int, int],
+    ambient: Ambient,
     held: list[tuple[Ledger, tuple[Account, ...]]],
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
     """Hold on memory, then on the durable ledger. *held* says at any time what would have to be given back."""
     memory, durable = runtime.memory, runtime.durable
+    work = lending.work_of(ambient)
     advisory: tuple[LineResult, ...] = ()
+    holds: tuple[Hold, ...] = ()
     x = ask.x_want
     if here:
         accounts = accounts_for(memory, ask, here, tags)
         plan = make_plan(ask, accounts, catalogue_version=versions[0])
         # Before it is placed: memory holds at once, and an exception may come between the hold and its answer.
         held.append((memory, accounts))
-        placed: Placed | Denied | Stale = yield memory.store.place(plan)
+        placed: Placed | Denied | Stale = yield from _place(memory, plan, work)
         if not isinstance(placed, Placed):
             held.clear()
             if isinstance(placed, Stale):
                 yield from _catch_up(memory, placed)
                 return placed
             return placed.failed + (yield from _failing(durable, ask, there, tags))
-        advisory, x = placed.advisory, placed.hold.x
+        advisory, x, holds = placed.advisory, placed.hold.x, (placed.hold,)
     if there and durable is not None:
         accounts = accounts_for(durable, ask, there, tags)
         plan = make_plan(ask, accounts, catalogue_version=versions[1])._replace(x_most=x)
         # A durable store takes a hold back by itself if its answer was not waited for.
-        placed = yield durable.store.place(plan)
+        placed = yield from _place(durable, plan, work)
         if not isinstance(placed, Placed):
             if isinstance(placed, Stale):
                 yield from _catch_up(durable, placed)
@@ -311,8 +318,20 @@ def _hold_each(
         held.append((durable, accounts))
         if here and placed.hold.x < x:
             yield from _shrink(memory, ask.id, placed.hold.x)
-        advisory, x = advisory + placed.advisory, placed.hold.x
-    return Granted(ask.id, x, tuple(held), advisory)
+            holds = (holds[0]._replace(x=placed.hold.x),)
+        advisory, x, holds = advisory + placed.advisory, placed.hold.x, (*holds, placed.hold)
+    if work is not None:
+        lending.measured(runtime, work)
+    return Granted(ask.id, x, tuple(held), advisory, holds)
+
+
+def _place(
+    ledger: Ledger, plan: Plan, work: lending.Work | None
+) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
+    if ledger.lends or work is not None:
+        return (yield from lending.place(ledger, plan, work))
+    placed: Placed | Denied | Stale = yield ledger.store.place(plan)
+    return placed
 
 
 def _give_back(held: list[tuple[Ledger, tuple[Account, ...]]], hold_id: str) -> None:
@@ -361,7 +380,9 @@ def _failing(
     except StoreUnavailable as error:
         log.warning("%s; the denial names the budgets in memory only", error)
         return ()
-    return evaluate(plan, balances.__getitem__).failed
+    failed = evaluate(plan, balances.__getitem__).failed
+    # Others might have lent an agent what it is short of: nobody asked them.
+    return tuple(result for result in failed if result.line.budget.lending is None)
 
 
 def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: int | None = None) -> Asked | Decision:
@@ -412,7 +433,7 @@ def _denied(
     truncates: frozenset[str] = frozenset(),
 ) -> BudgetExceeded:
     say_denied(call.runtime, call.who(model), decision, failed)
-    return BudgetExceeded(decision, truncates=truncates)
+    return lending.exceeded(decision, failed, call.ambient, truncates=truncates)
 
 
 def _inherited(budget: Budget) -> Decision:

@@ -23,6 +23,8 @@ class Binding(NamedTuple):
     """The process that entered it. A forked child inherits the binding, but not the account in memory."""
     handler: Callable[[Any], Any] | None = None
     """The callable that was given as its ``on_exceed``."""
+    work: Any = None
+    """The piece of an agent's work that goes on here (:class:`~farthing.calls.lending.Work`)."""
 
 
 class Ambient(NamedTuple):

@@ -24,6 +24,7 @@ from ..errors import FarthingError
 from ..kernel.ledger import Settled
 from ..kernel.sums import DAY_MS
 from ..stores.contract import SWEEP_SECONDS, DenialKey, Store
+from .delegations import close_ended
 
 if TYPE_CHECKING:
     from .ledgers import Ledger
@@ -132,6 +133,8 @@ class Housekeeper:
         runtime.alerts.look()
         if sweep:
             self._sweep_memory(runtime, ledger)
+            if runtime.memory.lends:
+                close_ended(runtime.memory)
         if ledger is not None:
             self.flush_denials(ledger.store)
             ledger.refresh(ledger.store.catalogue().result())
@@ -139,6 +142,8 @@ class Housekeeper:
             if sweep:
                 for settled in ledger.store.sweep(runtime.settings.sweep_policy).result():
                     _tell(runtime, settled)
+                if ledger.lends:
+                    close_ended(ledger)
             self._put_past_away(runtime, ledger.store, look=sweep)
         else:
             self.forget_denials()

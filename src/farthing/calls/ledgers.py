@@ -14,6 +14,7 @@ from ..kernel.catalogue import Catalogue
 from ..kernel.plan import Account
 from ..kernel.scope import Tags, matches
 from ..stores.contract import Store
+from .lending import Pool, make_pool
 
 ACCOUNTS_MAX = 10_000
 
@@ -26,6 +27,9 @@ class Ledger:
         self.catalogue = Catalogue(version=-1)
         self._accounts: dict[tuple[str, tuple[str | None, ...]], Account] = {}
         self._standing: tuple[Budget, ...] = ()
+        self.lends = False
+        """Whether agents have budgets in it: where none has, no call looks for lenders."""
+        self._pools: dict[str, Pool] = {}
         self.alerting = False
         """Whether a budget in it has thresholds: where none has, no call looks for them."""
 
@@ -35,6 +39,8 @@ class Ledger:
             self.catalogue = catalogue
             self._accounts = {}
             self._standing = tuple(budget for budget in catalogue.budgets.values() if budget.standing)
+            self.lends = any(budget.lending is not None for budget in catalogue.budgets.values())
+            self._pools = {}
             self.alerting = self.alerting or any(budget.alerts for budget in catalogue.budgets.values())
 
     def standing(self, tags: Tags) -> list[Budget]:
@@ -44,6 +50,14 @@ class Ledger:
     def put_away(self, name: str) -> None:
         """No call will ask for the account of this unit of work again."""
         self._accounts.pop((name, ()), None)
+
+    def pool(self, name: str) -> Pool:
+        """The agents that lend to each other under this name."""
+        pools = self._pools
+        found = pools.get(name)
+        if found is None:
+            found = pools[name] = make_pool(self.catalogue, name)
+        return found
 
     def accounts(self, budgets: Iterable[Budget], tags: Tags, now_ms: int) -> tuple[Account, ...]:
         """The account of each budget that a call with these tags falls into now."""

@@ -21,12 +21,13 @@ from ..prices import Rates
 from ..wire.reported import usage_from
 from .admission import Granted, warn_unpriced
 from .admission import hold as place_hold
-from .ambient import current
+from .ambient import Ambient, current
 from .asking import find_rates
 from .default import runtime
 from .endings import at_least_priced
 from .events import Who
-from .runtime import log
+from .lending import exceeded, measured, work_of
+from .runtime import Runtime, log
 from .steps import Finished, Life, advance, advance_async
 from .telling import say_advisory, say_denied, say_ended
 
@@ -122,7 +123,7 @@ class ManualHold:
         if not isinstance(answer, Granted):
             decision = denial(answer, now_ms=now_ms)
             say_denied(here, self._who(), decision, answer)
-            raise BudgetExceeded(decision)
+            raise exceeded(decision, answer, ambient)
         self._granted = answer
         say_advisory(here, self._who(), answer.advisory)
         return Finished()
@@ -138,28 +139,34 @@ class ManualHold:
     def _end(self, outcome: Outcome, *, void: bool) -> None:
         if self._granted is None:
             raise ValueError("this hold was never placed: use it in a `with`")
-        here = runtime()
         # From here on its end has been said: leaving the `with` must not say another.
         self._ended = True
-        held = [ledger for ledger, _ in self._granted.held]
-        plan = Plan(self._granted.id, self._facts, (), (), 0, 0, here.memory_store.now())
-        entry: Entry | None = None
-        for ledger in (here.memory, here.durable):
-            if ledger is None:
-                continue
-            store = ledger.store
-            try:
-                if ledger not in held:
-                    settled = store.record(plan, outcome).result()
-                elif void:
-                    settled = store.void(self._granted.id, outcome).result()
-                else:
-                    settled = store.settle(self._granted.id, outcome).result()
-                entry = settled.entry or entry
-            except StoreUnavailable as error:
-                # As for a call of an SDK: the other ledger still learns of it, and what was held here stays counted.
-                log.error("hold %s could not be ended: %s; what it held stays counted", self._granted.id, error)
-        say_ended(here, entry, self._granted.held)
+        advance(end_held(runtime(), self._granted, self._facts, outcome, void=void))
+
+
+def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome, *, void: bool = False) -> Life:
+    """End what was held for a call, on every ledger; where nothing was held it is recorded."""
+    held = [ledger for ledger, _ in granted.held]
+    plan = Plan(granted.id, facts, (), (), 0, 0, here.memory_store.now())
+    entry: Entry | None = None
+    for ledger in (here.memory, here.durable):
+        if ledger is None:
+            continue
+        store = ledger.store
+        try:
+            if ledger not in held:
+                settled = yield store.record(plan, outcome)
+            elif void:
+                settled = yield store.void(granted.id, outcome)
+            else:
+                settled = yield store.settle(granted.id, outcome)
+            # None, if it ends while nobody can wait.
+            entry = entry if settled is None else settled.entry or entry
+        except StoreUnavailable as error:
+            # As for a call of an SDK: the other ledger still learns of it, and what was held here stays counted.
+            log.error("hold %s could not be ended: %s; what it held stays counted", granted.id, error)
+    say_ended(here, entry, granted.held)
+    return Finished()
 
 
 def hold(
@@ -248,18 +255,26 @@ def record(
         price=None if outcome.cost_nano is None else Formula(outcome.cost_nano),
         price_version=None if rates is None else rates.version,
     )
-    now_ms = here.memory_store.now()
-    ask = Ask(here.new_id(), facts, 0, 0, False, now_ms)
+    write_paid(here, ambient, facts, outcome, matched)
+
+
+def write_paid(here: Runtime, ambient: Ambient, facts: CallFacts, outcome: Outcome, tags: dict[str, str]) -> None:
+    """Write a call that is paid on every budget in force, whatever their limits say."""
+    memory, durable = here.budgets(ambient, tags)
+    ask = Ask(here.new_id(), facts, 0, 0, False, here.memory_store.now())
     entry: Entry | None = None
     counted = []
     for ledger, budgets in ((here.memory, memory), (here.durable, durable)):
         if ledger is None:
             continue
-        accounts = ledger.accounts(budgets, matched, ledger.store.now())
+        accounts = ledger.accounts(budgets, tags, ledger.store.now())
         unlimited = [replace(account, limits=()) for account in accounts]
         plan = make_plan(ask, unlimited, catalogue_version=ledger.catalogue.version)
         entry = ledger.store.record(plan, outcome).result().entry or entry
         counted.append((ledger, accounts))
+    work = work_of(ambient)
+    if work is not None:
+        measured(here, work)
     say_ended(here, entry, counted)
 
 

@@ -137,6 +137,11 @@ class Runtime:
         there: dict[str, Budget] = {}
         for binding in ambient.bindings:
             budget = binding.budget
+            if budget.lending is not None:
+                # An agent's work is charged to it whatever tags its calls carry.
+                side, ledger = (here, self.memory) if budget.anonymous or durable is None else (there, durable)
+                side[budget.name] = ledger.catalogue.budgets.get(budget.name, budget)
+                continue
             if budget.anonymous:
                 here[budget.name] = budget
                 continue

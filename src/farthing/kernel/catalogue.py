@@ -92,8 +92,10 @@ class Catalogue(NamedTuple):
             )
         return self._replace(version=self.version + 1, budgets={**self.budgets, budget.name: budget})
 
-    def with_budgets(self, budgets: Iterable[Budget]) -> Catalogue:
-        """With all of these named in it, whatever their terms were: one change."""
+    def with_budgets(self, budgets: Iterable[Budget], *, catalogue_version: int) -> Catalogue:
+        """With all of these named in it, in one step; the same catalogue if it is not of this version any more."""
+        if catalogue_version != self.version:
+            return self
         return self._replace(
             version=self.version + 1, budgets={**self.budgets, **{budget.name: budget for budget in budgets}}
         )

@@ -27,6 +27,10 @@ VOIDED = "voided"
 SUSPECT = "suspect"
 DELEGATION = "delegation"
 """The ``dialect`` of a hold for a whole child budget: it lasts until that is closed, whatever becomes of its owner."""
+MOVE = "move"
+"""The ``dialect`` of a hold under which an allocation is moved by hand."""
+ENTRY_KINDS = {DELEGATION: "transfer", MOVE: "transfer"}
+"""What the row of a hold is called that is no call, by its ``dialect``."""
 LIVE = (HELD, SUSPECT)
 """States in which a hold's amounts are still counted beside what is settled."""
 
@@ -106,7 +110,7 @@ class Entry(NamedTuple):
     id: str
     hold_id: str
     kind: str
-    """``call`` or ``correction``."""
+    """``call``, ``correction``, or ``transfer``: no call, but budget that went from one agent to another."""
     at_ms: int
     started_ms: int
     facts: CallFacts

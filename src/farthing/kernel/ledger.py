@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from ..errors import HoldConflict, HoldNotFound, InvariantError
 from . import loans
-from .hold import DELEGATION, HELD, SETTLED, SUSPECT, VOIDED, Entry, Hold, Outcome, usage_difference
+from .hold import DELEGATION, ENTRY_KINDS, HELD, SETTLED, SUSPECT, VOIDED, Entry, Hold, Outcome, usage_difference
 from .money import COUNTER_MAX
 from .plan import Balance, LineResult, Plan, bare, evaluate
 
@@ -364,7 +364,8 @@ def _entry(
 ) -> Entry:
     hold_id, _, _, facts, postings, _, _, _, placed_ms, _, _, _, _, _ = hold
     _, usage, cost_nano, ending, source, model, note = outcome
-    what = (0, hold_id, hold_id, "call", now_ms, placed_ms, facts, usage.present(), cost_nano, ending, source, suspect)
+    kind = ENTRY_KINDS.get(facts.dialect or "", "call")
+    what = (0, hold_id, hold_id, kind, now_ms, placed_ms, facts, usage.present(), cost_nano, ending, source, suspect)
     return bare(Entry, (*what, _overrun(hold, outcome), postings, posted, model, note, False, ()))
 
 

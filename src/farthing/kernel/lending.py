@@ -34,6 +34,8 @@ class Lending:
     expires_ms: int | None = None
     closed: bool = False
     """It spends nothing any more. Without a parent, what it left is the pool's: anyone may borrow it."""
+    returned: bool = False
+    """All that it left is its parent's again."""
 
     def reserve(self, unit: str) -> int:
         """The least that stays with it, in the unit's integer. A closed agent keeps nothing for itself."""

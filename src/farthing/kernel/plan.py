@@ -367,6 +367,8 @@ class LineResult(NamedTuple):
     asked: int
     formula: Formula
     """What was asked, by x."""
+    lendable: int = 0
+    """What other agents could have lent towards it."""
 
     @property
     def needed(self) -> int:

@@ -233,8 +233,11 @@ class Store(Protocol):
 
     def catalogue(self) -> Ticket[Catalogue]: ...
     def put_budget(self, budget: Budget, *, update: bool = False) -> Ticket[Catalogue]: ...
-    def put_budgets(self, budgets: Sequence[Budget]) -> Ticket[Catalogue]:
-        """Name all of these in one step, whatever their terms were: what one loses another may gain."""
+    def put_budgets(self, budgets: Sequence[Budget], *, catalogue_version: int) -> Ticket[Catalogue]:
+        """
+        Change all of these in one step: what one loses another may gain. If the catalogue is of another version by
+        now, nothing is changed.
+        """
         ...
 
     def remove_budget(self, name: str, *, defined_by: str | None = None) -> Ticket[Catalogue]: ...

@@ -265,8 +265,8 @@ class MemoryStore:
     def put_budget(self, budget: Budget, *, update: bool = False) -> Ready[Catalogue]:
         return self._change_catalogue(lambda known: known.with_budget(budget, update=update))
 
-    def put_budgets(self, budgets: Sequence[Budget]) -> Ready[Catalogue]:
-        return self._change_catalogue(lambda known: known.with_budgets(budgets))
+    def put_budgets(self, budgets: Sequence[Budget], *, catalogue_version: int) -> Ready[Catalogue]:
+        return self._change_catalogue(lambda known: known.with_budgets(budgets, catalogue_version=catalogue_version))
 
     def remove_budget(self, name: str, *, defined_by: str | None = None) -> Ready[Catalogue]:
         return self._change_catalogue(lambda known: known.without_budget(name, defined_by=defined_by))

@@ -231,8 +231,8 @@ class SQLiteStore:
     def put_budget(self, budget: Budget, *, update: bool = False) -> Ticket[Catalogue]:
         return self._change_catalogue(lambda known: known.with_budget(budget, update=update))
 
-    def put_budgets(self, budgets: Sequence[Budget]) -> Ticket[Catalogue]:
-        return self._change_catalogue(lambda known: known.with_budgets(budgets))
+    def put_budgets(self, budgets: Sequence[Budget], *, catalogue_version: int) -> Ticket[Catalogue]:
+        return self._change_catalogue(lambda known: known.with_budgets(budgets, catalogue_version=catalogue_version))
 
     def remove_budget(self, name: str, *, defined_by: str | None = None) -> Ticket[Catalogue]:
         return self._change_catalogue(lambda known: known.without_budget(name, defined_by=defined_by))

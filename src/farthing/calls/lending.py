@@ -1,0 +1,352 @@
+"""
+Borrowing before a call: what an agent's budget is short of, others of its pool lend, in the same atomic hold.
+
+Balances are read, the kernel's policy says who lends what, and the plan goes to the store with the loans in it. The
+store looks at each lender once more; if one has less by then, everything is read again. An agent that cannot be helped
+is denied, and nothing has moved.
+
+A function that an agent is governed by holds an estimate before anybody can know what it will call. The first measured
+call inside takes that hold's place in one step, so that the two are never counted side by side.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import BudgetExceeded, BudgetExceededError, HoldConflict, HoldNotFound, StoreUnavailable
+from ..kernel import loans
+from ..kernel.budget import Budget
+from ..kernel.decision import Decision
+from ..kernel.hold import Hold
+from ..kernel.ledger import Denied, Placed, Stale
+from ..kernel.lending import Donor, Loan, Policy, downhill
+from ..kernel.money import format_usd, usd_from_nano
+from ..kernel.plan import Account, Balance, Formula, Line, LineResult, Plan, evaluate
+from ..stores.contract import Ticket
+
+if TYPE_CHECKING:
+    from ..kernel.catalogue import Catalogue
+    from .ambient import Ambient
+    from .ledgers import Ledger
+    from .runtime import Runtime
+
+log = logging.getLogger("farthing")
+
+ATTEMPTS_MAX = 200
+"""How often the balances of lenders may change under a call. Each time somebody else got what it wanted."""
+EXPECTED_OUTPUT = 1_024
+"""What a call without a ceiling of its own is expected to say, until its agent has a past."""
+LENT_UNITS = ("tokens", "usd")
+
+
+class Member(NamedTuple):
+    """One agent of a pool, in one unit."""
+
+    account: str
+    counter: str
+    rank: int
+    most: int
+    """What its counter may reach by lending: its limit without its reserve."""
+    budget: Budget
+
+
+class Pool:
+    """The agents that may lend to each other, as one catalogue has them; in order of registration."""
+
+    def __init__(self, accounts: list[Account]) -> None:
+        self._members = {
+            unit: [
+                Member(
+                    account.key,
+                    f"{account.key}|{unit}",
+                    account.budget.lending.rank,
+                    ceiling - account.budget.lending.reserve(unit),
+                    account.budget,
+                )
+                for account in accounts
+                if account.budget.lending is not None and (ceiling := account.ceiling(unit)) is not None
+            ]
+            for unit in LENT_UNITS
+        }
+        self._below: dict[tuple[str, int], tuple[list[Member], tuple[str, ...]]] = {}
+
+    def below(self, unit: str, priority: int) -> tuple[list[Member], tuple[str, ...]]:
+        """Whoever may lend to this priority in this unit, and their counters."""
+        found = self._below.get((unit, priority))
+        if found is None:
+            members = [member for member in self._members[unit] if member.rank <= priority]
+            found = self._below[unit, priority] = members, tuple(member.counter for member in members)
+        return found
+
+
+def make_pool(catalogue: Catalogue, name: str) -> Pool:
+    """The pool of this name. What children leave behind is their parents', so ended ones are not in it."""
+    return Pool(
+        [
+            catalogue.account(budget, {}, 0)
+            for budget in catalogue.budgets.values()
+            if budget.lending is not None and budget.lending.pool == name
+        ]
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """
+    One piece of an agent's work: what it expects to use, and the estimate that is held for it until a measured call
+    inside takes its place. Threads and tasks of one piece share it.
+    """
+
+    expected_output: int = EXPECTED_OUTPUT
+    estimates: dict[int, Hold] = field(default_factory=dict)
+    """By ledger (``id``): the hold that stands for calls not made yet."""
+    measured: bool = False
+    """A call inside was held, or recorded, by itself: nothing has to be estimated."""
+    refused: BudgetExceeded | None = None
+    """What refused a call inside."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def close(self) -> dict[int, Hold]:
+        """It ends: what is still held for it, which no call can take from now on."""
+        with self._lock:
+            estimates, self.estimates = self.estimates, {}
+        return estimates
+
+    def take(self, ledger: Ledger) -> Hold | None:
+        """The estimate on this ledger, for one call to put its own hold in its place; None: another call has it."""
+        with self._lock:
+            return self.estimates.pop(id(ledger), None)
+
+    def put_back(self, ledger: Ledger, estimate: Hold) -> None:
+        """The call was refused: the estimate still stands."""
+        with self._lock:
+            self.estimates[id(ledger)] = estimate
+
+
+def work_of(ambient: Ambient) -> Work | None:
+    """The innermost piece of work that a call made here belongs to."""
+    for binding in reversed(ambient.bindings):
+        if binding.work is not None:
+            work: Work = binding.work
+            return work
+    return None
+
+
+def place(
+    ledger: Ledger, plan: Plan, work: Work | None, policy: Policy = downhill
+) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
+    """Place a plan on a ledger with agents: in exchange for its work's estimate, borrowing what it is short of."""
+    takers = [line for line in plan.lines if line.budget.lending is not None]
+    estimate = None if work is None else work.take(ledger)
+    answer: Placed | Denied | Stale | None = None
+    try:
+        answer = yield from _place(ledger, plan, takers, estimate, work, policy)
+    except HoldConflict:
+        if estimate is None:
+            raise
+        # The estimate is past its deadline, or was taken: it is not this call's to give back.
+        estimate = None
+        answer = yield from _place(ledger, plan, takers, None, work, policy)
+    finally:
+        if work is not None and estimate is not None and not isinstance(answer, Placed):
+            work.put_back(ledger, estimate)
+    return answer
+
+
+def _place(
+    ledger: Ledger, plan: Plan, takers: list[Line], estimate: Hold | None, work: Work | None, policy: Policy
+) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
+    store, replaces = ledger.store, None if estimate is None else estimate.id
+    placed: Placed | Denied | Stale
+    if not takers:
+        placed = yield store.place(plan, replaces=replaces)
+        return placed
+    expected = EXPECTED_OUTPUT if work is None else work.expected_output
+    most = plan.x_want if plan.x_most is None else min(plan.x_want, plan.x_most)
+    # Where our own ceiling may shrink the call, it borrows for what it can be expected to say, and no more.
+    least = max(plan.x_floor, min(most, expected)) if takers[0].elastic else plan.x_floor
+    placed = yield store.place(plan if least == plan.x_floor else plan._replace(x_floor=least), replaces=replaces)
+    for _ in range(ATTEMPTS_MAX):
+        if not isinstance(placed, Denied) and not (isinstance(placed, Stale) and _lost(placed, plan, ledger)):
+            return placed
+        balances = yield from _read(ledger, plan, takers, estimate)
+        covered = _cover(ledger, plan, takers, balances, least, most, policy)
+        if isinstance(covered, Denied):
+            return covered
+        placed = yield store.place(covered, replaces=replaces)
+    raise StoreUnavailable(store.name, f"its agents' balances changed {ATTEMPTS_MAX} times while one call was planned")
+
+
+def _lost(stale: Stale, plan: Plan, ledger: Ledger) -> bool:
+    """Whether only a lender's balance changed: the catalogue is as it was, and no window is over."""
+    if stale.catalogue_version != plan.catalogue_version:
+        return False
+    return plan.valid_until_ms is None or ledger.store.now() < plan.valid_until_ms
+
+
+def _read(
+    ledger: Ledger, plan: Plan, takers: list[Line], estimate: Hold | None
+) -> Generator[Ticket[Any], Any, Mapping[str, Balance]]:
+    """Everything that decides: the plan's own counters and the lenders', without the estimate that is exchanged."""
+    keys = {key for line in plan.lines for key in line.keys}
+    for line in takers:
+        keys.update(_lenders(ledger, line)[1])
+    balances: dict[str, Balance] = yield ledger.store.balances(keys)
+    if estimate is not None:
+        for key, amount in on_counters([estimate]).items():
+            if key in balances:
+                settled, held, suspect = balances[key]
+                # Below 0: the estimate is past its deadline, and not held any more.
+                balances[key] = Balance(settled, max(0, held - amount), suspect)
+    return balances
+
+
+def on_counters(holds: Iterable[Hold]) -> dict[str, int]:
+    """By counter, what these holds have on it, loans included."""
+    held: dict[str, int] = {}
+    for hold in holds:
+        own = zip((posting.key for posting in hold.postings), hold.amounts, strict=True)
+        for key, amount in (*own, *loans.on_counters(hold)):
+            held[key] = held.get(key, 0) + amount
+    return held
+
+
+def _lenders(ledger: Ledger, line: Line) -> tuple[list[Member], tuple[str, ...]]:
+    lending = line.budget.lending
+    if lending is None or line.unit not in LENT_UNITS or line.frozen:
+        return [], ()
+    return ledger.pool(lending.pool).below(line.unit, lending.priority)
+
+
+def _cover(
+    ledger: Ledger,
+    plan: Plan,
+    takers: list[Line],
+    balances: Mapping[str, Balance],
+    least: int,
+    most: int,
+    policy: Policy,
+) -> Plan | Denied:
+    """The plan with the loans that make it fit; or every line that fails although others lend what they can."""
+    read = balances.__getitem__
+    now_ms = ledger.store.now()
+    verdict = evaluate(plan._replace(lines=tuple(line for line in plan.lines if line.budget.lending is None)), read)
+    x, failed = min(most, verdict.x), list(verdict.failed)
+    own = x
+    donors: list[list[Donor]] = []
+    for line in takers:
+        room = line.ceiling - sum(read(key).total for key in line.keys)
+        spare = _spare(ledger, line, balances, now_ms)
+        donors.append(spare)
+        formula = plan.facts.formula(line.unit) or Formula(0)
+        lendable = sum(donor.spare for donor in spare)
+        if not line.elastic or not formula.slope:
+            if line.frozen or room < 0 or formula.at(plan.x_want) > room + lendable:
+                failed.append(_failing(line, read, plan.x_want, formula, lendable))
+            continue
+        own = min(own, (room * formula.den - formula.base) // formula.slope)
+        x = min(x, ((room + lendable) * formula.den - formula.base) // formula.slope)
+        if line.frozen or room < 0 or x < plan.x_floor:
+            failed.append(_failing(line, read, plan.x_floor, formula, lendable))
+    if failed:
+        return Denied(tuple(failed))
+    x = max(own, min(x, least))
+    made: list[Loan] = []
+    ceilings: dict[int, int] = {}
+    for line, spare in zip(takers, donors, strict=True):
+        formula = plan.facts.formula(line.unit) or Formula(0)
+        room = line.ceiling - sum(read(key).total for key in line.keys)
+        shortfall = formula.at(x if line.elastic else plan.x_want) - room
+        lent = _lend(ledger, line, room, shortfall, spare, policy)
+        made += lent
+        if lent:
+            ceilings[id(line)] = line.ceiling + shortfall
+    lines = tuple(line._replace(ceiling=ceilings[id(line)]) if id(line) in ceilings else line for line in plan.lines)
+    return plan._replace(lines=lines, loans=tuple(made), x_most=x)
+
+
+def _spare(ledger: Ledger, line: Line, balances: Mapping[str, Balance], now_ms: int) -> list[Donor]:
+    """What each lender has beyond its reserve."""
+    taker = line.keys[0]
+    found = []
+    for account, counter, rank, most, budget in _lenders(ledger, line)[0]:
+        settled, held, suspect = balances[counter]
+        spare = most - settled - held - suspect
+        if spare > 0 and counter != taker and budget.lending is not None and budget.lending.lends(now_ms):
+            found.append(Donor(account, rank, spare))
+    return found
+
+
+def _lend(ledger: Ledger, line: Line, room: int, shortfall: int, donors: list[Donor], policy: Policy) -> list[Loan]:
+    lending = line.budget.lending
+    if lending is None or shortfall <= 0:
+        return []
+    most = {member.account: member.most for member in _lenders(ledger, line)[0]}
+    taker = line.keys[0].rpartition("|")[0]
+    short = format_usd(shortfall) if line.unit == "usd" else f"{shortfall} tokens"
+    above, made = room, []
+    for donor, amount in policy(lending.priority, shortfall, donors):
+        why = f"{lending.agent} was {short} short"
+        made.append(Loan(line.unit, taker, donor.name, above, amount, most[donor.name], why))
+        above += amount
+    return made
+
+
+def _failing(line: Line, read: Any, x: int, formula: Formula, lendable: int) -> LineResult:
+    return LineResult(line, tuple(read(key) for key in line.keys), formula.at(x), formula, lendable)
+
+
+def measured(runtime: Runtime, work: Work) -> None:
+    """A call was held, or recorded, by itself: whatever is still held for its work's estimate goes back."""
+    work.measured = True
+    if work.estimates:
+        give_back(work, runtime)
+
+
+def give_back(work: Work, runtime: Runtime) -> None:
+    """Void what is still held for calls that were not made."""
+    for ledger in (runtime.memory, runtime.durable):
+        estimate = None if ledger is None else work.take(ledger)
+        if ledger is None or estimate is None:
+            continue
+        try:
+            ledger.store.void(estimate.id)
+        except (HoldNotFound, StoreUnavailable) as error:
+            log.warning("estimate %s was not given back: %s; it is counted until its deadline", estimate.id, error)
+
+
+def exceeded(
+    decision: Decision,
+    failed: tuple[LineResult, ...],
+    ambient: Ambient,
+    *,
+    truncates: frozenset[str] = frozenset(),
+) -> BudgetExceeded:
+    """The error for a denial: an agent's own, where it is an agent that has too little."""
+    error = _exceeded(decision, failed, truncates)
+    work = work_of(ambient)
+    if work is not None:
+        work.refused = error
+    return error
+
+
+def _exceeded(decision: Decision, failed: tuple[LineResult, ...], truncates: frozenset[str]) -> BudgetExceeded:
+    for result in failed:
+        lending = result.line.budget.lending
+        if lending is None or result.line.budget.title != decision.budget:
+            continue
+        available = max(0, result.line.ceiling - result.balance.total) + result.lendable
+        usd = result.line.unit == "usd"
+        return BudgetExceededError(
+            lending.agent,
+            usd_from_nano(result.asked) if usd else result.asked,
+            usd_from_nano(available) if usd else available,
+            decision=decision,
+            truncates=truncates,
+            ended=result.line.frozen,
+        )
+    return BudgetExceeded(decision, truncates=truncates)
