@@ -181,9 +181,16 @@ class BudgetExceededError(BudgetExceeded, TBCError):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The result may be anything, and stays in this process.
-        evidence = {"decision": self.decision, "ended": self.ended, "message": self.args[0]}
-        return (_remake, (BudgetExceededError, (self.agent_name, self.requested, self.available), evidence))
+        figures = (self.agent_name, self.requested, self.available)
+        return (_remake, (BudgetExceededError, figures, {**self._evidence(), "result": _portable(self.result)}))
+
+    def __copy__(self) -> BudgetExceededError:
+        again = BudgetExceededError(self.agent_name, self.requested, self.available, **self._evidence())
+        again.result = self.result
+        return again
+
+    def _evidence(self) -> dict[str, Any]:
+        return {"decision": self.decision, "ended": self.ended, "message": self.args[0], "truncates": self.truncates}
 
     def to_dict(self) -> dict[str, Any]:
         figures = {"requested": self.requested, "available": self.available}
@@ -229,8 +236,19 @@ class ConfidenceReached(BudgetExceededError):
             "confidence": self.confidence,
             "available": self.available,
             "decision": self.decision,
+            "result": _portable(self.result),
         }
         return (_remake, (ConfidenceReached, (self.agent_name,), evidence))
+
+    def __copy__(self) -> ConfidenceReached:
+        return ConfidenceReached(
+            self.agent_name,
+            task=self.task,
+            confidence=self.confidence,
+            available=self.available,
+            decision=self.decision,
+            result=self.result,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "task": self.task, "confidence": self.confidence}
