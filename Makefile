@@ -18,12 +18,15 @@ PIP_CHECK = problems=$$($(BIN)/python -m pip check --disable-pip-version-check) 
 SOURCES := $(shell find src -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 TYPED := src $(wildcard tests/typing)
 
-.PHONY: help demo test test-compat check bench bench-quick format lock changelog clean
+.PHONY: help run demo test test-compat check bench bench-quick format lock changelog clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+run: $(WHEEL)  ## start the proxy: before OpenAI if OPENAI_API_KEY is set, else before a fake provider (ARGS="--port 0")
+	@$(BIN)/farthing serve $(if $(OPENAI_API_KEY),,--fake) $(ARGS)
 
 demo: $(WHEEL)  ## see budgets hold: offline, under a minute
 	@$(BIN)/farthing demo

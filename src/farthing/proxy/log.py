@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from ..calls.call import Call
 from ..calls.endings import Lost
 from ..kernel.decision import Decision
-from ..kernel.money import format_usd
+from ..kernel.money import usd_from_nano
 from .headers import hold_id
 
 logger = logging.getLogger("farthing.proxy")
@@ -34,8 +34,15 @@ class Line:
         self.fields = fields
 
     def __str__(self) -> str:
-        shown = " ".join(f"{name}={value}" for name, value in self.fields.items() if value is not None)
-        return f"{self.sentence} {shown}" if shown else self.sentence
+        shown = [_SHOWN.get(name, f"{name}={{}}").format(of) for name, of in self.fields.items() if of is not None]
+        return " ".join([self.sentence, *filter(None, shown)])
+
+
+_SHOWN = {
+    "method": "", "path": "", "prompt_tokens": "", "max_output_tokens": "",
+    "held_tokens": "held={}t", "used_tokens": "used={}t", "cost_usd": "cost=${}",
+}  # fmt: skip
+"""How fields stand in a line of text, if not as ``name=value``; those that its sentence has already, not at all."""
 
 
 class _Text(logging.Formatter):
@@ -95,12 +102,16 @@ def say_call(call: Call, path: str, status: int, upstream: str) -> None:
         sentence += f" max_out={most}t"
     cost_nano = None if outcome is None else outcome.cost_nano
     fields = {
+        "method": "POST",
+        "path": path,
+        "prompt_tokens": prompt or None,
+        "max_output_tokens": most,
         "model": call.request.model if admitted is None else admitted.model,
         "status": status,
         "upstream": upstream,
-        "held": None if held is None else f"{held}t",
-        "used": None if outcome is None else f"{outcome.usage.total_tokens}t",
-        "cost": None if cost_nano is None else format_usd(cost_nano),
+        "held_tokens": held,
+        "used_tokens": None if outcome is None else outcome.usage.total_tokens,
+        "cost_usd": None if cost_nano is None else format(usd_from_nano(cost_nano), "f"),
         "ending": None if ending is None else (ending.ending if isinstance(ending, Lost) else ending.outcome.ending),
         "ms": call.runtime.memory_store.now() - call.started_ms,
         "call": hold_id(call),
@@ -110,23 +121,24 @@ def say_call(call: Call, path: str, status: int, upstream: str) -> None:
 
 def say_passed(method: str, path: str, status: int, upstream: str, reason: str) -> None:
     """A request that costs nothing, or that nothing here can measure (said louder)."""
-    _say(logging.INFO, Line("passed", f"{method} {path} — {reason}", {"status": status, "upstream": upstream}))
+    fields = {"method": method, "path": path, "status": status, "upstream": upstream}
+    _say(logging.INFO, Line("passed", f"{method} {path} — {reason}", fields))
 
 
 def say_unmetered(method: str, path: str, upstream: str, reason: str) -> None:
     sentence = f"{method} {path} — unmetered ({reason}): its cost is in no report"
-    _say(logging.WARNING, Line("unmetered", sentence, {"upstream": upstream}))
+    _say(logging.WARNING, Line("unmetered", sentence, {"method": method, "path": path, "upstream": upstream}))
 
 
 def say_blocked(path: str, decision: Decision, model: str, *, message: str) -> None:
     """A call that a budget refused. *message* is the decision's."""
-    fields = {"model": model, "budget": repr(decision.budget)}
+    fields = {"path": path, "model": model, "budget": decision.budget}
     _say(BLOCK, Line("block", f"{path} — {_why(decision, message)}", fields))
 
 
 def say_refused(path: str, status: int, code: str, message: str) -> None:
     """A request that was refused for another reason."""
-    _say(BLOCK, Line("refused", f"{path} — {message}", {"status": status, "code": code}))
+    _say(BLOCK, Line("refused", f"{path} — {message}", {"path": path, "status": status, "code": code}))
 
 
 def _why(decision: Decision, message: str) -> str:

@@ -17,6 +17,7 @@ from ..calls.trust import escapable, known_tags
 from ..errors import ConfigError, FarthingError
 from ..kernel.budget import Budget
 from ..kernel.money import usd_from_nano
+from ..stores.contract import Clock, wall_clock_ms
 from . import log
 from .assembly import identify_for, pages_for, warm_up
 from .collecting import collect_rarely
@@ -37,7 +38,7 @@ class Opened:
     Raises ConfigError naming the setting; StoreUnavailable. Nothing is left open then.
     """
 
-    def __init__(self, settings: ProxySettings, flags: BudgetConfig | None) -> None:
+    def __init__(self, settings: ProxySettings, flags: BudgetConfig | None, *, clock: Clock = wall_clock_ms) -> None:
         self.flags = flags
         self.said: list[str] = []
         self._asked = settings
@@ -52,7 +53,7 @@ class Opened:
             session = settings.session or _at(settings.host, port)
             self.named = settings.session is not None
             self.settings = replace(settings, port=port, session=session)
-            self.runtime = Runtime(self.settings.calls)
+            self.runtime = Runtime(self.settings.calls, clock=clock)
             self._put_budgets()
         except BaseException:
             self.listening.close()
@@ -150,8 +151,10 @@ class ProxyServer:
     ``url`` itself.
     """
 
-    def __init__(self, settings: ProxySettings, flags: BudgetConfig | None = None) -> None:
-        self._opened = Opened(settings, flags)
+    def __init__(
+        self, settings: ProxySettings, flags: BudgetConfig | None = None, *, clock: Clock = wall_clock_ms
+    ) -> None:
+        self._opened = Opened(settings, flags, clock=clock)
         self.url: str = self._opened.url
         runtime = self._opened.runtime
         self._worker = Worker(

@@ -1,0 +1,88 @@
+"""``farthing serve`` as somebody meets it: what it prints works as it is printed, and what it cannot do it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.doors.proxy.process import served
+from tests.doors.proxy.raw import ask
+
+
+def test_the_line_that_is_printed_works_as_it_is_printed(tmp_path: Path) -> None:
+    """What ``make run`` starts where there is no provider key."""
+    with served("--fake", "--port", "0", "--ledger", str(tmp_path / "ledger.db")) as proxy:
+        url = proxy.ready()
+        (line,) = proxy.wait_for(r"\n\s+(curl [^\n]+)\n")
+        assert "a fake one answers" in proxy.said
+        done = subprocess.run(["sh", "-c", f"{line} -sS"], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["choices"][0]["message"]["content"]
+        (said,) = proxy.wait_for(r"\[INFO\] (POST /v1/chat/completions — .*)\n")
+        assert re.match(r"POST /v1/chat/completions — prompt=8t max_out=4088t model=gpt-4o-mini status=200 ", said)
+        assert " held=4096t used=18t cost=$0.0000072 " in said
+        proxy.wait_for(r"\[INFO\] Per-request limit: 4096 tokens\n")
+        body = {"model": "gpt-4o-mini", "max_tokens": 5192, "messages": [{"role": "user", "content": "Hello"}]}
+        assert ask(url, "/v1/chat/completions", body).status == 429
+        proxy.wait_for(
+            r"\[BLOCK\] /v1/chat/completions — Request would use 5200 tokens, exceeding per-request limit of 4096\."
+        )
+        assert proxy.stop() == 0, proxy.said
+
+
+def test_quiet_says_refusals_only(tmp_path: Path) -> None:
+    with served("--fake", "--quiet", "--port", "0", "--ledger", str(tmp_path / "ledger.db")) as proxy:
+        url = proxy.ready()
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
+        assert ask(url, "/v1/chat/completions", body).status == 200
+        assert ask(url, "/v1/chat/completions", {**body, "max_tokens": 9_999}).status == 429
+        proxy.wait_for(r"\[BLOCK\]")
+        assert "POST /v1/chat/completions —" not in proxy.said
+
+
+def test_logs_as_json(tmp_path: Path) -> None:
+    arguments = ("--fake", "--log-format", "json", "--port", "0", "--ledger", str(tmp_path / "ledger.db"))
+    with served(*arguments) as proxy:
+        (url,) = proxy.wait_for(r"listening on (http://[\d.:]+)")
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
+        assert ask(url, "/v1/chat/completions", body).status == 200
+        proxy.wait_for(r'"event": "call"')
+        logged = [json.loads(line) for line in proxy.lines if line.startswith("{")]
+    (call,) = [line for line in logged if line["event"] == "call"]
+    assert (call["level"], call["model"], call["status"], call["used_tokens"]) == ("info", "gpt-4o-mini", 200, 18)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--host", "0.0.0.0"), "host: '0.0.0.0' is reachable from elsewhere, and there are no keys"),
+        (("--max-tokens-total", "-5"), "max_tokens_total"),
+        (("--max-usd-per-day", "five"), "--max-usd-per-day takes an amount of US dollars"),
+        (("--max-tokens-per-request", "many"), "--max-tokens-per-request takes a number of tokens or 'none'"),
+        (("--deny-status", "418"), "deny_status: must be one of 400, 402, 403, 429"),
+        (("--upstream", "localhost"), "upstreams.openai.base_url: must be an http:// or https:// URL"),
+        (("--workers", "0"), "workers: must be an integer of at least 1"),
+        (("--log-format", "xml"), "log_format: 'xml' is unknown"),
+    ],
+)
+def test_what_it_cannot_do_it_says_in_one_line(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    with served("--port", "0", "--ledger", str(tmp_path / "ledger.db"), *arguments) as proxy:
+        assert proxy.process.wait(60) == 2
+        proxy._reader.join(60)
+        assert says in proxy.said
+        assert "Traceback" not in proxy.said
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with served("--port", port, "--ledger", str(tmp_path / "ledger.db")) as proxy:
+            assert proxy.process.wait(60) == 2
+            proxy._reader.join(60)
+            assert f"port: cannot listen on 127.0.0.1:{port}: Address already in use" in proxy.said
