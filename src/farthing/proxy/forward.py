@@ -35,7 +35,7 @@ from ..kernel.hold import SUSPECT
 from . import log
 from .client import Client
 from .encoding import Decoder, decoded, decoder_of
-from .headers import about, hold_id, incoming
+from .headers import about, hold_id, incoming, without
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, url_of
 from .settings import ProxySettings, Upstream
@@ -84,9 +84,9 @@ async def forward(door: Door, client: Client, call: Call, outgoing: Outgoing, *,
     exchange = _Exchange(door, client, call, outgoing, steps)
     try:
         await exchange.run(step)
-    except BaseException:
+    except BaseException as error:
         # A task that is called away (the server stops), or a bug: the call must have its end all the same.
-        exchange.leave("cancelled")
+        exchange.leave("cancelled" if isinstance(error, asyncio.CancelledError) else "interrupted")
         raise
     finally:
         door.stats.ended(call)
@@ -196,11 +196,12 @@ class _Exchange:
         try:
             body = await read_all(response)
         except Broken as error:
-            await self._end_broken(self._meaning(error))
-            await self._answer_gateway(error)
+            meaning = self._meaning(error)
+            await self._end_broken(meaning)
+            await self._answer_gateway(meaning)
             return
         await advance_async(self._steps, decoded(response.headers, body))
-        headers = [header for header in incoming(response.headers) if header[0].lower() != b"content-length"]
+        headers = without(b"content-length", incoming(response.headers))
         headers.append((b"content-length", str(len(body)).encode()))
         await client.answer(response.status, [*headers, *about(self._call)], body)
 
@@ -216,7 +217,8 @@ class _Exchange:
     async def _stream(self, response: UpstreamResponse, step: Step | Finished) -> None:
         client = self._client
         decoder = decoder_of(response.headers)
-        headers = incoming(response.headers, decoded=decoder is not None)
+        # A meter may take events of ours out, and a budget may end it early: only the provider knew its length.
+        headers = without(b"content-length", incoming(response.headers, decoded=decoder is not None))
         client.when_gone(self._stop)
         try:
             await client.begin(response.status, [*headers, *about(self._call)])
@@ -257,7 +259,8 @@ class _Exchange:
         self._late = True
         if self._response is not None:
             self._response.abort()
-            self._client.cut()
+            if self._client.begun:
+                self._client.cut()
 
     def _meaning(self, error: Broken) -> Broken:
         """Whose fault it was that the answer has no end."""

@@ -108,6 +108,11 @@ def incoming(headers: Sequence[Header], *, decoded: bool = False) -> list[Header
     return [header for header in kept if header[0].lower() not in named] if named else kept
 
 
+def without(name: bytes, headers: Iterable[Header]) -> list[Header]:
+    """All but this one."""
+    return [header for header in headers if header[0].lower() != name]
+
+
 def _named(connection: bytes) -> frozenset[bytes]:
     """The headers that ``connection`` names."""
     if not connection:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import NamedTuple, Protocol
-
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Caller(NamedTuple):
@@ -52,12 +52,12 @@ class Loopback:
 
     def __call__(self, caller: Caller) -> Identity:
         host = _name(caller.headers.get(b"host", b"localhost"))
-        if host not in _LOOPBACK_NAMES:
+        if not is_loopback(host):
             raise Refused(403, "not_loopback", f"without keys this proxy answers on loopback only, not as {host!r}")
         origin = caller.headers.get(b"origin", b"")
         if origin.startswith((b"http://", b"https://")):
             page = _name(origin.partition(b"://")[2])
-            if page not in _LOOPBACK_NAMES:
+            if not is_loopback(page):
                 raise Refused(403, "not_loopback", f"without keys a web page of {page!r} may not make calls here")
         return _NOBODY
 
@@ -65,9 +65,13 @@ class Loopback:
 _NOBODY = Identity()
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether this address, or name, is reachable from this machine only."""
-    return host in _LOOPBACK_NAMES or host.startswith("127.")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _name(host: bytes) -> str:
