@@ -179,6 +179,9 @@ class SlowStore:
     def add_ratios(self, seen: Mapping[Any, Any]) -> Any:
         return self._ask(Command("add_ratios", (dict(seen),)))
 
+    def roll_up(self, *, keep_ms: int | None = None) -> Any:
+        return self._ask(Command("roll_up", (), {"keep_ms": keep_ms}))
+
     def put_budget(self, budget: Any, *, update: bool = False) -> Any:
         return self._ask(Command("put_budget", (budget,), {"update": update}))
 

@@ -302,7 +302,9 @@ def _budget(rng: random.Random, number: int) -> Budget:
         per = "request" if anonymous else rng.choice(("minute", "hour", "day", "rolling 60s", "rolling 10s", "request"))
     if per == "request" and mode == "raise":
         per = "lifetime"
-    units = {"tokens", "usd", "requests"} if per != "lifetime" else {"tokens", "usd", "requests", "concurrency"}
+    units = {"tokens", "usd", "requests"}
+    if per == "lifetime" and mode != "raise":
+        units.add("concurrency")
     chosen = set(rng.sample(sorted(units), rng.randint(1, 2)))
     if mode == "clamp":
         chosen.add(rng.choice(("tokens", "usd")))
