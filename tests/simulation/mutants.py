@@ -144,12 +144,18 @@ def old_terms_pass_under_a_new_version(patch: Patch) -> None:
     As it was: another call learns of a change while this one is planned, and its plan goes by the old terms with the
     new version.
     """
-    place = admission._place
 
-    def renamed(to: Any, asked: Any) -> Any:
-        return place(to, asked._replace(catalogue_version=to.catalogue.version))
+    class Late:
+        """The versions of the two catalogues, looked at when a plan is made and not before its budgets are."""
 
-    patch.setattr(admission, "_place", renamed)
+        def __init__(self, runtime: Any) -> None:
+            self._runtime = runtime
+
+        def __getitem__(self, place: int) -> int:
+            ledger = (self._runtime.memory, self._runtime.durable)[place]
+            return int(ledger.catalogue.version)
+
+    patch.setattr(admission, "_versions", Late)
 
 
 @mutant
@@ -193,9 +199,9 @@ def an_exception_ends_nothing(patch: Patch) -> None:
     """A call that fails on its way leaves its hold behind."""
     end = life._end
 
-    def only_good_ends(call: Any, admitted: Any, ending: Any) -> Any:
+    def only_good_ends(call: Any, admitted: Any, ending: Any, *rest: Any, **given: Any) -> Any:
         if isinstance(ending, Settle):
-            return (yield from end(call, admitted, ending))
+            return (yield from end(call, admitted, ending, *rest, **given))
         return None
 
     patch.setattr(life, "_end", only_good_ends)
@@ -425,8 +431,10 @@ def cached_input_costs_the_full_rate(patch: Patch) -> None:
 def a_timeout_is_taken_for_free(patch: Patch) -> None:
     words = life._last_words
 
-    def free(call: Any, admitted: Any, ending: Any) -> Any:
-        return words(call, admitted, endings.refused(ending.ending) if isinstance(ending, Lost) else ending)
+    def free(call: Any, admitted: Any, ending: Any, *rest: Any, **given: Any) -> Any:
+        return words(
+            call, admitted, endings.refused(ending.ending) if isinstance(ending, Lost) else ending, *rest, **given
+        )
 
     patch.setattr(life, "_last_words", free)
 
@@ -457,10 +465,10 @@ def a_downgraded_call_is_priced_as_it_was_asked(patch: Patch) -> None:
 def a_call_without_budgets_leaves_no_entry(patch: Patch) -> None:
     end = life._end
 
-    def silent(call: Any, admitted: Any, ending: Any) -> Any:
+    def silent(call: Any, admitted: Any, ending: Any, *rest: Any, **given: Any) -> Any:
         if admitted.granted is None:
             return None
-        return (yield from end(call, admitted, ending))
+        return (yield from end(call, admitted, ending, *rest, **given))
 
     patch.setattr(life, "_end", silent)
 
@@ -470,9 +478,9 @@ def an_interrupted_ending_is_said_again(patch: Patch) -> None:
     """As it was: a task that is cancelled while its call is settled ends it a second time, differently."""
     end = life._end
 
-    def again(call: Any, admitted: Any, ending: Any) -> Any:
+    def again(call: Any, admitted: Any, ending: Any, *rest: Any, **given: Any) -> Any:
         try:
-            return (yield from end(call, admitted, ending))
+            return (yield from end(call, admitted, ending, *rest, **given))
         except BaseException:
             call.ended = False
             raise
