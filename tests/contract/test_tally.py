@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from farthing.kernel.tallies import Tally, TallyKey
 from farthing.kernel.usage import KINDS
-from farthing.stores.contract import Store, Tallies, Tally, TallyKey
+from farthing.stores.contract import Store, Tallies
 from farthing.testing import FakeClock
 
 from .calls import outcome, plan
@@ -32,8 +33,8 @@ def summed(store: Store, ask: Ask, after_seq: int = 0) -> dict[TallyKey, Tally]:
 
 
 def test_an_empty_ledger_has_no_sums(store: Store, ask: Ask) -> None:
-    assert ask(store.tally()) == Tallies(0, {})
-    assert ask(store.tally(after_seq=7)) == Tallies(7, {})
+    assert ask(store.tally()) == Tallies(0, {}, True)
+    assert ask(store.tally(after_seq=7)) == Tallies(7, {}, False)
 
 
 def test_sums_are_those_of_the_rows_a_scrape_at_a_time(store: Store, ask: Ask, clock: FakeClock) -> None:
@@ -46,16 +47,38 @@ def test_sums_are_those_of_the_rows_a_scrape_at_a_time(store: Store, ask: Ask, c
     ask(store.settle("call 2", outcome(ending="cut")))
     ask(store.settle("call 3", outcome()._replace(cost_nano=None)))
     first = ask(store.tally())
-    assert (first.seq, first.sums) == (4, summed(store, ask))
+    assert (first.seq, first.sums, first.whole) == (4, summed(store, ask), True)
     assert sum(tally.overrun for tally in first.sums.values()) == 1
     ask(store.void("call 4", outcome(input=0, output=0, usd=0, ending="http_500")))
     ask(store.suspect("call 5", ending="timeout"))
     ask(store.settle("call 5", outcome()))  # a correction: its figures are differences
     ask(store.void("call 6"))  # leaves no row
     second = ask(store.tally(after_seq=first.seq))
-    assert (second.seq, second.sums) == (7, summed(store, ask, first.seq))
+    assert (second.seq, second.sums, second.whole) == (7, summed(store, ask, first.seq), False)
     assert {key.kind for key in second.sums} == {"call", "correction"}
     assert ask(store.tally()).sums == summed(store, ask)
+
+
+def test_what_was_rolled_up_is_still_counted(store: Store, ask: Ask, clock: FakeClock) -> None:
+    put(store, ask, tokens=1_000_000)
+    ask(store.place(plan(store, "suspect")))
+    ask(store.suspect("suspect", ending="timeout"))  # stays: nobody knows what it cost
+    for number in range(5):
+        ask(store.place(plan(store, f"old {number}")))
+        ask(store.settle(f"old {number}", outcome(ending="ok" if number % 2 else "cut")))
+    before = ask(store.tally())
+    clock.advance(days=3)
+    ask(store.place(plan(store, "new")))
+    ask(store.settle("new", outcome()))
+    everything = summed(store, ask)
+    while ask(store.roll_up(keep_ms=86_400_000)):
+        pass
+    assert [entry.id for entry in ask(store.entries())] == ["suspect", "new"]
+    # Who begins now counts the same as who has counted all along, and as who comes too late to go on.
+    assert ask(store.tally()) == Tallies(7, everything, True)
+    assert ask(store.tally(after_seq=2)) == Tallies(7, everything, True)
+    later = ask(store.tally(after_seq=before.seq))
+    assert (later.seq, later.whole, [tally.calls for tally in later.sums.values()]) == (7, False, [1])
 
 
 def test_a_call_is_found_by_its_id(store: Store, ask: Ask) -> None:

@@ -17,8 +17,9 @@ from ..calls.accounts import BudgetFigures, list_accounts
 from ..calls.runtime import Runtime
 from ..kernel.hold import HELD, SUSPECT
 from ..kernel.money import NANO_PER_USD
+from ..kernel.tallies import NOTHING, Tally, TallyKey
 from ..kernel.usage import KINDS
-from ..stores.contract import Store, Tally, TallyKey
+from ..stores.contract import Store
 from .health import READY_SECONDS, ledger_trouble
 from .keys import KeyIdentify
 from .pages import Page, Reply, Request
@@ -91,9 +92,11 @@ class Scraper:
         yield from _budgets(list_accounts(store))
 
     def _add_up(self, store: Store) -> None:
-        seq, new = store.tally(after_seq=self._seq).result()
+        seq, new, whole = store.tally(after_seq=self._seq).result()
+        if whole:
+            self._sums = {}
         for key, tally in new.items():
-            self._sums[key] = _plus(self._sums.get(key, Tally()), tally)
+            self._sums[key] = self._sums.get(key, NOTHING).plus(tally)
         self._seq = seq
 
     def _count_denials(self, store: Store) -> dict[_Denied, int]:
@@ -119,17 +122,6 @@ class _Collected:
         return self._families
 
 
-def _plus(before: Tally, tally: Tally) -> Tally:
-    return Tally(
-        before.calls + tally.calls,
-        before.priced + tally.priced,
-        before.cost_nano + tally.cost_nano,
-        before.overrun + tally.overrun,
-        before.milliseconds + tally.milliseconds,
-        tuple(map(int.__add__, before.usage, tally.usage)),
-    )
-
-
 def _calls(sums: dict[TallyKey, Tally]) -> Iterator[Metric]:
     calls = _counter("calls", "Calls that were sent, by how they ended.", "provider", "model", "ending", "usage_source")
     unpriced = _counter("unpriced_calls", "Calls without a known price: their cost is unknown, not zero.", *_OF)
@@ -145,7 +137,7 @@ def _calls(sums: dict[TallyKey, Tally]) -> Iterator[Metric]:
     for key, tally in sums.items():
         is_call = key.kind == "call"
         model = (is_call, key.provider, key.model)
-        by_model[model] = _plus(by_model.get(model, Tally()), tally)
+        by_model[model] = by_model.get(model, NOTHING).plus(tally)
         if is_call:
             calls.add_metric((key.provider, key.model, key.ending, key.usage_source), tally.calls)
     for (is_call, *of), tally in sorted(by_model.items()):

@@ -21,7 +21,7 @@ from ..kernel.ledger import Denied, Placed, Settled, Stale
 from ..kernel.plan import Balance, Plan
 from ..kernel.ratios import Ratios
 from ..kernel.sums import Sums
-from ..kernel.usage import KINDS
+from ..kernel.tallies import Tally, TallyKey
 
 PATIENCE_SECONDS = 5.0
 SWEEP_SECONDS = 5.0
@@ -84,36 +84,13 @@ class DenialKey(NamedTuple):
     """A ``warn`` budget would have denied it; the call went out."""
 
 
-class TallyKey(NamedTuple):
-    """What calls are counted by for metrics. Corrections are counted apart: their figures are differences."""
-
-    kind: str
-    provider: str
-    model: str
-    ending: str
-    usage_source: str
-
-
-class Tally(NamedTuple):
-    """Sums over entries with one key."""
-
-    calls: int = 0
-    priced: int = 0
-    """Of these, with a known price."""
-    cost_nano: int = 0
-    overrun: int = 0
-    """Calls that cost more than was held."""
-    milliseconds: int = 0
-    """From hold to end."""
-    usage: tuple[int, ...] = (0,) * len(KINDS)
-    """By ``KINDS``."""
-
-
 class Tallies(NamedTuple):
-    """The sums over all entries up to, and including, number ``seq``."""
+    """The sums over the rows up to, and including, number ``seq``."""
 
     seq: int
     sums: Mapping[TallyKey, Tally]
+    whole: bool
+    """Over all rows there ever were, those that were rolled up too; else over those after the number that was asked."""
 
 
 class SweepPolicy(NamedTuple):
@@ -222,7 +199,10 @@ class Store(Protocol):
         ...
 
     def tally(self, *, after_seq: int = 0) -> Ticket[Tallies]:
-        """Sums over the rows after this number: what metrics add up, a scrape at a time."""
+        """
+        Sums over the rows after this number: what metrics add up, a scrape at a time. Over all rows, where none is
+        named, or rows after it have been rolled up meanwhile.
+        """
         ...
 
     def find(self, hold_id: str) -> Ticket[Hold | None]:

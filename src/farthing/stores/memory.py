@@ -33,7 +33,7 @@ from ..kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ..kernel.plan import ZERO, Balance, Plan, bare
 from ..kernel.ratios import Ratios, merged
 from ..kernel.sums import DAY_MS, KEYS, Figures, Sums, check_keys, coarser, figures_of, key_of, sum_entries
-from ..kernel.usage import KINDS
+from ..kernel.tallies import Tally, TallyKey, tally_entries
 from ..kernel.window import steady_now
 from .contract import (
     COUNTER_GRACE_MS,
@@ -46,8 +46,6 @@ from .contract import (
     Ready,
     SweepPolicy,
     Tallies,
-    Tally,
-    TallyKey,
     wall_clock_ms,
 )
 
@@ -97,7 +95,7 @@ class MemoryStore:
         """Ended holds that their calls may still correct."""
         self._entries: dict[int, Entry] = {}
         self._entry_of: dict[str, int] = {}
-        self._counts = {"seq": 0, "rolled": 0}
+        self._counts = {"seq": 0, "rolled": 0, "tallied": 0}
         self._settled_before: dict[str, int] = {}
         self._catalogue = Catalogue()
         self._keys = KeyRing()
@@ -105,6 +103,8 @@ class MemoryStore:
         self._ratios: Ratios = {}
         self._answers: OrderedDict[str, str] = OrderedDict()
         self._alerts: dict[str, int | None] = {}
+        self._tallied: dict[TallyKey, Tally] = {}
+        """The tallies of what was rolled up, which went up to number ``_counts["tallied"]``."""
         self._rolled: Sums = {}
         """By day, what was rolled up."""
 
@@ -239,13 +239,16 @@ class MemoryStore:
         return Ready(self._locked(run))
 
     def tally(self, *, after_seq: int = 0) -> Ready[Tallies]:
-        def rows() -> tuple[int, list[Entry]]:
+        def rows() -> tuple[int, bool, list[Entry], dict[TallyKey, Tally]]:
             seq = self._counts["seq"]
-            # Rows are numbered without gaps; the oldest may be gone.
-            return seq, [self._entries[number] for number in range(after_seq + 1, seq + 1) if number in self._entries]
+            whole = after_seq < max(1, self._counts["tallied"])
+            # The oldest may be gone.
+            first = 1 if whole else after_seq + 1
+            entries = [self._entries[number] for number in range(first, seq + 1) if number in self._entries]
+            return seq, whole, entries, self._tallied if whole else {}
 
-        seq, entries = self._locked(rows)
-        return Ready(Tallies(max(seq, after_seq), _sums(entries)))
+        seq, whole, entries, before = self._locked(rows)
+        return Ready(Tallies(max(seq, after_seq), tally_entries(entries, before), whole))
 
     def find(self, hold_id: str) -> Ready[Hold | None]:
         return Ready(self._locked(lambda: self.hold(hold_id)))
@@ -356,6 +359,8 @@ class MemoryStore:
             return entry.at_ms < before_ms and (hold is None or hold.state not in LIVE)
 
         old = list(islice(filter(over, self._entries.values()), ROLL_UP_BATCH))
+        self._tallied = tally_entries(old, self._tallied)
+        self._counts["tallied"] = max(self._counts["tallied"], *(entry.seq for entry in old), 0)
         for entry in old:
             key = key_of(entry, ("day", *KEYS))
             figures = self._rolled.get(key, Figures()).plus(figures_of(entry))
@@ -561,24 +566,6 @@ class MemoryStore:
             return self._keys
 
         return Ready(self._locked(run))
-
-
-def _sums(entries: Iterable[Entry]) -> dict[TallyKey, Tally]:
-    sums: dict[TallyKey, Tally] = {}
-    for entry in entries:
-        facts = entry.facts
-        key = TallyKey(entry.kind, facts.provider or "", facts.model or "", entry.ending, entry.usage_source)
-        calls, priced, cost_nano, overrun, milliseconds, usage = sums.get(key, Tally())
-        added = dict(entry.usage)
-        sums[key] = Tally(
-            calls + 1,
-            priced + (entry.cost_nano is not None),
-            cost_nano + (entry.cost_nano or 0),
-            overrun + bool(entry.overrun),
-            milliseconds + entry.at_ms - entry.started_ms,
-            tuple(before + added.get(kind, 0) for kind, before in zip(KINDS, usage, strict=True)),
-        )
-    return sums
 
 
 def _at_once(methods: Sequence[Callable[[Any], object]], arguments: Sequence[Any]) -> None:

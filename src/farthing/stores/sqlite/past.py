@@ -14,6 +14,8 @@ from typing import Any
 from ...kernel.hold import Entry
 from ...kernel.ledger import NOTHING, Change
 from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
+from ...kernel.tallies import Tally, TallyKey, tally_entries
+from ...kernel.usage import KINDS
 from ..contract import COUNTER_GRACE_MS, ROLL_UP_BATCH
 from . import rows
 from .books import Books
@@ -34,11 +36,17 @@ _NEVER_TRIED = (
     "SELECT id FROM holds WHERE no <= ? AND entry IS NULL AND state NOT IN ('held', 'suspect') AND changed_ms < ? "
     "LIMIT ?"
 )
+TALLIED = (*TallyKey._fields, *Tally._fields[:-1], *KINDS)
+"""The columns of a tally."""
 _DENIED_DAY = "SELECT min(hour_ms) FROM denials WHERE hour_ms < ? AND hour_ms % 86400000 != 0"
 _ADD_SUM = (
     f"INSERT INTO sums (day_ms, model, provider, tags, budgets, {', '.join(Figures._fields)}) "
     f"VALUES ({', '.join('?' * (5 + len(Figures._fields)))}) ON CONFLICT DO UPDATE SET "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in Figures._fields)
+)
+_ADD_TALLY = (
+    f"INSERT INTO tallies ({', '.join(TALLIED)}) VALUES ({', '.join('?' * len(TALLIED))}) ON CONFLICT DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in TALLIED[len(TallyKey._fields) :])
 )
 _ADD_SNAPSHOT = (
     "INSERT INTO snapshot (key, settled) VALUES (?, ?) ON CONFLICT DO UPDATE SET settled = settled + excluded.settled"
@@ -92,6 +100,9 @@ def _roll_entries(books: Books, before_ms: int) -> int:
             for key, figures in sums.items()
         ],
     )
+    tallies = tally_entries(old)
+    books.also(_ADD_TALLY, [(*key, *tally[:-1], *tally.usage) for key, tally in tallies.items()])
+    books.also("UPDATE meta SET value = max(value, ?) WHERE key = 'tallied_seq'", [(max(entry.seq for entry in old),)])
     books.also("DELETE FROM entries WHERE seq = ?", [(entry.seq,) for entry in old])
     _snapshot(books, posted)
     _forget_holds(books, old, before_ms)

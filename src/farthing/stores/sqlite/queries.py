@@ -21,8 +21,10 @@ from ...kernel.sums import (
     Sums,
     coarser,
 )
+from ...kernel.tallies import NOTHING as NO_TALLY
+from ...kernel.tallies import Tally, TallyKey
 from ...kernel.usage import KINDS
-from ..contract import DenialKey, Journal, Tallies, Tally, TallyKey
+from ..contract import DenialKey, Journal, Tallies
 from . import rows
 
 _STATES = (HELD, SUSPECT, SETTLED, VOIDED)
@@ -134,7 +136,8 @@ def journal(connection: sqlite3.Connection) -> Journal:
     return Journal(snapshot, entries(connection, None, None, 0, None), holds(connection, LIVE))
 
 
-_SUMS = (
+_TALLIED = ", ".join((*TallyKey._fields, *Tally._fields[:-1], *KINDS))
+_TALLY_ENTRIES = (
     "SELECT entries.kind, ifnull(holds.provider, ''), ifnull(holds.model, ''), entries.ending, entries.usage_source, "
     "count(*), count(entries.cost_nano), ifnull(sum(entries.cost_nano), 0), count(entries.overrun), "
     f"sum(entries.at_ms - entries.started_ms), {', '.join(f'sum(entries.{kind})' for kind in KINDS)} "
@@ -143,13 +146,18 @@ _SUMS = (
 
 
 def tally(connection: sqlite3.Connection, after_seq: int) -> Tallies:
-    """Sums over the rows after this number."""
+    """Sums over the rows after this number, or over all that there ever were."""
     (seq,) = connection.execute("SELECT ifnull(max(seq), 0) FROM entries").fetchone()
-    sums = {
-        TallyKey(*row[:5]): Tally(row[5], row[6], row[7], row[8], row[9], row[10:])
-        for row in connection.execute(_SUMS, (after_seq,))
-    }
-    return Tallies(max(seq, after_seq), sums)
+    (tallied,) = connection.execute("SELECT value FROM meta WHERE key = 'tallied_seq'").fetchone()
+    whole = after_seq < max(1, tallied)
+    found = connection.execute(_TALLY_ENTRIES, (0 if whole else after_seq,)).fetchall()
+    if whole:
+        found += connection.execute(f"SELECT {_TALLIED} FROM tallies").fetchall()
+    sums: dict[TallyKey, Tally] = {}
+    for row in found:
+        key = TallyKey(*row[:5])
+        sums[key] = sums.get(key, NO_TALLY).plus(Tally(row[5], row[6], row[7], row[8], row[9], row[10:]))
+    return Tallies(max(seq, tallied, after_seq), sums, whole)
 
 
 def denials(connection: sqlite3.Connection, since_ms: int | None, until_ms: int | None) -> dict[DenialKey, int]:
