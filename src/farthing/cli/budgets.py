@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import getpass
+from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
 
-from ..calls.accounts import list_accounts
+from ..calls.accounts import BudgetFigures, list_accounts
+from ..calls.outlook import Outlook, outlooks
 from ..calls.standing import grant_more, set_budget
 from ..kernel.money import usd_from_nano
 from .amounts import decimals_from_text, names_from_texts, pairs_from_texts, usd_from_text
@@ -26,15 +28,25 @@ def list_(json: JsonOption = False, ledger: LedgerOption = None) -> None:
     """Every budget: its limit, what is spent, held and left, and when it resets."""
     with open_ledger(ledger, as_json=json) as store:
         found = list_accounts(store)
+        ahead = outlooks(store, found)
     if json:
-        print_json({"budgets": [row for budget in found for row in budget.to_dicts()]})
+        print_json({"budgets": _rows(found, ahead)})
     elif not found:
         console().print(
             "No budget is in this ledger yet. Set one that binds every call:\n\n"
             "    farthing budgets set everything --usd 5.00 --per day"
         )
     else:
-        print_budgets(console(), found)
+        print_budgets(console(), found, ahead)
+
+
+def _rows(found: list[BudgetFigures], ahead: list[list[Outlook]]) -> list[dict[str, Any]]:
+    """One per account in use, with its outlook; a budget without one has its limits."""
+    rows = []
+    for budget, of_accounts in zip(found, ahead, strict=True):
+        for row, outlook in zip_longest(budget.to_dicts(), of_accounts):
+            rows.append(row if outlook is None else {**row, **outlook.to_dict()})
+    return rows
 
 
 @app.command(epilog=EXIT_CODES)
@@ -42,6 +54,7 @@ def show(name: Name, json: JsonOption = False, ledger: LedgerOption = None) -> N
     """One budget in full: its terms, its accounts in every unit, its grants."""
     with open_ledger(ledger, as_json=json) as store:
         (found,) = list_accounts(store, name)
+        ahead = outlooks(store, [found])
     if json:
         grants = [
             {
@@ -52,9 +65,9 @@ def show(name: Name, json: JsonOption = False, ledger: LedgerOption = None) -> N
             for grant in found.grants
         ]
         terms = {**found.budget.to_dict(), "frozen": found.frozen}
-        print_json({"terms": terms, "accounts": found.to_dicts(), "grants": grants})
+        print_json({"terms": terms, "accounts": _rows([found], ahead), "grants": grants})
     else:
-        print_budget(console(), found)
+        print_budget(console(), found, ahead)
 
 
 @app.command("set", epilog=EXIT_CODES)

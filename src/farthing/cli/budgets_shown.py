@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import zip_longest
 
 from rich.console import Console
 from rich.text import Text
 
 from ..calls.accounts import AccountFigures, BudgetFigures, UnitFigures
+from ..calls.outlook import Outlook
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Grant
 from ..kernel.window import datetime_from_ms
-from .amounts import NOTHING, usd_column, usd_text, when_text
+from .amounts import NOTHING, number_of, usd_column, usd_text, when_text
 from .screen import HELD, SPENT, SUSPECT, bar
 
 _UNIT_WIDTH = 13
 _BAR_MOST, _BAR_LEAST = 24, 8
 
 
-def print_budgets(out: Console, found: list[BudgetFigures]) -> None:
-    """All of them, with one set of columns."""
+def print_budgets(out: Console, found: list[BudgetFigures], ahead: list[list[Outlook]] | None = None) -> None:
+    """All of them, with one set of columns; under each account what is ahead of it, where that is known."""
     limited = [figures for budget in found for account in budget.accounts for figures in _limited(account)]
     # Columns that would be empty in every line are left out: most ledgers have nothing suspect.
     names = [
@@ -37,20 +40,23 @@ def print_budgets(out: Console, found: list[BudgetFigures]) -> None:
         heads = "  ".join(name.rjust(width) for name, width in zip(names, widths, strict=True))
         out.print(Text(f"{'':{_UNIT_WIDTH + bar_width}}  {heads}", "bold"), no_wrap=True, overflow="ignore", crop=False)
     following = iter(lines)
-    for budget in found:
-        for account in budget.accounts or (None,):
+    for budget, of_accounts in zip(found, ahead or [[] for _ in found], strict=True):
+        for account, outlook in zip_longest(budget.accounts or (None,), of_accounts):
             out.print(_heading(budget, account))
             for figures in _limited(account):
                 text = _line(out, figures, bar_width)
                 for name, cell, width in zip(names, next(following), widths, strict=True):
                     text.append(f"  {cell:>{width}}", _style(figures, name) if cell != NOTHING else "")
                 out.print(text, no_wrap=True, overflow="ignore", crop=False)
+            if outlook is not None:
+                for note in _notes(outlook):
+                    out.print(note)
     if any(figures.held or figures.suspect for figures in limited):
         signs = f"{SPENT} spent  {HELD} held by calls in flight  {SUSPECT} suspect: outcome unknown"
         out.print(Text(signs, "dim"))
 
 
-def print_budget(out: Console, found: BudgetFigures) -> None:
+def print_budget(out: Console, found: BudgetFigures, ahead: list[list[Outlook]]) -> None:
     """One in full: terms, accounts, grants."""
     budget = found.budget
     out.print(Text(f"{budget.name}: {budget.terms_text()}, on_exceed={budget.on_exceed}", "bold"))
@@ -59,10 +65,13 @@ def print_budget(out: Console, found: BudgetFigures) -> None:
     out.print(Text(binding_text(budget), "dim"))
     if budget.defined_by is not None:
         out.print(Text(f"Defined by {budget.defined_by}: changed there.", "dim"))
+    if budget.alerts:
+        parts = ", ".join(f"{Decimal(part) / 100:f} %" for part in budget.alerts)
+        out.print(Text(f"Says once when {parts} of its limit is spent.", "dim"))
     if budget.each:
         out.print(Text(f"Each {', '.join(budget.each)} has an account.", "dim"))
     out.print()
-    print_budgets(out, [found])
+    print_budgets(out, [found], ahead)
     for granted in found.grants:
         out.print(Text(_grant_text(granted)))
 
@@ -96,6 +105,21 @@ def _heading(budget: BudgetFigures, account: AccountFigures | None) -> Text:
         more.append(f"resets {when_text(account.resets_at, datetime.now(UTC))}")
     text.append("  " + ", ".join(more) if more else "", "dim")
     return text
+
+
+def _notes(outlook: Outlook) -> Iterator[Text]:
+    now = datetime.now(UTC)
+    if outlook.exhausted_at:
+        unit, at = min(outlook.exhausted_at.items(), key=lambda item: item[1])
+        if at > now:
+            when = f"{when_text(at, now)} ({at:%Y-%m-%d %H:%M} UTC)"
+            yield Text(f"  at this rate its {unit} {'is' if unit == 'usd' else 'are'} used up {when}", "yellow")
+        else:
+            yield Text("  used up", "red")
+    if outlook.denied:
+        yield Text(f"  denied {number_of(outlook.denied, 'call')} in this window", "dim")
+    if outlook.would_deny:
+        yield Text(f"  would have denied {number_of(outlook.would_deny, 'call')} in this window", "dim")
 
 
 def _line(out: Console, figures: UnitFigures, bar_width: int) -> Text:
