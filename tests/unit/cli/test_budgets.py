@@ -6,6 +6,7 @@ import getpass
 import json
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,12 +193,18 @@ def test_an_empty_ledger_says_what_to_do(run: Run, empty: Path) -> None:
     ],
 )
 def test_bad_terms_are_named_and_change_nothing(run: Run, ledger: Path, words: list[str], named: str) -> None:
-    before = run("budgets", "list", "--json", "--ledger", ledger).json
+    before = standing(run, ledger)
     ran = run("budgets", *words, "--ledger", ledger)
     assert ran.code == 2
     assert named in ran.err
     assert "Traceback" not in ran.err
-    assert run("budgets", "list", "--json", "--ledger", ledger).json == before
+    assert standing(run, ledger) == before
+
+
+def standing(run: Run, ledger: Path) -> list[dict[str, Any]]:
+    """All that is listed, but for the forecast, which goes on with the clock."""
+    rows = run("budgets", "list", "--json", "--ledger", ledger).json["budgets"]
+    return [{name: value for name, value in row.items() if name != "exhausted_at"} for row in rows]
 
 
 # -- budgets of a configuration file ---------------------------------------------------------------------------------
@@ -270,3 +277,19 @@ def test_every_term_can_be_set_and_stays_when_another_changes(run: Run, tmp_path
     assert (found["now"]["wait_seconds"], found["now"]["alerts"]) == (7, [5000, 10000])
     ran = run("budgets", "set", "b", "--alerts", "half", "--update", "--ledger", ledger)
     assert (ran.code, "--alerts takes numbers such as 0.5,0.8, not 'half'" in ran.err) == (2, True)
+
+
+# -- what is ahead ---------------------------------------------------------------------------------------------------
+
+
+def test_the_list_says_what_was_denied_and_what_is_used_up(run: Run, ledger: Path) -> None:
+    ran = run("budgets", "list", "--ledger", ledger)
+    assert "denied 1 call in this window" in ran.out
+    (row,) = [row for row in run("budgets", "list", "--json", "--ledger", ledger).json["budgets"]]
+    assert (row["denied"], row["would_deny"]) == (1, 0)
+    farthing.reset()
+    farthing.configure(ledger=f"sqlite:///{ledger}")
+    with farthing.budget("nightly", tokens=10_000):
+        farthing.record({"input_tokens": 20_000}, model="gpt-4o")
+    farthing.reset()
+    assert "used up" in run("budgets", "show", "nightly", "--ledger", ledger).out
