@@ -285,7 +285,7 @@ def test_every_term_can_be_set_and_stays_when_another_changes(run: Run, tmp_path
 def test_the_list_says_what_was_denied_and_what_is_used_up(run: Run, ledger: Path) -> None:
     ran = run("budgets", "list", "--ledger", ledger)
     assert "denied 1 call in this window" in ran.out
-    (row,) = [row for row in run("budgets", "list", "--json", "--ledger", ledger).json["budgets"]]
+    (row,) = run("budgets", "list", "--json", "--ledger", ledger).json["budgets"]
     assert (row["denied"], row["would_deny"]) == (1, 0)
     farthing.reset()
     farthing.configure(ledger=f"sqlite:///{ledger}")
