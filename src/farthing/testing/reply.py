@@ -77,7 +77,8 @@ class Reply:
         body: sent in place of that (any status): a mapping (as JSON), text or bytes.
         headers: added to the answer's headers.
         latency_seconds: time before the first byte.
-        chunk_delay_seconds: time before each further chunk of a stream.
+        chunk_delay_seconds: time before each further chunk of a stream. Without it (or a pause) a stream is generated
+            as fast as it can be sent, so that a client which leaves it early is billed for all that was on its way.
         tokens_per_chunk: how many tokens one chunk of a stream carries.
         pause_after_chunks: stop after so many chunks until ``provider.resume()``, or until the client goes away.
             A plain call pauses before it is answered. This makes a test exact where a delay only makes it likely.
