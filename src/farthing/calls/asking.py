@@ -12,7 +12,7 @@ from .. import tokens
 from ..errors import UnmeteredCall, UnpricedModel
 from ..kernel.budget import OPEN_BOUND, UNCAPPED, Budget
 from ..kernel.decision import Decision
-from ..kernel.plan import Ask, CallFacts, Formula
+from ..kernel.plan import Ask, CallFacts, Formula, bare
 from ..prices import PriceBook, Rates
 from ..tokens import Family, ModelFacts, Weight
 from ..wire.anthropic_messages import THREAD
@@ -193,7 +193,7 @@ def ask_for(
             audio=bool(request.open_reasons),
             image=bool(request.images or request.open_reasons),
         )
-        price = Formula(bound.base, bound.slope * request.choices, bound.den)
+        price = bare(Formula, (bound.base, bound.slope * request.choices, bound.den))
     facts = CallFacts.__new__(  # its own constructor, without the class's call around it: a third of the time
         CallFacts,
         model=model,
@@ -208,7 +208,7 @@ def ask_for(
         bound="open" if request.open_reasons or watched else "proven",
         asked_model=None if model == request.model else request.model,
     )
-    ask = Ask(call_id, facts, ceiling, min(floor, ceiling), ours, deadline_ms)
+    ask = bare(Ask, (call_id, facts, ceiling, min(ceiling, floor), ours, deadline_ms))
     teaches = tokens.learns(family) and not request.open_reasons
     return Asked(ask, rates, known, injected, weight if teaches else None, cut_margin, uncapped and ours, watched)
 

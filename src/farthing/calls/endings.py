@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from .. import tokens
 from ..kernel.hold import Outcome
-from ..kernel.plan import CallFacts
+from ..kernel.plan import CallFacts, bare
 from ..kernel.usage import Usage
 from ..prices import Rates
 from ..wire.facts import AnswerFacts
@@ -165,7 +165,7 @@ def priced(usage: Usage, limits: Limits, *, ending: str, source: str, answer: An
         model, note = answer.model, answer.usage_note
         if model == limits.model:
             model = None
-    return Outcome(amounts, usage, cost_nano, ending, source, model, note)
+    return bare(Outcome, (amounts, usage, cost_nano, ending, source, model, note))
 
 
 def at_least_priced(outcome: Outcome, facts: CallFacts, x: int) -> Outcome:

@@ -24,7 +24,7 @@ from ..wire.facts import AnswerFacts, RequestFacts, StreamMeter
 from ..wire.metering import EventMeter
 from . import endings
 from .admission import Admitted, admit, asked_of, warn_unpriced
-from .asking import DEFAULT_OUTPUT_TOKENS, find_rates, input_bound
+from .asking import DEFAULT_OUTPUT_TOKENS, Asked, find_rates, input_bound
 from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle, Void
 from .runtime import UnpricedModelWarning, log
@@ -207,10 +207,7 @@ def _limits(call: Call, admitted: Admitted) -> Limits:
         margin = runtime.settings.abort_margin_tokens
     asked, granted = admitted.asked, admitted.granted
     if asked is not None and granted is not None:
-        facts, known = asked.ask.facts, asked.model
-        hidden = known.hidden_reasoning and not call.request.no_reasoning
-        bounds = Bounds(facts.input_tokens, facts.choices * granted.x, hidden, known.known)
-        return Limits(admitted.model, asked.rates, margin, lambda: bounds)
+        return Limits(admitted.model, asked.rates, margin, partial(_held_bounds, call.request, asked, granted.x))
     request, model = call.request, admitted.model
     rates = find_rates(
         runtime.prices,
@@ -226,6 +223,13 @@ def _limits(call: Call, admitted: Admitted) -> Limits:
             # Warnings are errors here. It is in the log; what was paid for is settled, and belongs to its caller.
             pass
     return Limits(model, rates, margin, lambda: _bounds(request, model))
+
+
+def _held_bounds(request: RequestFacts, asked: Asked, x: int) -> Bounds:
+    """The bounds of a call that was held for."""
+    facts, known = asked.ask.facts, asked.model
+    hidden = known.hidden_reasoning and not request.no_reasoning
+    return Bounds(facts.input_tokens, facts.choices * x, hidden, known.known)
 
 
 def _bounds(request: RequestFacts, model: str) -> Bounds:
