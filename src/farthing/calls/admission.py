@@ -132,6 +132,10 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
         if terms.stale > REPLANS_MAX:
             raise _restless(runtime)
         return None
+    if asked.countable:
+        # A cheap bound first; only what does not fit is worth counting.
+        call.exact = True
+        return None
     yield from _other_terms(call, terms, answer)
     return None
 
@@ -405,6 +409,7 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
         unpriced=runtime.settings.unpriced,
         url=str(call.url) if request.open_reasons else "",
         allowed_output=allowed_output,
+        exact=call.exact,
         family=runtime.learner.family(model, call.request.dialect),
         cut_margin=_cut_margin(call) if told.breaks or told.uncapped == "watch" else None,
     )

@@ -96,6 +96,8 @@ class Asked(NamedTuple):
     """The ceiling is one that we chose: neither the caller nor the endpoint knows one."""
     watched: bool = False
     """No ceiling goes on the wire: the cut is all that bounds the output (``uncapped="watch"``)."""
+    countable: bool = False
+    """Long texts were bounded by their bytes: counted, they would ask for less."""
 
 
 def input_bound(request: RequestFacts, model: str) -> int:
@@ -113,6 +115,8 @@ def find_rates(
         return prices.rates_as(price_as, model=model, at_ms=at_ms) if price_as else None
 
 
+COUNTED_BYTES_MAX = 8 * 1024 * 1024
+"""A larger request is no context window's, and is not counted to see whether it fits: that would stall its caller."""
 _BY_HISTORY = ("previous_response_id", THREAD)
 """Why a request was open that the ledger can bound."""
 
@@ -141,14 +145,15 @@ def ask_for(
     unpriced: str,
     url: str,
     allowed_output: int | None = None,
+    exact: bool = False,
     family: Family | None = None,
     cut_margin: int | None = None,
 ) -> Asked | Decision:
     """
     What this request can cost at most with this model, or a denial by the strictest budget's policy. *allowed_output*
-    is a lower output ceiling that a callable ``on_exceed`` named; *family* counts its text, where the ledger has
-    learned better than the model's own; *cut_margin* is how many tokens a provider still bills after a cut, for a
-    stream that can be cut.
+    is a lower output ceiling that a callable ``on_exceed`` named; *exact*: long texts are counted, not bounded by
+    their bytes; *family* counts its text, where the ledger has learned better than the model's own; *cut_margin* is
+    how many tokens a provider still bills after a cut, for a stream that can be cut.
 
     Raises UnpricedModel where a budget counts USD and the policy is ``reject``; UnmeteredCall where the input has no
     bound on this side and the policy is ``reject`` (or nothing is known that could bound it).
@@ -157,7 +162,9 @@ def ask_for(
         raise UnpricedModel(model, provider=request.provider, budget=terms.counts_usd.title)
     known = tokens.facts_of(model, request.provider)
     family = family or tokens.family_of(model)
-    weight = tokens.weigh(request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images)
+    weight = tokens.weigh(
+        request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images, exact=exact
+    )
     input_tokens = weight.bound(family)
     if request.open_reasons and terms.hard:
         input_tokens = _open_input(request, terms, known, input_tokens, url=url)
@@ -210,7 +217,9 @@ def ask_for(
     )
     ask = bare(Ask, (call_id, facts, ceiling, min(ceiling, floor), ours, deadline_ms))
     teaches = tokens.learns(family) and not request.open_reasons
-    return Asked(ask, rates, known, injected, weight if teaches else None, cut_margin, uncapped and ours, watched)
+    countable = not exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
+    learned_from = weight if teaches else None
+    return Asked(ask, rates, known, injected, learned_from, cut_margin, uncapped and ours, watched, countable)
 
 
 def _open_input(request: RequestFacts, terms: Terms, known: ModelFacts, input_tokens: int, *, url: str) -> int:

@@ -52,6 +52,8 @@ class Call:
     """What is recorded."""
     asks: bool = False
     """It only asks for a stored answer: nothing is held for it (see ``polling``)."""
+    exact: bool = False
+    """Its long texts are counted: bounded by their bytes they did not fit."""
     history: History | None = None
     """What the answer that this request goes on from came to, where a ledger knows it."""
     ended: bool = False

@@ -201,6 +201,9 @@ def _explaining(call: Call) -> Explaining:
         now_ms = here.memory_store.now()
         if not verdict.failed:
             return _allowed(model, asked, verdict, results, tuple(steps), titles, now_ms)
+        if asked.countable:
+            call.exact = True
+            continue
         tried.add(model)
         match next_step(verdict.failed, model=model, tried=tried, now_ms=now_ms):
             case Downgrade(cheaper):

@@ -43,6 +43,8 @@ class Weight(NamedTuple):
     """ASCII digits in them, where the family counts digits apart."""
     beside: int
     """Tokens to which no factor applies: the chat template, images, texts that are only bounded by their bytes."""
+    by_bytes: int = 0
+    """The part of ``beside`` that only bounds long texts: counting them would give less."""
 
     def beside_of(self, family: Family) -> int:
         """All but the factor's part."""
@@ -103,7 +105,7 @@ def weigh(
     beside = weight.beside + overhead_tokens
     for image in images:
         beside += image_tokens(model, width=image.width, height=image.height, detail=image.detail)
-    return Weight(weight.counted, weight.digits, beside)
+    return Weight(weight.counted, weight.digits, beside, weight.by_bytes)
 
 
 def _weight_of(texts: Iterable[str], family: Family, *, exact: bool) -> Weight:
@@ -118,7 +120,7 @@ def _weight_of(texts: Iterable[str], family: Family, *, exact: bool) -> Weight:
                 digits += digits_of(text)
         else:
             bytes_only += tokens
-    return Weight(counted, digits, bytes_only)
+    return Weight(counted, digits, bytes_only, bytes_only)
 
 
 def count(text_or_messages: str | Iterable[Any], model: str | None = None, *, family: Family | None = None) -> int:

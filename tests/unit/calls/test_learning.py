@@ -130,3 +130,23 @@ def test_a_ledger_that_is_away_is_told_later() -> None:
     learner.tell(store)
     learner.tell(store)
     assert dict(learner.ratios()) == dict(store.ratios().result()) == {KEY: Ratio(1_900, 3)}
+
+
+def test_a_long_text_is_counted_only_where_its_bytes_do_not_fit(fake_provider: FakeProvider) -> None:
+    """A bound of a byte a token would refuse a call that fits four times over."""
+    from tests.doors.clients import openai_client
+
+    text = "hello world " * 40_000
+    request: Any = {"model": "gpt-4o", "max_tokens": 10, "messages": [{"role": "user", "content": text}]}
+    counted = farthing.tokens.count_text("hello world " * 1_000, "gpt-4o") * 40
+    with openai_client(fake_provider) as client:
+        with farthing.budget(tokens=1_000_000):
+            client.chat.completions.create(**request)
+        assert entries()[-1].facts.input_tokens > len(text)
+        with farthing.budget(tokens=200_000):
+            assert farthing.explain("gpt-4o", text, max_output_tokens=10).allowed
+            client.chat.completions.create(**request)
+        assert counted - 100 < entries()[-1].facts.input_tokens < counted + 100
+        with farthing.budget(tokens=50_000), pytest.raises(farthing.BudgetExceeded) as denied:
+            client.chat.completions.create(**request)
+        assert (denied.value.asked or 0) < counted + 200
