@@ -1,4 +1,4 @@
-"""One call as people and programs are shown it: flat, JSON types, the figures of this instant."""
+"""One call, or one row, as the proxy shows it: the columns of an exported row, and what else is known of it."""
 
 from __future__ import annotations
 
@@ -6,49 +6,46 @@ from typing import Any
 
 from ..kernel.hold import HELD, SUSPECT, VOIDED, Entry, Hold, Outcome
 from ..kernel.money import usd_from_nano
-from ..kernel.plan import CallFacts
-from ..kernel.usage import KINDS
 from ..kernel.window import datetime_from_ms
-
-_INPUT = ("input", "cached", "cache_write", "cache_write_1h", "input_audio", "cached_audio", "input_image")
-_OUTPUT = ("output", "output_audio", "output_image")
+from .rows import row_of
 
 
 def shown_call(hold: Hold) -> dict[str, Any]:
     """
-    What became of one call. ``state`` is ``held`` (in flight: the figures are what it holds), ``settled``, ``voided``
-    or ``suspect`` (counted at its hold, nobody knows what it cost).
+    What became of one call. ``state`` is ``held`` (in flight: the figures are what it holds, ``at`` and ``ending`` are
+    None), ``settled``, ``voided`` or ``suspect`` (counted at its hold, nobody knows what it cost).
     """
     outcome = hold.outcome or _assumed(hold)
+    in_flight = hold.state == HELD
+    facts, usage = hold.facts, outcome.usage
     return {
         "id": hold.id,
         "state": hold.state,
-        "at": datetime_from_ms(hold.placed_ms).isoformat(),
-        "ended_at": None if hold.state == HELD else datetime_from_ms(hold.changed_ms).isoformat(),
-        **_whose(hold.facts),
-        "answered_by": outcome.model,
-        **_tokens({kind: getattr(outcome.usage, kind) for kind in KINDS}),
+        "at": None if in_flight else datetime_from_ms(hold.changed_ms).isoformat(),
+        "started_at": datetime_from_ms(hold.placed_ms).isoformat(),
+        "model": facts.model,
+        "provider": facts.provider,
+        "tags": dict(facts.tags),
+        "input_tokens": usage.input_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "output_tokens": usage.output_tokens,
+        "reasoning_tokens": usage.reasoning,
         "usd": _usd(outcome.cost_nano),
-        "ending": None if hold.state == HELD else outcome.ending,
+        "ending": None if in_flight else outcome.ending,
         "usage_source": outcome.usage_source,
+        "budget": ", ".join(facts.budgets) or None,
+        "answered_by": outcome.model,
         "note": outcome.note,
     }
 
 
 def shown_entry(entry: Entry) -> dict[str, Any]:
-    """One row of the ledger. In a correction the figures are differences."""
+    """One row of the ledger, with its number. In a correction the figures are differences."""
     return {
         "seq": entry.seq,
-        "id": entry.hold_id,
-        "kind": entry.kind,
-        "at": datetime_from_ms(entry.started_ms).isoformat(),
-        "ended_at": datetime_from_ms(entry.at_ms).isoformat(),
-        **_whose(entry.facts),
+        **row_of(entry),
         "answered_by": entry.model,
-        **_tokens(dict(entry.usage)),
-        "usd": _usd(entry.cost_nano),
-        "ending": entry.ending,
-        "usage_source": entry.usage_source,
         "suspect": entry.suspect,
         "overrun": {unit: _usd(amount) if unit == "usd" else amount for unit, amount in entry.overrun},
         "note": entry.note,
@@ -58,28 +55,8 @@ def shown_entry(entry: Entry) -> dict[str, Any]:
 def _assumed(hold: Hold) -> Outcome:
     """What is counted for a call that has said nothing itself."""
     if hold.state != VOIDED:
-        ending = {HELD: "", SUSPECT: "suspect"}.get(hold.state, "settle_at_hold")
-        return hold.estimate()._replace(ending=ending)
+        return hold.estimate()._replace(ending="suspect" if hold.state == SUSPECT else "settle_at_hold")
     return Outcome(cost_nano=None if hold.facts.price is None else 0, ending="voided", usage_source="estimate")
-
-
-def _whose(facts: CallFacts) -> dict[str, Any]:
-    return {
-        "model": facts.model,
-        "provider": facts.provider,
-        "tags": dict(facts.tags),
-        "budgets": list(facts.budgets),
-    }
-
-
-def _tokens(usage: dict[str, int]) -> dict[str, int]:
-    return {
-        "input_tokens": sum(usage.get(kind, 0) for kind in _INPUT),
-        "cached_tokens": usage.get("cached", 0) + usage.get("cached_audio", 0),
-        "cache_write_tokens": usage.get("cache_write", 0) + usage.get("cache_write_1h", 0),
-        "output_tokens": sum(usage.get(kind, 0) for kind in _OUTPUT),
-        "reasoning_tokens": usage.get("reasoning", 0),
-    }
 
 
 def _usd(cost_nano: int | None) -> str | None:

@@ -45,6 +45,13 @@ def create(
         typer.Option(metavar="STATUS", help="Refuse its calls with 400, 402, 403 or 429; as the proxy does if none."),
     ] = None,
     label: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for, as lists show it.")] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Delegate from this key: its tags and exactly one more, an end, and what it spends is its parent's.",
+        ),
+    ] = None,
     admin: Annotated[bool, typer.Option("--admin", help="For the admin API only: it makes no model calls.")] = False,
     json: JsonOption = False,
     ledger: LedgerOption = None,
@@ -62,6 +69,7 @@ def create(
             deny_status=deny_status,
             admin=admin,
             label=label,
+            parent=parent,
         )
     figures = KeyFigures(made.key, "active")
     if json:

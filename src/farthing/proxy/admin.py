@@ -181,8 +181,7 @@ def _entries(asked: Asked) -> Any:
     limit = _count(asked.query, "limit", 100, most=ENTRIES_MAX)
     after = _count(asked.query, "after", 0)
     since_ms, until_ms = _span(asked)
-    rows = asked.store.entries(since_ms=since_ms, until_ms=until_ms).result()
-    found = [entry for entry in rows if entry.seq > after][:limit]
+    found = asked.store.entries(since_ms=since_ms, until_ms=until_ms, after_seq=after, limit=limit).result()
     more = found[-1].seq if len(found) == limit else None
     return {"entries": [shown_entry(entry) for entry in found], "next": more}
 

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google import genai
+from google.genai.types import HttpOptions
 
 from farthing.calls.keys import rotate_key
 from farthing.kernel.keys import Key, hash_of
 from farthing.proxy import log
 from farthing.testing import FakeProvider, Reply
+from tests.doors.clients import anthropic_client, openai_client
 
 from .keyed import BODY, CALL_TOKENS, CHAT, UPSTREAM_KEY, Desk, bearer, workers
 
@@ -52,6 +55,28 @@ def test_every_sdk_sends_its_key_in_its_own_way(desk: Desk, way: str) -> None:
     seen = f"{request}"
     assert made.text not in seen
     assert made.text.rpartition("_")[2] not in seen
+
+
+def test_official_clients_need_nothing_but_the_base_url_and_the_key(desk: Desk) -> None:
+    made = desk.key(user="alice", budgets=["100k tokens/day"])
+    url = desk.servers[0].url
+    messages: Any = [{"role": "user", "content": "Hi"}]
+    with openai_client(f"{url}/v1", governed=False, api_key=made.text) as client:
+        client.chat.completions.create(model="gpt-4o-mini", messages=messages, max_completion_tokens=50)
+        client.responses.create(model="gpt-4o-mini", input="Hi", max_output_tokens=50)
+    with anthropic_client(url, governed=False, api_key=made.text) as anthropic:
+        anthropic.messages.create(model="claude-haiku-4-5", messages=messages, max_tokens=50)
+    google = genai.Client(api_key=made.text, http_options=HttpOptions(base_url=url))
+    google.models.generate_content(model="gemini-2.5-flash", contents="Hi", config={"max_output_tokens": 50})
+    google.close()
+    entries = desk.servers[0].runtime.main.store.entries().result()
+    assert [(entry.facts.provider, dict(entry.facts.tags)["user"]) for entry in entries] == [
+        ("openai", "alice"),
+        ("openai", "alice"),
+        ("anthropic", "alice"),
+        ("google", "alice"),
+    ]
+    assert made.text.rpartition("_")[2] not in f"{desk.provider.requests}"
 
 
 def test_without_keys_this_machine_may_call_and_with_one_it_needs_it(desk: Desk) -> None:

@@ -109,7 +109,7 @@ def test_a_call_in_flight_shows_what_it_holds(desk: Desk) -> None:
     with desk.client.stream("POST", CHAT, headers=bearer(made.text), json={**BODY, "stream": True}) as stream:
         path = f"/v1/calls/{stream.headers['x-farthing-call-id']}"
         shown = desk.client.get(path, headers=bearer(made.text)).json()
-        assert (shown["state"], shown["ending"], shown["ended_at"]) == ("held", None, None)
+        assert (shown["state"], shown["ending"], shown["at"]) == ("held", None, None)
         assert shown["input_tokens"] + shown["output_tokens"] == CALL_TOKENS
         desk.provider.resume()
         stream.read()

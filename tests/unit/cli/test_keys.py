@@ -102,3 +102,12 @@ def test_mistakes_are_named_and_change_nothing(run: Run, empty: Path, words: lis
     assert named in ran.err
     assert "Traceback" not in ran.err
     assert run("keys", "list", "--json", "--ledger", empty).json == {"keys": []}
+
+
+def test_a_key_is_delegated_from_another(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    parent = run("keys", "create", "--user", "alice", "--json", "--ledger", path).json["id"]
+    words = ("--parent", parent, "--tag", "agent=critic", "--expires", "1h")
+    child = run("keys", "create", *words, "--json", "--ledger", path).json
+    assert (child["parent"], child["tags"]) == (parent, {"user": "alice", "agent": "critic", "key": parent})
+    assert f"delegated from {parent}" in run("keys", "list", "--ledger", path).out
