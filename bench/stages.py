@@ -31,6 +31,7 @@ CALLS = {
     "plain": request(),
     "denied": request(path="/denied", headers=("x-farthing-tags: team=nobody",)),
     "stream": request(stream=True),
+    "paced stream": request(stream=True, marks="PACE=500;"),
 }
 WARM_UP, COUNTED = 20, 40
 _HOUSEKEEPING = "farthing-housekeeper"

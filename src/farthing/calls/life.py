@@ -90,7 +90,7 @@ def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
                 return finished
             if finished is None and meter.complete:
                 finished = yield from _end_stream(call, admitted, answered, meter.facts())
-            else:
+            elif heartbeat.is_due():
                 yield from heartbeat.beat()
         out = meter.finish()
         if finished is None:
@@ -406,15 +406,17 @@ class _Heartbeat:
     def __init__(self, call: Call, admitted: Admitted) -> None:
         self._call = call
         self._granted = admitted.granted
+        self._now = call.runtime.memory_store.now
         self._every_ms = round(call.timeout_seconds * 500)
         self._next_ms = call.started_ms + self._every_ms
+
+    def is_due(self) -> bool:
+        return self._granted is not None and self._now() >= self._next_ms
 
     def beat(self) -> Generator[Ticket[Any], Any, None]:
         if self._granted is None:
             return
-        now_ms = self._call.runtime.memory_store.now()
-        if now_ms < self._next_ms:
-            return
+        now_ms = self._now()
         self._next_ms = now_ms + self._every_ms
         for ledger, _ in self._granted.held:
             try:

@@ -33,7 +33,7 @@ class Client:
     """One request. ``gone`` is set once its connection is lost."""
 
     __slots__ = (
-        "_connection", "_head_bytes", "_receive", "_send", "_then", "address", "begun", "gone", "header_list",
+        "_connection", "_cycle", "_head_bytes", "_receive", "_send", "_then", "address", "begun", "gone", "header_list",
         "headers", "method", "path", "query",
     )  # fmt: skip
 
@@ -49,6 +49,8 @@ class Client:
         self.begun = False
         self.gone = False
         self._receive = receive
+        # Uvicorn's own state of this request is what its ``send`` is a method of.
+        self._cycle = cast("Any", send).__self__
         self._send = send
         self._then: Callable[[], None] | None = None
         self._head_bytes: int = scope[HEAD_BYTES]
@@ -105,8 +107,7 @@ class Client:
     async def answer(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """A whole answer at once; its length is among the headers."""
         self.begun = True
-        # Uvicorn's own state of this request is what its ``send`` is a method of.
-        if self._connection.answer(cast("Any", self._send).__self__, status, headers, body):
+        if self._connection.answer(self._cycle, status, headers, body):
             return
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
@@ -114,6 +115,10 @@ class Client:
     async def begin(self, status: int, headers: Sequence[Header]) -> None:
         self.begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def relay_at_once(self, data: bytes) -> bool:
+        """As :meth:`relay`, where nothing is to be waited for; False: it was not done."""
+        return self._connection.relay(self._cycle, data)
 
     async def relay(self, data: bytes) -> None:
         """More of the body. Waits while the client is slow; does nothing once it has gone."""

@@ -108,6 +108,14 @@ class Connection(HttpToolsProtocol):
         cycle.on_response()
         return True
 
+    def relay(self, cycle: RequestResponseCycle, data: bytes) -> bool:
+        """Write a piece of a chunked answer that was begun. False where uvicorn must: while the client is slow, say."""
+        if self.flow.write_paused or not cycle.chunked_encoding or cycle.scope["method"] == "HEAD":
+            return False
+        if not cycle.disconnected:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
     def cut(self) -> None:
         """End the connection in the middle of an answer, so that its client sees that it is not whole."""
         if self.cycle is not None:

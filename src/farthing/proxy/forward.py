@@ -224,12 +224,14 @@ class _Exchange:
             await client.begin(response.status, [*headers, *about(self._call)])
             while isinstance(step, Relay) and not step.last:
                 data = await response.receive()
-                step = await advance_async(self._steps, _readable(decoder, data) if data else None)
-                if isinstance(step, Relay) and step.last:
-                    # A budget that breaks is used up: the provider stops before the client has the end in hand.
-                    response.abort()
-                if isinstance(step, Relay) and step.data:
-                    await client.relay(step.data)
+                read = data if decoder is None else _readable(decoder, data)
+                step = await advance_async(self._steps, read if data else None)
+                if isinstance(step, Relay):
+                    if step.last:
+                        # A budget that breaks is used up: the provider stops before the client has the end in hand.
+                        response.abort()
+                    if step.data and not client.relay_at_once(step.data):
+                        await client.relay(step.data)
                 if not data:
                     await self._finish(step)
                     return
@@ -349,10 +351,8 @@ def content_type(headers: Sequence[Header]) -> bytes:
     return b""
 
 
-def _readable(decoder: Decoder | None, data: bytes) -> bytes:
-    """What the meter and the client get of a piece. Raises Broken on a damaged encoding."""
-    if decoder is None:
-        return data
+def _readable(decoder: Decoder, data: bytes) -> bytes:
+    """What the meter and the client get of an encoded piece. Raises Broken on a damaged encoding."""
     try:
         return decoder.feed(data)
     except ValueError as error:

@@ -216,7 +216,7 @@ class ChatMeter(EventMeter):
     @property
     def complete(self) -> bool:
         """Nothing that matters follows: ``[DONE]``, an error in place of an answer, or an ended answer's figure."""
-        return self._done or self._error or (self._ended and self._final)
+        return self._done or self._error or (self._final and self._ended)
 
     @property
     def _ended(self) -> bool:
@@ -240,6 +240,16 @@ class ChatMeter(EventMeter):
 
     def feed(self, data: bytes) -> bytes:
         if self._first_seen or self._splitter.held_bytes:
+            # What nearly all pieces of a slow stream are: one chunk, and nothing in it that matters.
+            if (
+                self._first_seen
+                and data.endswith(b"\n\n")
+                and not self._splitter.held_bytes
+                and b"\r" not in data
+                and not _may_matter(data)
+            ):
+                self._keep(data)
+                return data
             return super().feed(data)
         # The first chunk is read in any case; apart from it, what came with it may be dull.
         first = data.find(b"\n\n") + 2
@@ -252,12 +262,10 @@ class ChatMeter(EventMeter):
         if not self._first_seen or b"\r" in data:
             return 0
         end = data.rfind(b"\n\n") + 2
-        if end > 1 and not _may_matter(data, end):
-            return end
         # Of an answer that came at once, the last frames matter, and hardly any before them.
         for _ in range(_LAST_FRAMES):
             end = data.rfind(b"\n\n", 0, max(0, end - 1)) + 2
-        return end if end > 1 and not _may_matter(data, end) else 0
+        return end if end > 1 and not _may_matter(data[:end]) else 0
 
     def _see(self, frame: bytes) -> bool:
         matters = _matters(frame)
@@ -308,16 +316,16 @@ _LAST_FRAMES = 4
 
 def _matters(frame: bytes) -> bool:
     """Whether a chunk is worth reading. Plain searches, a tenth of the pattern's time, rule out nearly all."""
-    return _may_matter(frame, len(frame)) and _MATTERS.search(frame) is not None
+    return _may_matter(frame) and _MATTERS.search(frame) is not None
 
 
-def _may_matter(frames: bytes, end: int) -> bool:
-    """Whether any chunk before *end* may be worth reading, by plain searches."""
+def _may_matter(frames: bytes) -> bool:
+    """Whether any of these chunks may be worth reading, by plain searches."""
     return (
-        frames.count(b'"finish_reason":null', 0, end) != frames.count(b'"finish_reason"', 0, end)
-        or frames.count(b'"usage":null', 0, end) != frames.count(b'"usage"', 0, end)
-        or frames.find(b"[DONE]", 0, end) >= 0
-        or frames.find(b'"error"', 0, end) >= 0
+        frames.count(b'"finish_reason":null') != frames.count(b'"finish_reason"')
+        or frames.count(b'"usage":null') != frames.count(b'"usage"')
+        or b"[DONE]" in frames
+        or b'"error"' in frames
     )
 
 

@@ -73,8 +73,10 @@ class Connection(asyncio.Protocol):
         self._heard_at = 0.0
         self._heard = False
         self._acknowledged: int | None = None
-        self._paused = False
+        self.is_paused = False
+        """The other end is left waiting, for the reader is behind."""
         self._timeouts = Timeouts()
+        self._idle_seconds = 0.0
         self._total_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -110,6 +112,7 @@ class Connection(asyncio.Protocol):
         self._barren = 0
         self._heard_at = now
         self._timeouts = timeouts
+        self._idle_seconds = timeouts.idle_seconds
         self._total_at = now + timeouts.total_seconds
         if len(request) == 1:
             transport.write(request[0])
@@ -157,8 +160,8 @@ class Connection(asyncio.Protocol):
 
     def resume(self) -> None:
         """The body that had arrived was received: the other end may go on."""
-        if self._paused:
-            self._paused = False
+        if self.is_paused:
+            self.is_paused = False
             self._heard_at = self._loop.time()
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
@@ -180,7 +183,7 @@ class Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
         pieces = response.pieces
         before = len(pieces)
-        wrong = None
+        wrong: str | None = None
         try:
             parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -190,7 +193,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             wrong = str(error)
         if len(pieces) > before:
-            response.arrived += sum(map(len, pieces[before:]))
+            response.arrived += sum(map(len, pieces[before:] if before else pieces))
         elif not self._whole:
             self._barren += len(data)
             if self._barren > MAX_HEAD_BYTES and wrong is None:
@@ -206,7 +209,7 @@ class Connection(asyncio.Protocol):
             response.wake()
             if response.arrived > _PAUSE_ABOVE:
                 self._pause()
-            elif self._timer_at > self._heard_at + self._timeouts.idle_seconds:
+            elif self._timer_at > self._heard_at + self._idle_seconds:
                 self._watch()
 
     def eof_received(self) -> None:
@@ -309,13 +312,13 @@ class Connection(asyncio.Protocol):
         return bytes_acknowledged(self._socket) == self._acknowledged
 
     def _pause(self) -> None:
-        if not self._paused and self._transport is not None and not self._transport.is_closing():
-            self._paused = True
+        if not self.is_paused and self._transport is not None and not self._transport.is_closing():
+            self.is_paused = True
             self._transport.pause_reading()
 
     def _due_at(self, response: Response) -> float:
         """When this exchange has taken too long. While its reader is behind, the upstream keeps nobody waiting."""
-        waiting_since = self._loop.time() if self._paused or response.pieces else self._heard_at
+        waiting_since = self._loop.time() if self.is_paused or response.pieces else self._heard_at
         return min(self._total_at, waiting_since + self._timeouts.idle_seconds)
 
     def _watch(self) -> None:

@@ -25,6 +25,7 @@ class Response:
 
     __slots__ = (
         "_loop",
+        "_reading",
         "_waiter",
         "arrived",
         "connection",
@@ -50,7 +51,8 @@ class Response:
         self.whole = False
         self.error: Broken | NotSent | None = None
         self._loop = loop
-        self._waiter: asyncio.Future[None] | None = None
+        self._reading = False
+        self._waiter: asyncio.Future[bytes] | None = None
 
     async def receive(self) -> bytes:
         """The next piece; ``b""`` at the end of the body. What arrived before a failure comes before its error."""
@@ -59,7 +61,9 @@ class Response:
                 return b""
             if self.error is not None:
                 raise self.error
-            await self._changed()
+            data = await self._changed(reading=True)
+            if data:
+                return data
         return self._take()
 
     def stop(self) -> bool:
@@ -79,30 +83,34 @@ class Response:
         while not self.status:
             if self.error is not None:
                 raise self.error
-            await self._changed()
+            await self._changed(reading=False)
 
     def wake(self) -> None:
-        """Something changed: the reader goes on in the next turn of the loop."""
+        """Something changed: the reader goes on in the next turn of the loop, with what is here if it reads."""
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(self._take() if self._reading and self.pieces else b"")
 
     def _take(self) -> bytes:
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()  # the same list: its connection puts into it
         self.arrived = 0
-        if self.connection is not None:
-            self.connection.resume()
+        connection = self.connection
+        if connection is not None and connection.is_paused:
+            connection.resume()
         return data
 
-    async def _changed(self) -> None:
+    async def _changed(self, *, reading: bool) -> bytes:
+        """Wait for something to change; what arrived, if the reader is there for that."""
+        self._reading = reading
         waiter = self._waiter = self._loop.create_future()
         try:
-            await waiter
+            data: bytes = await waiter
         except BaseException:
             # The task was cancelled: nobody reads on, and a provider that goes on writing would be paid for it.
             self.abort()
             raise
-        finally:
-            self._waiter = None
+        return data
