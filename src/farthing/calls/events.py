@@ -25,8 +25,9 @@ log = logging.getLogger("farthing")
 
 NOTED_MAX = 1_000
 """How many clamps, and how many downgrades, a process looks back on."""
-BLOCKED, WOULD_BLOCK, CLAMPED, DOWNGRADED, BROKEN, ALERT = (
+BLOCKED, RAISED, WOULD_BLOCK, CLAMPED, DOWNGRADED, BROKEN, ALERT = (
     "blocked",
+    "raised",
     "would_block",
     "clamped",
     "downgraded",
@@ -41,7 +42,7 @@ class BudgetEvent:
     Something that a budget did, or that is to be said about it.
 
     Args:
-        action: ``blocked`` (denied before it was sent), ``would_block`` (a ``warn`` budget would have), ``clamped``
+        action: ``blocked`` (denied before it was sent), ``raised`` (it crossed a limit that raises), ``would_block`` (a ``warn`` budget would have), ``clamped``
             (its output ceiling was lowered), ``downgraded``, ``broken`` (the stream was cut), ``alert`` (a threshold
             is passed).
         name: the budget; of a clamp all that the call was held on, for any of them may have been the tightest.
@@ -146,10 +147,10 @@ class Events:
             subscriber.close(seconds)
 
 
-def denied(decision: Decision, who: Who, *, at_ms: int) -> BudgetEvent:
-    """A call was denied before it was sent."""
+def denied(decision: Decision, who: Who, *, at_ms: int, action: str = BLOCKED) -> BudgetEvent:
+    """A call was denied before it was sent; or, ``raised``, its answer was the one that crossed the limit."""
     return BudgetEvent(
-        action=BLOCKED,
+        action=action,
         name=decision.budget or "",
         reason=decision.message(),
         model=who.model,

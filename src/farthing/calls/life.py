@@ -29,7 +29,7 @@ from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle, Void
 from .runtime import UnpricedModelWarning, log
 from .steps import READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, NotSent, Relay, Send
-from .telling import say_broken, say_ended
+from .telling import say_broken, say_ended, say_raised
 
 Ended = Generator[Ticket[Any], Any, Finished]
 
@@ -375,7 +375,11 @@ def _crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Deci
                 if sum(balance.settled for balance in spent) > ceiling:
                     used = _used(call, unit)
                     crossed.append(LineResult(spent_line(account, unit, ceiling, keys), spent, used, Formula(used)))
-    return denial(tuple(crossed), now_ms=call.runtime.memory_store.now()) if crossed else None
+    if not crossed:
+        return None
+    decision = denial(tuple(crossed), now_ms=call.runtime.memory_store.now())
+    say_raised(call.runtime, call.who(admitted.model), decision)
+    return decision
 
 
 def _used(call: Call, unit: str) -> int:

@@ -13,7 +13,7 @@ from ..kernel.decision import Decision
 from ..kernel.hold import Entry
 from ..kernel.plan import Account, Ask, LineResult
 from ..kernel.window import datetime_from_ms
-from .events import BROKEN, CLAMPED, DOWNGRADED, BudgetEvent, Who, denied, would_deny
+from .events import BROKEN, CLAMPED, DOWNGRADED, RAISED, BudgetEvent, Who, denied, would_deny
 from .ledgers import Ledger
 from .runtime import Runtime, log
 
@@ -31,6 +31,12 @@ def say_denied(runtime: Runtime, who: Who, decision: Decision, failed: Iterable[
     runtime.alerts.denied(failed)
     if runtime.events.subscribers:
         runtime.events.tell(denied(decision, who, at_ms=runtime.memory_store.now()))
+
+
+def say_raised(runtime: Runtime, who: Who, decision: Decision) -> None:
+    """Its answer took a budget that raises past its limit."""
+    if runtime.events.subscribers:
+        runtime.events.tell(denied(decision, who, at_ms=runtime.memory_store.now(), action=RAISED))
 
 
 def say_advisory(runtime: Runtime, who: Who, advisory: Iterable[LineResult]) -> None:

@@ -56,4 +56,4 @@ def export(
                 out.write(line)
                 written += 1
     if output is not None:
-        print(f"{output}: {number_of(written - (form == 'csv'), 'row')}", file=sys.stderr)
+        print(f"{output}: {number_of(written - (form == 'csv'), 'row')}")

@@ -42,7 +42,7 @@ def test_csv_to_a_file_with_a_column_for_a_tag(run: Run, ledger: Path, tmp_path:
     assert {row["tag.feature"] for row in rows} == {"search"}
     assert sorted(row["tag.user"] for row in rows) == ["", "alice", "alice", "alice"]
     assert json.loads(rows[0]["tags"]) == {"feature": "search", "user": "alice"}
-    assert f"{len(rows)} rows" in ran.err
+    assert f"{len(rows)} rows" in ran.out
 
 
 def test_a_tag_is_no_formula(run: Run, tmp_path: Path) -> None:
