@@ -42,9 +42,9 @@ class BudgetEvent:
     Something that a budget did, or that is to be said about it.
 
     Args:
-        action: ``blocked`` (denied before it was sent), ``raised`` (it crossed a limit that raises), ``would_block`` (a ``warn`` budget would have), ``clamped``
-            (its output ceiling was lowered), ``downgraded``, ``broken`` (the stream was cut), ``alert`` (a threshold
-            is passed).
+        action: ``blocked`` (denied before it was sent), ``raised`` (its answer crossed a limit that raises),
+            ``would_block`` (a ``warn`` budget would have denied it), ``clamped`` (its output ceiling was lowered),
+            ``downgraded``, ``broken`` (the stream was cut), ``alert`` (a threshold is passed).
         name: the budget; of a clamp all that the call was held on, for any of them may have been the tightest.
         reason: a sentence for people.
         description: the budget's own.
