@@ -36,6 +36,7 @@ from .settings import Settings, from_environment
 from .waiting import Line
 
 log = logging.getLogger("farthing")
+WARNED_MAX = 10_000
 CLOSE_SECONDS = 5.0
 """How long the end of a process waits for each subscriber."""
 
@@ -66,6 +67,7 @@ class Runtime:
         new_id: makes the id of a call; must never repeat.
         monotonic: seconds that only grow: how long a waiting call has waited.
         random: from 0 to 1, so that waiting processes do not look again in step.
+        warns: say what is loud as a Python warning too; False in a server, whose log is where people look.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Runtime:
         prices: PriceBook = default_book,
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
+        warns: bool = True,
     ) -> None:
         self.settings = settings or from_environment()
         self.clock = clock
@@ -91,6 +94,7 @@ class Runtime:
         self.memory.refresh(self.memory_store.catalogue().result())
         self._durable: Ledger | None = None
         self._opening = threading.Lock()
+        self._warns = warns
         self._warned: set[str] = set()
         self._closed_units: deque[tuple[str, tuple[str, ...]]] = deque()
         self.prices_due_ms = 0
@@ -214,9 +218,13 @@ class Runtime:
         """A loud notice, once per key and process."""
         if key in self._warned:
             return
+        if len(self._warned) >= WARNED_MAX:
+            # Whoever calls through a proxy chooses names of models, and memory must not grow by them.
+            self._warned.clear()
         self._warned.add(key)
         log.warning(message)
-        warnings.warn(message, category, stacklevel=stacklevel + 1)
+        if self._warns:
+            warnings.warn(message, category, stacklevel=stacklevel + 1)
 
     def check_prices(self, budgets: Iterable[Budget], now_ms: int) -> None:
         """Say once that prices are old, where a budget counts money by them. Looked at once an hour."""

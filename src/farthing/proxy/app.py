@@ -102,7 +102,7 @@ class Proxy:
         except _Refusal as refused:
             refusal = refused.refusal
             self.stats.refused += 1
-            log.say_refused(client.path, refusal.status, refusal.code, refusal.message)
+            log.say_refused(client.path, refusal.status, refusal.code, refused.said or refusal.message)
             headers = [*refusal.headers, (b"connection", b"close")] if refused.closes else refusal.headers
             await client.answer(refusal.status, headers, refusal.body)
 
@@ -259,12 +259,16 @@ class Proxy:
 
 
 class _Refusal(Exception):
-    """On the way out: what the client is told. ``closes``: the rest of its request is not read."""
+    """
+    On the way out: what the client is told. ``closes``: the rest of its request is not read. ``said``: what the log
+    says instead, where the message repeats a part of the request.
+    """
 
-    def __init__(self, refusal: Refusal, *, closes: bool = False) -> None:
+    def __init__(self, refusal: Refusal, *, closes: bool = False, said: str = "") -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
         self.closes = closes
+        self.said = said
 
 
 async def _apologise(client: Client, status: int, code: str, message: str) -> None:
@@ -287,7 +291,8 @@ def _read(routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts |
         if route.upstream.unmetered == "allow":
             return route, None
         message = f"{routes.path}: the request cannot be read, so what it costs cannot be bounded: {error}"
-        raise _Refusal(refuse(routes.family, 400, "unreadable_request", message)) from error
+        said = "the request cannot be read, so what it costs cannot be bounded"
+        raise _Refusal(refuse(routes.family, 400, "unreadable_request", message), said=said) from error
     chosen = routes.for_model(facts.model)
     if chosen is None or chosen.found.dialect is None:
         message = f"no upstream of this proxy serves model {facts.model!r} at {routes.path}"

@@ -88,7 +88,6 @@ def test_what_nothing_measures_is_refused(fake_provider: FakeProvider) -> None:
     assert [request.path for request in fake_provider.requests] == ["/v1/models"]
 
 
-@pytest.mark.filterwarnings("ignore::farthing.UnpricedModelWarning")
 def test_warn_only_refuses_nothing(fake_provider: FakeProvider, caplog: pytest.LogCaptureFixture) -> None:
     with proxy_before(fake_provider, max_tokens_total=10, warn_only=True) as server, client_of(server) as client:
         ask(client, max_completion_tokens=5000)

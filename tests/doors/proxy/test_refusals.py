@@ -168,6 +168,7 @@ def test_no_credential_is_ever_logged(
             ("/v1/chat/completions", CHAT),
             ("/v1/chat/completions", b"{"),
             ("/v1/chat/completions", {**CHAT, "max_completion_tokens": 5000}),
+            ("/v1/chat/completions", {**CHAT, "user": SECRET}),
             ("/v1/audio/speech", {}),
             (f"{GEMINI_PATH}?key={SECRET}", GEMINI),
             (f"/v1beta/models?key={SECRET}", None),
@@ -177,6 +178,7 @@ def test_no_credential_is_ever_logged(
                 value = f"Bearer {SECRET}" if header == "authorization" else SECRET
                 got = ask(at.url, path, body, method="GET" if body is None else "POST", headers={header: value})
                 assert SECRET not in str(got.headers) + got.body.decode()
+        ask(at.url, "/v1/chat/completions", {**CHAT, "stream": SECRET})
         assert SECRET not in repr(at.settings)
     assert SECRET not in caplog.text
     assert len(caplog.records) > 20

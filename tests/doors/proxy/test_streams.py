@@ -1,0 +1,112 @@
+"""Streams through the proxy: a thousand slow ones at once, readers that do not read, and no piece held back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from farthing import ProxyServer
+from farthing.kernel.budget import make_budget
+from farthing.testing import FakeProvider, Reply
+from tests.doors.clients import HI, HI_TOKENS
+from tests.doors.proxy.raw import eventually, hang_up, send
+from tests.doors.proxy.running import entries, holds, proxy_with, settings_for
+
+STREAMS = 1_000
+BODY = {"model": "gpt-4o", "messages": HI, "max_completion_tokens": 50, "stream": True}
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Room for four sockets a stream: the client's, the proxy's two and the provider's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = STREAMS * 4 + 500
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(needed, hard)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_thousand_slow_streams_at_once(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(chunks=["one ", "two ", "three ", "four"], output_tokens=4, pause_after_chunks=2)
+    with proxy_with(settings_for(fake_provider)) as server:
+        server.runtime.put_budget(make_budget("all", tokens=STREAMS * (HI_TOKENS + 50), standing=True))
+        ends = asyncio.run(stream_all(server, fake_provider))
+        assert ends == Counter({True: STREAMS})
+        eventually(lambda: len(entries(server)) == STREAMS)
+        assert fake_provider.max_in_flight == STREAMS
+        assert Counter((entry.ending, entry.usage_source) for entry in entries(server)) == {("ok", "provider"): STREAMS}
+        assert sum(entry.tokens("input", "output") for entry in entries(server)) == fake_provider.billed_tokens
+        assert holds(server) == []
+
+
+async def stream_all(server: ProxyServer, provider: FakeProvider) -> Counter[bool]:
+    """All streams at once: each has begun before the first ends; how many came to their end."""
+    begun = asyncio.Semaphore(0)
+    reading = [asyncio.create_task(read_stream(server.url, begun)) for _ in range(STREAMS)]
+    for _ in range(STREAMS):
+        await asyncio.wait_for(begun.acquire(), 60)
+    provider.resume()
+    return Counter(await asyncio.wait_for(asyncio.gather(*reading), 60))
+
+
+async def read_stream(url: str, begun: asyncio.Semaphore) -> bool:
+    where = urlsplit(url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    body = json.dumps(BODY).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {where.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    try:
+        await reader.readuntil(b"two")
+        begun.release()
+        await reader.readuntil(b"[DONE]")
+        await reader.readuntil(b"0\r\n\r\n")
+        return True
+    finally:
+        writer.close()
+
+
+def test_each_piece_comes_before_the_next_is_made(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(chunks=["one ", "two ", "three "], pause_after_chunks=1)
+    with proxy_with(settings_for(fake_provider)) as server:
+        response = send(server.url, "/v1/chat/completions", BODY)
+        read = b""
+        while b"one" not in read:
+            read += response.read1(65536)
+        assert b"two" not in read
+        fake_provider.resume()
+        assert b"[DONE]" in response.read()
+        hang_up(response)
+
+
+def test_a_client_that_does_not_read_slows_its_provider(fake_provider: FakeProvider) -> None:
+    """No more is kept for it here than buffers hold, however much the provider would send."""
+    piece = "x" * 50_000
+    fake_provider.reply = Reply(chunks=[piece] * 400, output_tokens=400)
+    with proxy_with(settings_for(fake_provider)) as server:
+        where = urlsplit(server.url)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            client.connect((where.hostname, where.port))
+            body = json.dumps({**BODY, "max_completion_tokens": 500}).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {where.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + body)
+            client.recv(1_000)
+            fake_provider.wait_in_flight(1)
+            # The provider cannot come to its end, 20 MB on, for as long as nobody reads.
+            with pytest.raises(TimeoutError):
+                fake_provider.wait_idle(timeout=1.0)
+            client.settimeout(20)
+            rest = b""
+            while b"[DONE]" not in rest:
+                rest = rest[-10:] + client.recv(1_000_000)
+        fake_provider.wait_idle()
+        (entry,) = eventually(lambda: entries(server))
+        assert (entry.ending, entry.tokens("output")) == ("ok", 400)
