@@ -43,7 +43,11 @@ class CohereChat:
         found.overhead += REPLY_PRIMING
         for message in objects_in(request, "messages"):
             _read_message(message, found)
-        found.overhead += TOOL_OVERHEAD * len(objects_in(request, "tools"))
+        for tool in objects_in(request, "tools"):
+            found.overhead += TOOL_OVERHEAD
+            if (kind := tool.get("type")) not in (None, "function"):
+                # Version 2 has functions alone; what else there may come to be runs at the provider.
+                found.open(f"hosted tool {kind!s:.60}")
         found.rest(request, known=_BODY_FIELDS)
         return RequestFacts(
             dialect=self.name,

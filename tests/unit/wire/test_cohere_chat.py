@@ -54,6 +54,13 @@ def test_a_request_counts_all_it_says() -> None:
     assert (facts.output_ceiling, facts.choices, facts.open_reasons) == (7, 1, ("image input",))
 
 
+def test_a_tool_that_is_no_function_has_no_bound() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}, {"type": "web_search"}]
+    messages = [{"role": "user", "content": "hi"}]
+    facts = DIALECT.read_request(body(model="command-a-03-2025", messages=messages, tools=tools))
+    assert facts.open_reasons == ("hosted tool web_search",)
+
+
 def test_a_ceiling_and_a_model_of_ours() -> None:
     facts = DIALECT.read_request(COHERE)
     sent = json.loads(DIALECT.rewrite(facts, model="command-r7b-12-2024", output_ceiling=9, ask_usage=True))
