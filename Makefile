@@ -18,7 +18,7 @@ PIP_CHECK = problems=$$($(BIN)/python -m pip check --disable-pip-version-check) 
 SOURCES := $(shell find src -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 TYPED := src $(wildcard tests/typing)
 
-.PHONY: help run demo test test-compat check bench bench-quick format lock changelog clean
+.PHONY: help run demo test test-compat check bench bench-quick format lock reference changelog clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -68,6 +68,9 @@ lock:  ## resolve requirements/*.lock anew (ARGS="--upgrade" for newer versions)
 			--output-file requirements/$$name.lock pyproject.toml requirements/$$name.in $(ARGS) 2>$(LOCK_VENV)/log \
 			|| { cat $(LOCK_VENV)/log; exit 1; }; \
 	done
+
+reference: $(WHEEL)  ## write docs/reference from models, commands and docstrings
+	@$(BIN)/python scripts/make-reference
 
 changelog: $(LOCKED)  ## show what the next release will say
 	@$(BIN)/towncrier build --draft --version Unreleased --date "" 2>/dev/null
