@@ -180,7 +180,9 @@ class BudgetHandle:
     def _find(self, ledger: Ledger) -> Budget:
         name = self._terms.name
         if name not in ledger.catalogue.budgets:
-            ledger.refresh(ledger.store.catalogue().result())
+            # What a store knows of other processes' changes may be half a second old. A change that comes from no
+            # version there is changes nothing, and answers with what is in the file now.
+            ledger.refresh(ledger.store.put_budgets((), catalogue_version=-1).result())
         if name not in ledger.catalogue.budgets:
             raise ConfigError(
                 f"no budget is named {name!r} in ledger {ledger.store.name}: give it a limit here, such as "

@@ -74,17 +74,17 @@ def explain(
         out = console()
         out.print("[green]allowed[/green]" if found.allowed else "[red]denied[/red]")
         for step in found.steps:
-            out.print(f"  {step}", markup=False)
+            out.print(f"  {step}", markup=False, soft_wrap=True)
         _print_lines(out, found.decision.failed or ((found.tightest,) if found.tightest else ()))
         if not found.allowed and not found.decision.failed:
-            out.print(found.decision.message(), markup=False)
+            out.print(found.decision.message(), markup=False, soft_wrap=True)
         for line in found.shadow:
             out.print(f"  budget {line.budget!r} (on_exceed='warn') would have denied it", style="yellow", markup=False)
-        out.print(found.passes, markup=False)
+        out.print(found.passes, markup=False, soft_wrap=True)
     if not found.allowed:
         raise typer.Exit(DENIED)
 
 
 def _print_lines(out: Console, lines: tuple[FailedLine, ...]) -> None:
     for line in lines:
-        out.print(f"  {line.figures_text()}", markup=False)
+        out.print(f"  {line.figures_text()}", markup=False, soft_wrap=True)

@@ -163,6 +163,7 @@ def _print(out: Console, found: Replayed, denied_then: int) -> None:
 
 def _table(head: str, rows: Iterable[tuple[str, Sums]], *, first: bool = False) -> Table:
     rows = list(rows)
+    first = first and any(sums.first_ms is not None for _, sums in rows)
     shown = [what for what in _WHAT if what == "denied" or any(getattr(sums, what) for _, sums in rows)]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(head, overflow="fold")

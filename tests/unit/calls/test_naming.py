@@ -10,6 +10,7 @@ import pytest
 from farthing import BudgetExceeded, ConfigError, budget, configure, hold
 from farthing.calls.default import runtime
 from farthing.calls.standing import set_budget
+from farthing.stores import open_store
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
@@ -61,3 +62,13 @@ def test_other_terms_without_a_limit_are_a_mistake(terms: dict[str, object]) -> 
 def test_an_empty_name_is_no_name() -> None:
     with pytest.raises(ValueError, match="name must be"):
         budget(" ")
+
+
+def test_a_budget_that_another_process_has_just_set_is_found(tmp_path: Path) -> None:
+    """What a store knows of the catalogue may be half a second old; a program must not be told that it is not there."""
+    configure(ledger=tmp_path / "ledger.db")
+    assert budget("other", tokens=1).remaining.tokens == 1
+    other = open_store(str(tmp_path / "ledger.db"))
+    set_budget(other, "search", tokens=100)
+    other.close()
+    assert budget("search").remaining.tokens == 100
