@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, StoreUnavailable
 from .running import Failure
 
 if TYPE_CHECKING:
@@ -61,17 +61,24 @@ def open_ledger(given: str | None, *, as_json: bool, make: bool = False) -> Iter
 
 
 def learned_ratios(given: str | None) -> Ratios:
-    """What a ledger has learned of models' text; nothing if there is no ledger."""
+    """
+    What a ledger has learned of models' text; nothing if there is none. One that cannot be read is said on stderr, for
+    what is asked about can be answered without it.
+    """
     from ..stores import open_store
 
     url = ledger_url(given)
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).expanduser().exists():
         return {}
-    store = open_store(url, key="--ledger")
     try:
-        return store.ratios().result()
-    finally:
-        store.close()
+        store = open_store(url, key="--ledger")
+        try:
+            return store.ratios().result()
+        finally:
+            store.close()
+    except StoreUnavailable as error:
+        print(f"what the ledger has learned is not counted in: {error}", file=sys.stderr)
+        return {}
 
 
 @contextmanager

@@ -61,6 +61,13 @@ def test_what_a_ledger_has_learned_is_counted_by_and_shown(run: Run, tmp_path: P
     assert not (tmp_path / "none.db").exists()
 
 
+def test_a_ledger_that_cannot_be_read_does_not_keep_from_estimating(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.db").write_bytes(b"not a ledger" * 1_000)
+    ran = run("estimate", "claude-sonnet-4-5", "--text", "Hello", "--ledger", tmp_path / "broken.db")
+    assert ran.code == 0
+    assert "not counted in" in ran.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "named"),
     [
