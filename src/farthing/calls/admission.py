@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..errors import BudgetExceeded, HoldConflict, HoldNotFound, StoreUnavailable
@@ -83,11 +83,12 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
     raise AssertionError("counting never ends")
 
 
-@dataclass(slots=True)
 class _Terms:
     """On what terms a call is being tried, and what has been tried before."""
 
-    model: str
+    def __init__(self, model: str) -> None:
+        self.model = model
+
     output_tokens: int | None = None
     """A lower ceiling that a callable allowed."""
     downgraded_by: str = ""

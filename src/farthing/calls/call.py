@@ -27,7 +27,7 @@ class History(NamedTuple):
     tokens: int
 
 
-@dataclass(slots=True)
+@dataclass
 class Call:
     """
     One HTTP attempt, before it is sent. A client library's own retries are calls of their own.
@@ -44,25 +44,25 @@ class Call:
     timeout_seconds: float = TIMEOUT_SECONDS
     id: str = ""
     started_ms: int = 0
-    free_tags: Tags = field(default_factory=dict)
+    free_tags: Tags | None = None
     """Tags that its caller chose: they are recorded, and no budget matches them. The ambient ones go before."""
     abort_margin_tokens: int | None = None
     """What this provider may go on to bill after a stream was cut; None: as the settings say."""
-    tags: Tags = field(default_factory=dict)
-    """What is recorded."""
     asks: bool = False
     """It only asks for a stored answer: nothing is held for it (see ``polling``)."""
-    exact: bool = False
+    tags: Tags = field(init=False)
+    """What is recorded."""
+    exact: bool = field(init=False, default=False)
     """Its long texts are counted: bounded by their bytes they did not fit."""
-    history: History | None = None
+    history: History | None = field(init=False, default=None)
     """What the answer that this request goes on from came to, where a ledger knows it."""
-    ended: bool = False
+    ended: bool = field(init=False, default=False)
     """Its ending has been given to the ledgers: nothing else may be said about it."""
-    admitted: Admitted | None = None
+    admitted: Admitted | None = field(init=False, default=None)
     """On what terms it was let through."""
-    ending: Ending | None = None
+    ending: Ending | None = field(init=False, default=None)
     """How it ended."""
-    _matched: Tags = field(default_factory=dict)
+    _matched: Tags = field(init=False)
 
     def __post_init__(self) -> None:
         self.id = self.id or self.runtime.new_id()

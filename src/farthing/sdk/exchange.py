@@ -85,13 +85,9 @@ class Exchange:
 
     def answered(self, response: Any) -> Answered:
         """What the status line and headers say."""
-        content_type = b""
-        for name, value in response.headers.raw:
-            lowered = name.lower()
-            if lowered == b"content-type":
-                content_type = value.partition(b";")[0].strip().lower()
-            elif lowered == b"content-encoding":
-                self.encoded = True
+        headers = {name.lower(): value for name, value in response.headers.raw}
+        self.encoded = b"content-encoding" in headers
+        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         asked = self.call.request.stream and response.status_code < 300
         streamed = content_type == b"text/event-stream" or (
             asked and content_type == self.call.request.stream_type.encode()
