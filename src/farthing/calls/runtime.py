@@ -21,6 +21,7 @@ from ..kernel.budget import Budget
 from ..kernel.hold import Outcome
 from ..kernel.plan import CallFacts, Plan, open_account
 from ..kernel.scope import matches
+from ..kernel.window import CALENDAR
 from ..prices import PriceBook, default_book
 from ..stores.contract import Clock, DenialKey, Store, wall_clock_ms
 from ..stores.memory import MemoryStore
@@ -177,6 +178,15 @@ class Runtime:
             return ledger.catalogue.budgets[budget.name]
         ledger.refresh(ledger.store.put_budget(budget, update=update).result())
         self.housekeeper.start()
+        if ledger is self.memory and budget.window.kind in CALENDAR and "forgetful" not in self._warned:
+            # In the log alone: a test that goes through a month in memory does nothing wrong.
+            self._warned.add("forgetful")
+            log.warning(
+                "budget %r counts per %s in memory, so this process alone, and from 0 again when it starts anew: "
+                "configure(ledger=…) keeps it",
+                budget.name,
+                budget.window,
+            )
         return ledger.catalogue.budgets[budget.name]
 
     def close_unit(self, unit: Budget) -> None:
