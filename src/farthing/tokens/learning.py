@@ -15,7 +15,8 @@ from 1,000 calls on                 the largest ratio and a quarter more, if tha
 
 Not every call teaches. Where the texts are short, or little beside the chat template, digits and images, what is not
 text would be taken for dense text. Such a call counts only if more was billed than was held for it; and then, if there
-was little text, what was missing is held on top of every call from then on: it was hardly the text.
+was little text, or more was billed than any vocabulary makes of it, what was missing is held on top of every call from
+then on: it was hardly the text.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ ENOUGH_CALLS = 1_000
 """Calls that must have been seen before a factor may come down below its start."""
 MARGIN_NUM, MARGIN_DEN = 5, 4
 """What it keeps above the largest ratio then."""
+DENSEST = 8
+"""No vocabulary takes more tokens for each of o200k (densest in wide use: 3.49): more than that was not the text."""
 LEAST_COUNTED = 256
 """Tokens of text below which a call says nothing about how dense text is …"""
 MOST_BESIDE = 8
@@ -49,7 +52,7 @@ def ratio_of(weight: Weight, family: Family, *, billed: int) -> Ratio | None:
     missing = billed - weight.bound(family)
     little = weight.counted < LEAST_COUNTED
     if missing > 0:
-        if little:
+        if little or billed - beside > DENSEST * weight.counted:
             return Ratio(0, 0, family.extra + missing)
         # Exactly what was missing; all that is beside the texts is an upper bound already.
         return Ratio(div_ceil(1000 * (billed - beside), weight.counted), 1)

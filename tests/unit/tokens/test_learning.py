@@ -69,6 +69,15 @@ def test_short_texts_and_those_with_much_beside_teach_nothing() -> None:
     assert ratio_of(Weight(2_000, 0, 30), CLAUDE, billed=2_600) == Ratio(1_300, 1)
 
 
+def test_more_than_any_vocabulary_makes_of_a_text_was_not_the_text() -> None:
+    """One answer of a server that brings in documents of its own must not multiply every hold that follows."""
+    shown = ratio_of(Weight(1_000, 0, 10), CLAUDE, billed=100_000)
+    assert shown == Ratio(0, 0, 100_000 - 1_710)
+    after = learned(CLAUDE, shown)
+    assert Weight(1_000, 0, 10).bound(after) == 100_000
+    assert Weight(10_000, 0, 10).bound(after) == 17_010 + 98_290
+
+
 def test_what_a_provider_adds_to_a_short_request_is_not_taken_for_dense_text() -> None:
     shown = ratio_of(Weight(2, 0, 6), CLAUDE, billed=900)
     assert shown == Ratio(0, 0, 900 - 10)
