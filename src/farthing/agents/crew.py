@@ -20,6 +20,7 @@ from ..calls.ledgers import Ledger
 from ..calls.lending import LENT_UNITS, Work, on_counters
 from ..errors import ConfigError, UnknownAgent
 from ..kernel.budget import Budget
+from ..kernel.catalogue import Catalogue
 from ..kernel.hold import Hold
 from ..kernel.lending import Donor, Lending, borrowed_key, lent_key
 from ..kernel.money import usd_from_nano
@@ -110,10 +111,12 @@ class Crew:
         if self._fixed is None and ledger.store.durable:
             runtime().housekeeper.start()
 
-    def exchange(self, put: list[Budget]) -> bool:
-        """Change the terms of all of these in one step; False, and nothing is changed, if somebody was faster."""
+    def exchange(self, put: list[Budget], version: int) -> bool:
+        """
+        Change the terms of all of these in one step; False, and nothing is changed, if the catalogue is not of the
+        version any more that their present terms were read from.
+        """
         ledger = self.ledger
-        version = ledger.catalogue.version
         after = ledger.store.put_budgets(put, catalogue_version=version).result()
         ledger.refresh(after)
         if after.version != version + 1 or any(after.budgets.get(budget.name) != budget for budget in put):
@@ -128,13 +131,16 @@ class Crew:
 
     # -- the agents ----------------------------------------------------------------------------------------------
 
-    def members(self, *, ended: bool = False) -> dict[str, Budget]:
-        """The agents by name, in order of registration; with *ended* also those that are closed or expired."""
+    def members(self, *, ended: bool = False, of: Catalogue | None = None) -> dict[str, Budget]:
+        """
+        The agents by name, in order of registration; with *ended* also those that are closed or expired. *of*: as they
+        are in this catalogue, instead of the latest.
+        """
         self._settle_in()
         ledger = self.ledger
         now_ms = ledger.store.now()
         found = {}
-        for budget in ledger.catalogue.budgets.values():
+        for budget in (of or ledger.catalogue).budgets.values():
             lending = budget.lending
             if lending is not None and lending.pool == self.pool and (ended or not lending.ended(now_ms)):
                 found[lending.agent] = budget

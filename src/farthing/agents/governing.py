@@ -35,6 +35,8 @@ def governed(function: F, governing: Governing) -> F:
 
 def is_method(function: Callable[..., Any]) -> bool:
     """Whether a function stands in a class and is given its object, or its class, first."""
+    if inspect.ismethod(function):
+        return False
     place = getattr(function, "__qualname__", "").rpartition(".")[0]
     if not place or place.endswith("<locals>"):
         return False

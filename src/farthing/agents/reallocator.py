@@ -71,7 +71,9 @@ class Reallocator:
     def _move(self, needy: str, shortfall: int) -> int | None:
         """One attempt; None where balances changed meanwhile."""
         crew = self.ledger.crew
-        members = crew.members()
+        # Terms and version from one catalogue: another thread may be changing it.
+        catalogue = crew.ledger.catalogue
+        members = crew.members(of=catalogue)
         taker = members.get(needy)
         if taker is None:
             raise UnknownAgent(needy, known=tuple(members))
@@ -90,16 +92,16 @@ class Reallocator:
         shares = downhill(priority, min(shortfall, able), donors)
         if not shares:
             return 0
-        return self._carry_out(taker, [(members[donor.name], amount) for donor, amount in shares])
+        return self._carry_out(taker, [(members[donor.name], amount) for donor, amount in shares], catalogue.version)
 
-    def _carry_out(self, taker: Budget, shares: list[tuple[Budget, int]]) -> int | None:
+    def _carry_out(self, taker: Budget, shares: list[tuple[Budget, int]], version: int) -> int | None:
         """Hold each share on its donor, change all limits in one step, and let go; None where others were faster."""
         crew = self.ledger.crew
         ledger = crew.ledger
         held: list[str] = []
         try:
             for donor, amount in shares:
-                plan = self._share(donor, amount)
+                plan = self._share(donor, amount, version)
                 placed = ledger.store.place(plan).result()
                 if not isinstance(placed, Placed):
                     if isinstance(placed, Stale):
@@ -109,7 +111,7 @@ class Reallocator:
             moved = sum(amount for _, amount in shares)
             changed = [replace(donor, tokens=(donor.tokens or 0) - amount) for donor, amount in shares]
             gained = replace(taker, tokens=(taker.tokens or 0) + moved)
-            return moved if crew.exchange([*changed, gained]) else None
+            return moved if crew.exchange([*changed, gained], version) else None
         finally:
             taken = taker.lending.agent if taker.lending else taker.title
             for hold_id, (donor, amount) in zip(held, shares, strict=False):
@@ -117,7 +119,7 @@ class Reallocator:
                 note = f"{given} → {taken}: {amount} tokens, by hand"
                 ledger.store.void(hold_id, Outcome((), cost_nano=0, ending="moved", note=note)).result()
 
-    def _share(self, donor: Budget, amount: int) -> Plan:
+    def _share(self, donor: Budget, amount: int, version: int) -> Plan:
         """A plan that holds this much on a donor, if that leaves it its reserve."""
         ledger = self.ledger.crew.ledger
         now_ms = ledger.store.now()
@@ -133,5 +135,5 @@ class Reallocator:
             x_want=0,
             x_floor=0,
             deadline_ms=now_ms + HOLD_MS,
-            catalogue_version=ledger.catalogue.version,
+            catalogue_version=version,
         )
