@@ -118,8 +118,8 @@ class Housekeeper:
                 return
             try:
                 end()
-            except FarthingError:
-                # Its caller is gone: there is nobody else to tell.
+            except Exception:
+                # Its caller is gone, whoever runs this is an innocent one: there is nobody else to tell.
                 log.exception("an abandoned call could not be settled; its hold stays until its deadline")
 
     def tick(self, *, sweep: bool) -> None:

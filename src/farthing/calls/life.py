@@ -7,6 +7,7 @@ happens: every way out of it settles, voids or marks as suspect what it holds.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
@@ -49,9 +50,10 @@ def life(call: Call) -> Life:
     except Broken as broken:
         yield from _end(call, admitted, Lost(broken.ending, broken.note))
         return Finished()
-    except BaseException:
+    except BaseException as error:
         # Not one of the door's own words: an exception between two lines. Before sending, nothing can have been billed.
-        yield from _end(call, admitted, Lost("interrupted", None) if sent else endings.never_sent("interrupted"))
+        lost = Lost("interrupted", None) if sent else endings.never_sent("interrupted")
+        yield from _end_by(error, call, partial(_end, call, admitted, lost))
         raise
     if answered.streamed:
         return (yield from _stream(call, admitted, answered))
@@ -62,14 +64,15 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
     status = answered.status
     try:
         body: bytes = yield READ_ALL
+        answer = call.dialect.read_answer(call.request, status, body)
+        ending = endings.of_answer(answer, status, _limits(call, admitted))
+        _say_ceiling(call, admitted, answer)
     except BaseException as error:
-        yield from _end(call, admitted, endings.refused(f"http_{status}") if endings.unpaid(status) else _lost(error))
+        lost = endings.refused(f"http_{status}") if endings.unpaid(status) else _lost(error)
+        yield from _end_by(error, call, partial(_end, call, admitted, lost))
         if isinstance(error, Broken):
             return Finished()
         raise
-    answer = call.dialect.read_answer(call.request, status, body)
-    ending = endings.of_answer(answer, status, _limits(call, admitted))
-    _say_ceiling(call, admitted, answer)
     yield from _end(call, admitted, ending, kept_as=answer.kept_as)
     return Finished((yield from _crossed(call, admitted)))
 
@@ -100,7 +103,7 @@ def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
     except BaseException as error:
         if not call.ended:
             broken = error if isinstance(error, Broken) else Broken("interrupted")
-            yield from _end_cut(call, admitted, meter.facts(), broken)
+            yield from _end_by(error, call, lambda: _end_cut(call, admitted, meter.facts(), broken))
         if isinstance(error, Broken):
             return finished or Finished()
         raise
@@ -171,6 +174,23 @@ def _end_cut(call: Call, admitted: Admitted, facts: AnswerFacts, broken: Broken)
         arrived = broken.arrived and not background
         ending = endings.of_cut(facts, _limits(call, admitted), ending=broken.ending, note=broken.note, arrived=arrived)
     yield from _end(call, admitted, ending, kept_as=facts.kept_as)
+
+
+def _end_by(
+    error: BaseException, call: Call, end: Callable[[], Generator[Ticket[Any], Any, None]]
+) -> Generator[Ticket[Any], Any, None]:
+    """
+    End a call where this exception left it. A life that is closed as it stands, perhaps by the garbage collector, can
+    wait for nothing and must touch no store where it is: its end is only put in line.
+    """
+
+    def later() -> None:
+        deque(end(), maxlen=0)
+
+    if isinstance(error, GeneratorExit):
+        call.runtime.housekeeper.put(later)
+    else:
+        yield from end()
 
 
 def _lost(error: BaseException) -> Lost:

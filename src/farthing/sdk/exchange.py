@@ -216,6 +216,10 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
         step = advance(attempt.life)
     except Exception as error:  # noqa: BLE001 - also what a user's own function raised, which no SDK is to try again
         return refusal(error, request, attempt.sdk)
+    except BaseException:
+        # A signal, perhaps between two steps: what is held already is given back here and now.
+        attempt.life.close()
+        raise
     try:
         outgoing = attempt.outgoing(request, step)
         response = within(inner, outgoing)
@@ -229,8 +233,7 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
     if isinstance(step, ReadAll):
         decoded = _decoded(response, body) if attempt.encoded else body
         return _plain(attempt, response, body, decoded, advance(attempt.life, decoded))
-    attempt.opened()
-    return relayed(response, attempt, http=_http(type(response)), asynchronous=False)
+    return _opened(attempt, response, asynchronous=False)
 
 
 async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
@@ -240,6 +243,10 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         step = await advance_async(attempt.life)
     except Exception as error:  # noqa: BLE001 - also what a user's own function raised, which no SDK is to try again
         return refusal(error, request, attempt.sdk)
+    except BaseException:
+        # A signal, perhaps between two steps: what is held already is given back here and now.
+        attempt.life.close()
+        raise
     try:
         outgoing = attempt.outgoing(request, step)
         response = await within_async(inner, outgoing)
@@ -253,8 +260,7 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
     if isinstance(step, ReadAll):
         decoded = _decoded(response, body) if attempt.encoded else body
         return _plain(attempt, response, body, decoded, await advance_async(attempt.life, decoded))
-    attempt.opened()
-    return relayed(response, attempt, http=_http(type(response)), asynchronous=True)
+    return _opened(attempt, response, asynchronous=True)
 
 
 def _plain(attempt: Exchange, response: Any, body: bytes, decoded: bytes, finished: Step | Finished) -> Any:
@@ -264,6 +270,16 @@ def _plain(attempt: Exchange, response: Any, body: bytes, decoded: bytes, finish
     # The transport made this response for us alone, and its client reads whatever stream it finds on it.
     response.stream = _http(type(response)).ByteStream(body)
     return response
+
+
+def _opened(attempt: Exchange, response: Any, *, asynchronous: bool) -> Any:
+    """The answer whose stream is relayed; if its caller never gets it, nobody else ends the call."""
+    attempt.opened()
+    try:
+        return relayed(response, attempt, http=_http(type(response)), asynchronous=asynchronous)
+    except BaseException as error:
+        attempt.broke(error)
+        raise
 
 
 def _decoded(response: Any, body: bytes) -> bytes:

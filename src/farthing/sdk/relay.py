@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +64,10 @@ class _SyncRelay:
                 if relay is None or not relay.data:
                     continue
                 if relay.last:
-                    # Its provider is told to stop before its caller has the end in hand.
-                    self._stream.close()
+                    # Its provider is told to stop before its caller has the end in hand. That the connection may not
+                    # close cleanly is nothing to a caller whose answer is whole.
+                    with suppress(Exception):
+                        self._stream.close()
                     yield relay.data
                     break
                 yield relay.data
@@ -79,11 +82,14 @@ class _SyncRelay:
             raise crossed
 
     def close(self) -> None:
-        if self._attempt.claim():
-            rest = _leftover(self._extensions, self._chunks)
-            self._attempt.leftover = lambda: rest
-        self._stream.close()
-        self._attempt.abandon()
+        try:
+            if self._attempt.claim():
+                rest = _leftover(self._extensions, self._chunks)
+                self._attempt.leftover = lambda: rest
+            self._stream.close()
+        finally:
+            # Who is interrupted here has claimed the stream, so nobody else would end its call.
+            self._attempt.abandon()
         if (crossed := self._attempt.take_crossed()) is not None:
             raise crossed
 
@@ -113,7 +119,8 @@ class _AsyncRelay:
                 if relay is None or not relay.data:
                     continue
                 if relay.last:
-                    await self._stream.aclose()
+                    with suppress(Exception):
+                        await self._stream.aclose()
                     yield relay.data
                     break
                 yield relay.data
@@ -128,38 +135,55 @@ class _AsyncRelay:
             raise crossed
 
     async def aclose(self) -> None:
-        if self._attempt.claim():
-            rest = await _leftover_async(self._extensions, self._chunks)
-            self._attempt.leftover = lambda: rest
-        await self._stream.aclose()
-        self._attempt.abandon()
+        try:
+            if self._attempt.claim():
+                rest = await _leftover_async(self._extensions, self._chunks)
+                self._attempt.leftover = lambda: rest
+            await self._stream.aclose()
+        finally:
+            self._attempt.abandon()
         if (crossed := self._attempt.take_crossed()) is not None:
             raise crossed
 
     def __del__(self) -> None:
         if not self._attempt.is_open:
             return
-        attempt, extensions, chunks, stream = self._attempt, self._extensions, self._chunks, self._stream
-
-        async def read_and_close() -> None:
-            if not attempt.claim():
-                return
-            rest = await _leftover_async(extensions, chunks)
-            attempt.leftover = lambda: rest
-            attempt.abandon()
-            await stream.aclose()
-
-        def begin() -> None:
-            _closing.add(task := asyncio.ensure_future(read_and_close()))
-            task.add_done_callback(_closing.discard)
-
+        closing = _Closing(self._attempt, self._extensions, self._chunks, self._stream)
         if self._loop is not None and not self._loop.is_closed():
             # As the interpreter does with a generator that is left half-way: its loop closes it.
-            self._loop.call_soon_threadsafe(begin)
-        else:
-            # The provider is told to stop; what arrived stays unknown.
-            _shut(extensions, socket.SHUT_RDWR)
+            with suppress(RuntimeError):  # closed by another thread since
+                self._loop.call_soon_threadsafe(closing)
+
+
+class _Closing:
+    """
+    Closes a stream that nobody closed, in its own loop; or, where that never runs it, when it forgets it: then the
+    provider is told to stop, and what arrived stays unknown.
+    """
+
+    def __init__(self, attempt: Exchange, extensions: Any, chunks: AsyncIterator[bytes], stream: Any) -> None:
+        self._attempt, self._extensions = attempt, extensions
+        self._chunks, self._stream = chunks, stream
+
+    def __call__(self) -> None:
+        _closing.add(task := asyncio.ensure_future(self._read_and_close()))
+        task.add_done_callback(_closing.discard)
+
+    async def _read_and_close(self) -> None:
+        attempt = self._attempt
+        if not attempt.claim():
+            return
+        try:
+            rest = await _leftover_async(self._extensions, self._chunks)
+            attempt.leftover = lambda: rest
+        finally:
             attempt.abandon()
+        await self._stream.aclose()
+
+    def __del__(self) -> None:
+        if self._attempt.claim():
+            _shut(self._extensions, socket.SHUT_RDWR)
+            self._attempt.abandon()
 
 
 _closing: set[asyncio.Future[None]] = set()

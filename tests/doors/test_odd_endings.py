@@ -1,0 +1,148 @@
+"""
+Goal: a stream whose caller is called away while it closes it, whose connection does not close cleanly, whose event loop
+is gone, or whose process was forked, is ended all the same: once, by whom it belongs to.
+Method: the real SDK on a provider that waits in the middle of its answer; the odd thing happens exactly there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from typing import Any
+
+import pytest
+
+import farthing
+from farthing.sdk import relay
+from farthing.testing import FakeProvider, Reply
+from tests.doors.clients import HI, async_openai_client, entries, holds, openai_client
+
+pytestmark = pytest.mark.usefixtures("farthing_isolated")
+HALF = Reply(output_tokens=50, pause_after_chunks=10)
+ASK: Any = {"model": "gpt-4o", "messages": HI, "max_tokens": 100, "stream": True}
+
+
+def ended_once(*endings: str) -> None:
+    gc.collect()
+    assert holds("held") == []
+    assert [entry.ending for entry in entries()] == list(endings)
+
+
+def test_a_task_that_is_cancelled_while_it_closes_a_stream(
+    fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_provider.reply = HALF
+    reading = asyncio.Event()
+
+    async def slowly(extensions: Any, chunks: Any) -> None:
+        reading.set()
+        await asyncio.sleep(3_600)
+
+    monkeypatch.setattr(relay, "_leftover_async", slowly)
+
+    async def main() -> None:
+        async with async_openai_client(fake_provider) as client:
+            with farthing.budget(tokens=1_000) as budget:
+                stream = await client.chat.completions.create(**ASK)
+                closing = asyncio.create_task(stream.close())
+                await reading.wait()
+                closing.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await closing
+                assert budget.held.tokens == 0
+                assert budget.spent.tokens == 108
+
+    asyncio.run(main())
+    ended_once("abandoned")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_connection_that_does_not_close_cleanly(
+    fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    """The caller sees that; its call is ended before."""
+    fake_provider.reply = HALF
+
+    class Broken(Exception):
+        pass
+
+    def breaks(stream: Any) -> None:
+        ours = stream.response.stream
+        while not isinstance(ours, (relay._SyncRelay, relay._AsyncRelay)):
+            ours = ours._stream
+
+        def refuse() -> None:
+            raise Broken
+
+        async def refuse_async() -> None:
+            raise Broken
+
+        name = "aclose" if asynchronous else "close"
+        monkeypatch.setattr(ours._stream, name, refuse_async if asynchronous else refuse)
+
+    async def main() -> None:
+        async with async_openai_client(fake_provider) as client:
+            stream = await client.chat.completions.create(**ASK)
+            breaks(stream)
+            with pytest.raises(Broken):
+                await stream.close()
+            monkeypatch.undo()
+            await stream.response.aclose()
+
+    with farthing.budget(tokens=1_000) as budget:
+        if asynchronous:
+            asyncio.run(main())
+        else:
+            with openai_client(fake_provider) as client:
+                stream = client.chat.completions.create(**ASK)
+                breaks(stream)
+                with pytest.raises(Broken):
+                    stream.close()
+        assert budget.held.tokens == 0
+    ended_once("abandoned")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("when", ["before the loop is closed", "after"])
+def test_an_event_loop_that_is_closed_with_a_stream_open(fake_provider: FakeProvider, when: str) -> None:
+    """What its loop was asked to do, it never does: the call is ended when the loop forgets it, as it was held."""
+    fake_provider.reply = HALF
+    loop = asyncio.new_event_loop()
+    with farthing.budget(tokens=1_000) as budget:
+        client = async_openai_client(fake_provider)
+        stream = loop.run_until_complete(client.chat.completions.create(**ASK))
+        if when == "after":
+            loop.close()
+        del stream
+        gc.collect()
+        loop.close()
+        del client
+        gc.collect()
+        assert budget.held.tokens == 0
+        assert budget.spent.tokens == 108
+    ended_once("abandoned")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_in_the_middle_of_a_stream(fake_provider: FakeProvider) -> None:
+    """The child has a copy of the stream; the call is its parent's, who reads on and settles it."""
+    fake_provider.reply = HALF
+    with openai_client(fake_provider) as client, farthing.budget(tokens=1_000) as budget:
+        stream = client.chat.completions.create(**ASK)
+        first = next(iter(stream))
+        child = os.fork()
+        if child == 0:
+            # Whatever happens here: no test runner may go on in a child.
+            try:
+                del stream, first
+                gc.collect()
+                code = 0 if entries() == [] else 1
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        fake_provider.resume()
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+        assert len(text.split()) == 50
+        assert budget.spent.tokens == fake_provider.billed_tokens == 58
+    ended_once("ok")
