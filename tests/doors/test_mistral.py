@@ -97,3 +97,14 @@ def test_what_runs_models_elsewhere_is_not_free_here(fake_provider: FakeProvider
         with pytest.raises(farthing.UnmeteredCall):
             client.fim.complete(model="codestral-latest", prompt="def")
     assert fake_provider.requests == []
+
+
+def test_embeddings() -> None:
+    with FakeProvider() as provider, farthing.budget(usd=1, tokens=1_000) as budget:
+        client = farthing.instrument(Mistral(api_key="fake", server_url=provider.url))
+        with client:
+            answer = client.embeddings.create(model="mistral-embed", inputs=["a farthing", "two"])
+        assert len(answer.data) == 2
+        assert budget.spent.tokens == provider.billed_tokens > 0
+    (entry,) = entries()
+    assert (entry.ending, entry.facts.dialect, entry.facts.provider) == ("ok", "openai.embeddings", "mistral")

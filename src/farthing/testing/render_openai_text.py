@@ -115,6 +115,8 @@ class OpenAIEmbeddings(OpenAIEndpoint):
             ],
             "model": mark.model,
         }
+        if mark.model.startswith(("mistral", "codestral")):
+            answer["id"] = mark.id  # Mistral's answers have one, and its SDK insists on it
         if made.reported is None:
             return answer
         tokens = made.reported.input_tokens
