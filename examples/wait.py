@@ -6,7 +6,7 @@ back what it did not: so all eight fit in the end, and nobody is refused.
 
 Output::
 
-    8 answers; 2 calls at once at most; 136 of 300 tokens spent
+    8 answers, each held 101 of 300 tokens; 136 spent in the end
     a call that can never fit is refused at once: it asks for 1010 tokens
 """
 
@@ -26,8 +26,7 @@ with FakeProvider(Reply(output_tokens=7, latency_seconds=0.02)) as provider, Thr
 
     with budget(tokens=300, on_exceed="wait", wait_seconds=60) as purse:
         answers = list(pool.map(lambda _: ask(), range(8)))
-        print(f"{len(answers)} answers; {provider.max_in_flight} calls at once at most;", end=" ")
-        print(f"{purse.spent.tokens} of 300 tokens spent")
+        print(f"{len(answers)} answers, each held 101 of 300 tokens; {purse.spent.tokens} spent in the end")
         try:
             ask(1_000)
         except BudgetExceeded as no:
