@@ -145,7 +145,9 @@ class BudgetTable(Table):
     default_output_tokens: int | None = Field(
         None, description="What a request without an output ceiling of its own is given, at most."
     )
-    uncapped: str = Field("inject", description="A request without an output ceiling: `inject` one, or `reject` it.")
+    uncapped: str = Field(
+        "inject", description="A request without an output ceiling: `inject` one, `reject` it, or `watch` its stream."
+    )
     open_bound: str = Field(
         "context_window",
         description="A request whose input has no bound on this side: hold the model's `context_window`, `reject` it, "
