@@ -136,7 +136,9 @@ class BudgetTable(Table):
     scope: dict[str, str | int] = Field({}, description='Tags that a call must carry: `{ team = "search" }`.')
     each: list[str] = Field([], description='An account of its own for each value of these tags: `["user"]`.')
     on_exceed: str = Field(
-        "block", description="What happens to a call that does not fit: see the table of modes in the concepts."
+        "block",
+        description="What happens to a call that does not fit: `block`, `clamp`, `downgrade`, `wait`, `break`, "
+        "`truncate`, `raise` (not a hard limit) or `warn` (no limit: it only counts).",
     )
     downgrade: dict[str, str] = Field({}, description='For `downgrade`: `{ "gpt-4o" = "gpt-4o-mini" }`.')
     wait_seconds: Number = Field(30, description="For `wait`: the longest wait.")

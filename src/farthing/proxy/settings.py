@@ -99,6 +99,8 @@ class Upstream:
             raise ConfigError("must be an http:// or https:// URL without a query", key=f"{where}.base_url")
         if url.username or url.password:
             raise ConfigError("has a password in it; give the credential as api_key", key=f"{where}.base_url")
+        if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
+            raise ConfigError("has characters that no header may have (spaces, line ends, …)", key=f"{where}.api_key")
         if not self.speaks or not set(self.speaks) <= set(SPEAKS):
             raise ConfigError(f"must be some of {', '.join(SPEAKS)}", key=f"{where}.speaks")
         if self.prefix and not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", self.prefix):

@@ -201,6 +201,10 @@ def test_the_error_has_every_mistake_as_evidence(tmp_path: Path) -> None:
             "line 1: budgets.b: downgrade: on_exceed='downgrade' needs a map such as {'gpt-4o': 'gpt-4o-mini'}",
         ),
         (
+            '[upstreams.x]\nbase_url = "https://h"\napi_key = "sk-a\u2026"',
+            "line 3: upstreams.x.api_key: has characters that no header may have (spaces, line ends, …)",
+        ),
+        (
             "[proxy]\nworkers = 2",
             "line 2: proxy.workers: several workers need a ledger that they share: name a file",
         ),
