@@ -8,12 +8,13 @@ from operator import itemgetter
 from typing import Any
 
 from ...kernel.hold import HELD, LIVE, SETTLED, SUSPECT, VOIDED, Entry, Hold
-from ...kernel.plan import Balance
+from ...kernel.plan import Balance, bare
 from ...kernel.sums import (
     CACHED_KINDS,
     DAY_MS,
     INPUT_KINDS,
     KEYS,
+    NOTHING,
     OUTPUT_KINDS,
     SPANS_MS,
     Figures,
@@ -83,22 +84,20 @@ def sums(connection: sqlite3.Connection, by: Collection[str], since_ms: int | No
     result: Sums = {}
     for row in found:
         if row[-3] is not None:  # a sum over no rows at all
-            _add(result, row, by)
+            result[_sum_key(row)] = bare(Figures, row[5:])
     day_ms = None if since_ms is None else since_ms - since_ms % DAY_MS
     where, values = _between("day_ms", day_ms, until_ms)
     names = ", ".join(Figures._fields)
     for row in connection.execute(f"SELECT day_ms, {', '.join(KEYS)}, {names} FROM sums {where}", values):
-        _add(result, row, by)
+        key = coarser(_sum_key(row), by)
+        result[key] = result.get(key, NOTHING).plus(Figures(*row[5:]))
     return result
 
 
-def _add(sums: Sums, row: Sequence[Any], by: Collection[str]) -> None:
+def _sum_key(row: Sequence[Any]) -> SumKey:
     start_ms, model, provider, tags, budgets = row[:5]
-    key = SumKey(start_ms, model or None, provider or None, rows.pairs(tags or "[]"), rows.names(budgets or "[]"))
-    key = coarser(key, by)
-    figures = Figures(*row[5:])
-    before = sums.get(key)
-    sums[key] = figures if before is None else before.plus(figures)
+    fields = (start_ms, model or None, provider or None, rows.pairs(tags or "[]"), rows.names(budgets or "[]"))
+    return bare(SumKey, fields)
 
 
 def _total(kinds: Sequence[str]) -> str:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import queue
 import sqlite3
 import threading
+import time
 from typing import Any
 
 from ...errors import StoreUnavailable
 from .connection import connect
 from .tickets import Ticket, publish
+
+READ_SECONDS_MAX = 120.0
+"""The longest that a read may take, and wait for those before it."""
 
 
 class Reader:
@@ -32,6 +36,8 @@ class Reader:
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name="farthing-reader", daemon=True)
             self._thread.start()
+        # From here on the answer is being worked at: patience is for a file that is locked or silent.
+        ticket.read_until = time.monotonic() + READ_SECONDS_MAX
         self._queue.put(ticket)
 
     def stop_soon(self) -> None:

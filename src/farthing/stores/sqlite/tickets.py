@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -78,8 +79,11 @@ class Ticket(Generic[T]):
         "error",
         "hold_id",
         "kind",
+        "read_until",
         "run",
     )
+    read_until: float
+    """Set when a read is in the reader's hands: until when (monotonic seconds) it is waited for."""
 
     def __init__(
         self,
@@ -173,6 +177,8 @@ class Ticket(Generic[T]):
             return
         try:
             lock.acquire(timeout=self._desk.patience_seconds)
+            while not self.done and self._is_being_read():
+                lock.acquire(timeout=self._desk.patience_seconds)
         except BaseException:
             self._leave()
             raise
@@ -185,18 +191,26 @@ class Ticket(Generic[T]):
         if self._cannot_wait():
             return
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._waiter = (loop, future)
-        if self.done:
-            return
-        wake_at_last(loop, future, self._desk.patience_seconds)
-        try:
-            yield from future
-        except BaseException:
-            self._leave()
-            raise
-        if not self.done:
-            self._lose_patience()
+        while True:
+            future: asyncio.Future[None] = loop.create_future()
+            self._waiter = (loop, future)
+            if self.done:
+                return
+            wake_at_last(loop, future, self._desk.patience_seconds)
+            try:
+                yield from future
+            except BaseException:
+                self._leave()
+                raise
+            if self.done:
+                return
+            if not self._is_being_read():
+                break
+        self._lose_patience()
+
+    def _is_being_read(self) -> bool:
+        """Whether the ledger is at work on this answer: a report over many rows is neither locked nor silent."""
+        return time.monotonic() < getattr(self, "read_until", 0.0)
 
     def _cannot_wait(self) -> bool:
         """Whether waiting is pointless; then the ticket is answered as if patience had ended."""
