@@ -352,6 +352,16 @@ def test_twenty_streams_at_once_share_one_break_budget(provider: FakeProvider) -
     assert holds() == []
 
 
+def test_what_runs_in_the_background_is_not_cut(provider: FakeProvider, client: OpenAI) -> None:
+    """It goes on whoever hangs up: its ceiling on the wire is what holds."""
+    provider.script([Reply(output_tokens=1_000_000)])
+    with farthing.budget(tokens=308, on_exceed="break", open_bound="overrun") as purse:
+        events = list(client.responses.create(model="gpt-4o", input="hi", background=True, stream=True))
+    assert events[-1].type == "response.incomplete"
+    assert len([event for event in events if event.type == "response.output_text.delta"]) == 300
+    assert purse.spent.tokens == 308
+
+
 # -- uncapped="watch" ------------------------------------------------------------------------------------------------
 
 

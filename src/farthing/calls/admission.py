@@ -418,7 +418,10 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
 
 def _cut_margin(call: Call) -> int | None:
     """How many tokens its provider may still bill after a cut of ours; None where there is no stream to cut."""
-    cuttable = call.request.stream and call.dialect.closer(call.request) is not None
+    request = call.request
+    # What runs in the background goes on, whoever hangs up.
+    alone = request.stream and "background" not in request.open_reasons
+    cuttable = alone and call.dialect.closer(request) is not None
     return call.runtime.settings.abort_margin_tokens if cuttable else None
 
 

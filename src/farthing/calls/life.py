@@ -148,7 +148,8 @@ def _meter(call: Call, admitted: Admitted) -> StreamMeter:
 
 def _cut(call: Call, admitted: Admitted, watched: CutStream) -> Generator[Ticket[Any], Any, tuple[Finished, Usage]]:
     """What the stream may deliver is delivered: it is settled, before its caller sees the end."""
-    ending = endings.of_cut(watched.facts(), _limits(call, admitted), ending="cut", note=None)
+    facts = watched.facts()
+    ending = endings.of_cut(facts, _limits(call, admitted), ending="cut", note=None)
     usage = ending.outcome.usage if isinstance(ending, Settle) else Usage()
     budgets = admitted.asked.ask.facts.budgets if admitted.asked is not None else ()
     log.warning(
@@ -159,7 +160,7 @@ def _cut(call: Call, admitted: Admitted, watched: CutStream) -> Generator[Ticket
         watched.delivered_tokens,
         ", ".join(map(repr, budgets)),
     )
-    yield from _end(call, admitted, ending)
+    yield from _end(call, admitted, ending, kept_as=facts.kept_as)
     say_broken(call.runtime, call.who(admitted.model), budgets, watched.delivered_tokens)
     return Finished((yield from _crossed(call, admitted))), usage
 
