@@ -76,7 +76,7 @@ changelog: $(LOCKED)  ## show what the next release will say
 	@$(BIN)/towncrier build --draft --version Unreleased --date "" 2>/dev/null
 
 clean:  ## remove the environments, the wheel and all caches
-	rm -rf $(VENV) $(COMPAT:%=.venv-%) $(LOCK_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(COMPAT:%=.venv-%) .venv-npm-* $(LOCK_VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The lock is complete, so nothing is resolved here; `pip check` says so if it ever is not.
