@@ -54,10 +54,11 @@ if TYPE_CHECKING:
     from .calls.runtime import StalePricesWarning, StalePriceTableWarning, UnmeteredCallWarning, UnpricedModelWarning
     from .calls.tracking import track
     from .config import configure
+    from .config.starting import start_proxy
     from .kernel.decision import Decision
     from .kernel.usage import Usage
     from .proxy.flags import BudgetConfig
-    from .proxy.server import ProxyServer, start_proxy
+    from .proxy.server import ProxyServer
     from .sdk.install import install, uninstall
     from .sdk.instrument import instrument
     from .sdk.watch import UngovernedClientWarning
@@ -157,7 +158,7 @@ _HOMES = {
     "record": "calls.manual",
     "report": "calls.reports",
     "reset": "calls.default",
-    "start_proxy": "proxy.server",
+    "start_proxy": "config.starting",
     "track": "calls.tracking",
     "uninstall": "sdk.install",
     "unpriced_calls": "calls.lookback",

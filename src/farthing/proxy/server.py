@@ -1,5 +1,5 @@
 """
-A proxy as programs start it: ``start_proxy(BudgetConfig(…))``. Its socket, its ledger, its session, and one worker.
+A proxy as programs start it: its socket, its ledger, its session, and one worker.
 """
 
 from __future__ import annotations
@@ -260,33 +260,10 @@ class ProxyServer:
             self._worker.ready.set()
 
 
-def start_proxy(
-    config: BudgetConfig | ProxySettings | None = None,
-    port: int = 8080,
-    *,
-    host: str = "127.0.0.1",
-    block: bool = True,
-) -> ProxyServer:
-    """
-    Start a proxy in front of an LLM API.
-
-    Args:
-        config: limits and upstream; or the settings of a whole proxy, whose own host and port count then.
-        port: 0 picks a free one: see ``url`` of what is returned.
-        host: another than this machine's own needs keys in the ledger.
-        block: serve here until it is stopped (Ctrl-C); False: in a thread, and return at once.
-
-    Returns the server, running (or stopped, after *block*). Raises ConfigError naming the setting.
-    """
-    config = BudgetConfig() if config is None else config
-    if isinstance(config, BudgetConfig):
-        server = ProxyServer(config.settings(host=host, port=port), config)
-        log_format = config.log_format
-    else:
-        server = ProxyServer(config)
-        log_format = config.log_format
+def begin(server: ProxyServer, *, block: bool) -> ProxyServer:
+    """Start it as programs do: here until SIGTERM or Ctrl-C, or in a thread. Returns it."""
     if not logging.getLogger("farthing").hasHandlers():
-        log.to_stream(log_format)
+        log.to_stream(server.settings.log_format)
     if not block:
         server.start()
         return server

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from farthing import ProxyServer
+from farthing import ProxyServer, start_proxy
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS, openai_client
 from tests.doors.proxy.running import entries, holds, proxy_before
@@ -105,3 +107,23 @@ def test_a_call_without_a_price_is_refused_under_a_limit_in_usd(fake_provider: F
         ask(client, model="a-model-without-a-price")
     assert getattr(refused.value, "code", None) == "unpriced_model"
     assert fake_provider.posts == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "mapping"])
+def test_a_whole_configuration_starts_a_proxy_too(kind: str, fake_provider: FakeProvider, tmp_path: Path) -> None:
+    text = f"""
+        [upstreams.openai]
+        base_url = "{fake_provider.openai_url}"
+        [[budgets]]
+        name = "small"
+        tokens = 20
+    """
+    path = tmp_path / "farthing.toml"
+    path.write_text(text)
+    config = path if kind == "file" else tomllib.loads(text)
+    with start_proxy(config, port=0, block=False) as server, client_of(server) as client:
+        ask(client, max_completion_tokens=10)
+        with pytest.raises(openai.RateLimitError, match="budget 'small'"):
+            ask(client, max_completion_tokens=10)
+    with start_proxy({"upstreams": {"openai": {"base_url": fake_provider.openai_url}}}, port=0, block=False) as server:
+        assert server.stats["remaining"] == {"max-tokens-per-request": 4096}
