@@ -12,10 +12,9 @@ from ..kernel.scope import check_tags
 from . import threads
 from .ambient import Ambient, current, enter
 from .default import runtime
+from .reports import OWN_KEYS, report
 
 F = TypeVar("F", bound=Callable[..., Any])
-RESERVED = ("model", "provider", "budget", "day", "hour")
-"""Group keys of reports that calls have by themselves."""
 
 
 class track:  # noqa: N801 - used as a verb: with track(feature="search"):
@@ -25,8 +24,11 @@ class track:  # noqa: N801 - used as a verb: with track(feature="search"):
     Raises ValueError for a tag that is no text or number, or whose name a report uses itself.
     """
 
+    report = staticmethod(report)
+    """:func:`farthing.report`, under the name that the predecessor's programs know."""
+
     def __init__(self, **tags: object) -> None:
-        for name in RESERVED:
+        for name in OWN_KEYS:
             if name in tags:
                 raise ValueError(f"tag {name!r} is what a call says itself; choose another name")
         self._tags = check_tags(tags, field="track")

@@ -105,3 +105,10 @@ def test_old_prices_are_said_once_where_money_is_counted() -> None:
     with FakeClock(runtime().clock() + (later - 1) * 86_400_000):
         runtime().check_prices([usd], runtime().clock())
         farthing.configure(stale_prices_after_days=None)
+
+
+def test_track_knows_its_report_by_the_predecessors_name() -> None:
+    some_calls()
+    assert farthing.track.report(["feature"]).to_dicts() == farthing.report(["feature"]).to_dicts()
+    with pytest.raises(ValueError, match="'budget' is what a call says itself"):
+        farthing.track(budget="x")
