@@ -67,8 +67,9 @@ class Alerts:
             self._look(ledger, account)
 
     def forget(self) -> None:
-        """After a fork: what the parent spent, it tells itself."""
+        """After a fork, and with another ledger: what was spent elsewhere is told there, and this one knows its own."""
         self._waiting.clear()
+        self._said.clear()
 
     def _look(self, ledger: Ledger, account: Account) -> None:
         for unit, ceiling, keys in account.limits:

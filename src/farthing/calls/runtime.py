@@ -257,6 +257,8 @@ class Runtime:
         changed = (settings.ledger, settings.durability) != (self.settings.ledger, self.settings.durability)
         if changed and self._durable is not None:
             self._close_durable()
+        if changed:
+            self.alerts.forget()
         before, self.settings = self.settings, settings
         self.memory_store.entries_max = settings.max_records
         if not settings.follow_threads:

@@ -188,3 +188,13 @@ def test_thresholds_are_kept_with_the_terms() -> None:
     kept = budget.to_dict()
     del kept["alerts"]  # as an earlier version wrote it
     assert type(budget).from_dict(kept).alerts == ()
+
+
+def test_another_ledger_says_its_own(tmp_path: Path, heard: list[farthing.BudgetEvent]) -> None:
+    listen(heard)
+    for name in ("one", "two"):
+        farthing.configure(ledger=f"sqlite:///{tmp_path}/{name}.db")
+        with farthing.budget("b", tokens=100, alerts=[0.5]):
+            spend(60)
+            runtime().housekeeper.tick(sweep=False)
+    assert thresholds(heard) == ["0.5", "0.5"]
