@@ -1,7 +1,7 @@
 """
 ``python -m bench [NAME …] [--quick] [--json FILE]``: measure, and hold the figures against their bars.
 
-Names: import, holds, sdk, streams, memory, overspend, proxy, replay, reports; none: all. Exit code 1: a bar is missed.
+Names: import, holds, agents, sdk, streams, memory, overspend, proxy, replay, reports; none: all. Exit 1: bar missed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import holds, imports, memory, overspend, proxy, replay, reports, sdk_calls, streams
+from . import agents, holds, imports, memory, overspend, proxy, replay, reports, sdk_calls, streams
 from .bars import Figure, show
 
 SUITES: dict[str, Callable[..., list[Figure]]] = {
     "import": imports.measure,
     "holds": holds.measure,
+    "agents": agents.measure,
     "sdk": sdk_calls.measure,
     "streams": streams.measure,
     "memory": memory.measure,

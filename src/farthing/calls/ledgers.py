@@ -29,6 +29,8 @@ class Ledger:
         self._standing: tuple[Budget, ...] = ()
         self.lends = False
         """Whether agents have budgets in it: where none has, no call looks for lenders."""
+        self.short: set[str] = set()
+        """Counters of agents whose last call had to borrow."""
         self._pools: dict[str, Pool] = {}
         self.alerting = False
         """Whether a budget in it has thresholds: where none has, no call looks for them."""
@@ -41,6 +43,7 @@ class Ledger:
             self._standing = tuple(budget for budget in catalogue.budgets.values() if budget.standing)
             self.lends = any(budget.lending is not None for budget in catalogue.budgets.values())
             self._pools = {}
+            self.short = set()
             self.alerting = self.alerting or any(budget.alerts for budget in catalogue.budgets.values())
 
     def standing(self, tags: Tags) -> list[Budget]:

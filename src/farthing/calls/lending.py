@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BudgetExceeded, BudgetExceededError, HoldConflict, HoldNotFound, StoreUnavailable
 from ..kernel import loans
-from ..kernel.budget import Budget
 from ..kernel.decision import Decision
 from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
-from ..kernel.lending import Donor, Loan, Policy, downhill
+from ..kernel.lending import Donor, Lending, Loan, Policy, downhill
 from ..kernel.money import format_usd, usd_from_nano
-from ..kernel.plan import Account, Balance, Formula, Line, LineResult, Plan, evaluate
+from ..kernel.plan import Account, Balance, Formula, Line, LineResult, Plan, bare, evaluate
 from ..stores.contract import Ticket
 
 if TYPE_CHECKING:
@@ -51,7 +50,8 @@ class Member(NamedTuple):
     rank: int
     most: int
     """What its counter may reach by lending: its limit without its reserve."""
-    budget: Budget
+    child: Lending | None
+    """Its terms, if it ends by itself: then it may not lend any more."""
 
 
 class Pool:
@@ -65,13 +65,17 @@ class Pool:
                     f"{account.key}|{unit}",
                     account.budget.lending.rank,
                     ceiling - account.budget.lending.reserve(unit),
-                    account.budget,
+                    None if account.budget.lending.parent is None else account.budget.lending,
                 )
                 for account in accounts
                 if account.budget.lending is not None and (ceiling := account.ceiling(unit)) is not None
             ]
             for unit in LENT_UNITS
         }
+        self.most = {
+            unit: {member.account: member.most for member in members} for unit, members in self._members.items()
+        }
+        """By unit and account, what its counter may reach by lending."""
         self._below: dict[tuple[str, int], tuple[list[Member], tuple[str, ...]]] = {}
 
     def below(self, unit: str, priority: int) -> tuple[list[Member], tuple[str, ...]]:
@@ -169,15 +173,22 @@ def _place(
     most = plan.x_want if plan.x_most is None else min(plan.x_want, plan.x_most)
     # Where our own ceiling may shrink the call, it borrows for what it can be expected to say, and no more.
     least = max(plan.x_floor, min(most, expected)) if takers[0].elastic else plan.x_floor
-    placed = yield store.place(plan if least == plan.x_floor else plan._replace(x_floor=least), replaces=replaces)
+    # Who had to borrow the last time looks at its lenders at once.
+    short, taker = ledger.short, takers[0].keys[0]
+    tried: Plan | None = None
+    if taker not in short:
+        tried = plan if least == plan.x_floor else plan._replace(x_floor=least)
     for _ in range(ATTEMPTS_MAX):
-        if not isinstance(placed, Denied) and not (isinstance(placed, Stale) and _lost(placed, plan, ledger)):
-            return placed
+        if tried is not None:
+            placed = yield store.place(tried, replaces=replaces)
+            if not isinstance(placed, Denied) and not (isinstance(placed, Stale) and _lost(placed, plan, ledger)):
+                (short.add if tried.loans else short.discard)(taker)
+                return placed
         balances = yield from _read(ledger, plan, takers, estimate)
         covered = _cover(ledger, plan, takers, balances, least, most, policy)
         if isinstance(covered, Denied):
             return covered
-        placed = yield store.place(covered, replaces=replaces)
+        tried = covered
     raise StoreUnavailable(store.name, f"its agents' balances changed {ATTEMPTS_MAX} times while one call was planned")
 
 
@@ -192,9 +203,9 @@ def _read(
     ledger: Ledger, plan: Plan, takers: list[Line], estimate: Hold | None
 ) -> Generator[Ticket[Any], Any, Mapping[str, Balance]]:
     """Everything that decides: the plan's own counters and the lenders', without the estimate that is exchanged."""
-    keys = {key for line in plan.lines for key in line.keys}
+    keys = [key for line in plan.lines for key in line.keys]
     for line in takers:
-        keys.update(_lenders(ledger, line)[1])
+        keys += _lenders(ledger, line)[1]
     balances: dict[str, Balance] = yield ledger.store.balances(keys)
     if estimate is not None:
         for key, amount in on_counters([estimate]).items():
@@ -273,11 +284,11 @@ def _spare(ledger: Ledger, line: Line, balances: Mapping[str, Balance], now_ms: 
     """What each lender has beyond its reserve."""
     taker = line.keys[0]
     found = []
-    for account, counter, rank, most, budget in _lenders(ledger, line)[0]:
+    for account, counter, rank, most, child in _lenders(ledger, line)[0]:
         settled, held, suspect = balances[counter]
         spare = most - settled - held - suspect
-        if spare > 0 and counter != taker and budget.lending is not None and budget.lending.lends(now_ms):
-            found.append(Donor(account, rank, spare))
+        if spare > 0 and counter != taker and (child is None or child.lends(now_ms)):
+            found.append(bare(Donor, (account, rank, spare)))
     return found
 
 
@@ -285,7 +296,7 @@ def _lend(ledger: Ledger, line: Line, room: int, shortfall: int, donors: list[Do
     lending = line.budget.lending
     if lending is None or shortfall <= 0:
         return []
-    most = {member.account: member.most for member in _lenders(ledger, line)[0]}
+    most = ledger.pool(lending.pool).most[line.unit]
     taker = line.keys[0].rpartition("|")[0]
     short = format_usd(shortfall) if line.unit == "usd" else f"{shortfall} tokens"
     above, made = room, []

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import budgets, demo, doctor, estimate, explain, export, holds, keys, prices, replay, report, serve
+from . import agents, budgets, demo, doctor, estimate, explain, export, holds, keys, prices, replay, report, serve
 from .running import EXIT_CODES
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app.command("report", epilog=EXIT_CODES)(report.report)
 app.command("export", epilog=EXIT_CODES)(export.export)
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(holds.app, name="holds")
+app.command("agents", epilog=EXIT_CODES)(agents.agents)
 app.add_typer(keys.app, name="keys")
 app.command("explain", epilog=EXIT_CODES)(explain.explain)
 app.command("replay", epilog=EXIT_CODES)(replay.replay)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from heapq import heapify, heappop
 from typing import Any, NamedTuple
 
@@ -85,14 +86,13 @@ def downhill(priority: int, shortfall: int, donors: Iterable[Donor]) -> list[tup
     if shortfall <= 0:
         return []
     queue = [
-        (donor.priority, -donor.spare, number, donor)
-        for number, donor in enumerate(donors)
-        if donor.spare > 0 and donor.priority <= priority
+        (of, -spare, number, name) for number, (name, of, spare) in enumerate(donors) if spare > 0 and of <= priority
     ]
     heapify(queue)
     shares: list[tuple[Donor, int]] = []
     while queue:
-        donor = heappop(queue)[3]
+        of, owed, _, name = heappop(queue)
+        donor = Donor(name, of, -owed)
         shares.append((donor, min(donor.spare, shortfall)))
         shortfall -= shares[-1][1]
         if not shortfall:
@@ -151,7 +151,11 @@ def sides(loan: Loan | Transfer) -> tuple[tuple[str, int], ...]:
     The counters that a loan moves, each with its sign: what is borrowed counts on the donor, not on the taker. So both
     are held against their own limits, and every limit stays what it is.
     """
-    unit, taker, donor = loan.unit, loan.taker, loan.donor
+    return _sides(loan.unit, loan.taker, loan.donor)
+
+
+@lru_cache(maxsize=4_096)
+def _sides(unit: str, taker: str, donor: str) -> tuple[tuple[str, int], ...]:
     return (
         (f"{taker}|{unit}", -1),
         (f"{taker}|{unit}.borrowed", 1),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ..errors import InvariantError
 from .hold import SUSPECT, Hold
 from .lending import Loan, Transfer, sides
-from .plan import Balance, CallFacts
+from .plan import Balance, CallFacts, bare
 
 Read = Callable[[str], Balance]
 Balances = dict[str, Balance]
@@ -98,7 +98,10 @@ def _add(balances: Balances, read: Read, loan: Loan, *, settled: int = 0, held: 
     """Negative amounts on the taker's own counter are made up by the postings, which follow and are checked."""
     for key, sign in sides(loan):
         before = balances[key] if key in balances else read(key)
-        after = Balance(before[0] + sign * settled, before[1] + sign * held, before[2] + sign * suspect)
-        if sign > 0 and min(after) < 0:
-            raise InvariantError(f"counter {key} would become negative by a loan")
-        balances[key] = after
+        if sign > 0:
+            after = (before[0] + settled, before[1] + held, before[2] + suspect)
+            if after[0] < 0 or after[1] < 0 or after[2] < 0:
+                raise InvariantError(f"counter {key} would become negative by a loan")
+        else:
+            after = (before[0] - settled, before[1] - held, before[2] - suspect)
+        balances[key] = bare(Balance, after)

@@ -198,7 +198,7 @@ class MemoryStore:
         names = None if keys is None else tuple(keys)
         if names is None:
             return Ready(self._locked(lambda: dict(self._balances)))
-        return Ready(self._locked(lambda: {key: self.balance(key) for key in names}))
+        return Ready(self._locked(lambda: dict(zip(names, map(self.balance, names), strict=True))))
 
     def known_balances(self, keys: Iterable[str]) -> Mapping[str, Balance]:
         return {key: self.balance(key) for key in keys}
