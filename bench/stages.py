@@ -31,7 +31,8 @@ CALLS = {
     "plain": request(),
     "denied": request(path="/denied", headers=("x-farthing-tags: team=nobody",)),
     "stream": request(stream=True),
-    "paced stream": request(stream=True, marks="PACE=500;"),
+    # So slow that no two events come at once, traced as the proxy is.
+    "paced stream": request(stream=True, marks="PACE=3000;EVENTS=20;"),
 }
 WARM_UP, COUNTED = 20, 40
 _HOUSEKEEPING = "farthing-housekeeper"
