@@ -8,6 +8,7 @@ left no trace to make again. Grants and freezes are not repeated: the budgets ar
 
 from __future__ import annotations
 
+import gc
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -301,7 +302,12 @@ def replay(
         progress: is told now and then how many calls are done.
     """
     run = _Replay(budgets, settings, prices, tag_names)
-    run.run(calls, progress)
+    # The history stays as it is while it is replayed: the garbage collector need not walk over it again and again.
+    gc.freeze()
+    try:
+        run.run(calls, progress)
+    finally:
+        gc.unfreeze()
     return Replayed(
         whole=run.whole,
         budgets=run.by_budget,
