@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from .money import format_usd, nano_of_usd, usd_from_nano
@@ -54,7 +55,7 @@ class FailedLine:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types: USD as a decimal string, instants as ISO 8601."""
-        return {name: _json(getattr(self, name)) for name in _LINE_FIELDS}
+        return _plain_fields(self, _LINE_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,7 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, with every failing line under ``failed``."""
-        plain = {name: _json(getattr(self, name)) for name in _DECISION_FIELDS}
-        return {**plain, "failed": [line.to_dict() for line in self.failed]}
+        return {**_plain_fields(self, _DECISION_FIELDS), "failed": [line.to_dict() for line in self.failed]}
 
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))
@@ -228,9 +228,12 @@ def _shown(unit: str, amount: int) -> int | Decimal:
     return usd_from_nano(amount) if unit == "usd" else amount
 
 
+def _plain_fields(of: FailedLine | Decision, names: tuple[str, ...]) -> dict[str, Any]:
+    values = map(partial(getattr, of), names)
+    return {name: value if type(value) in _PLAIN else _json(value) for name, value in zip(names, values, strict=True)}
+
+
 def _json(value: Any) -> Any:
-    if type(value) in _PLAIN:
-        return value
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, datetime):
