@@ -48,7 +48,7 @@ def terms(
     per = draw(st.sampled_from(pers))
     units = draw(st.sets(st.sampled_from(UNITS if per == "lifetime" else UNITS[:3]), min_size=1))
     mode = draw(st.sampled_from(["block", "block", "clamp", "warn", "raise"]))
-    if mode == "raise" and per == "request":
+    if mode == "raise" and (per == "request" or "concurrency" in units):
         mode = "block"
     if mode == "clamp" and not units & {"tokens", "usd"}:
         units = {*units, "tokens"}
@@ -582,7 +582,7 @@ class LedgerMachine(RuleBasedStateMachine):
 def _key(name: str) -> Key:
     account, _, unit = name.rpartition("|")
     budget, scope, start = json.loads(account)
-    return (budget, tuple((tag, value) for tag, value in scope), int(start.partition(" ")[0]) if start else None, unit)
+    return (budget, tuple((tag, value) for tag, value in scope), start, unit)
 
 
 def ledger_machine(

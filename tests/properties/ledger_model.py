@@ -19,7 +19,7 @@ ROLLING_MS = 60_000
 BUCKET_MS = 5_000
 GRACE_MS = HOUR_MS
 
-Key = tuple[str, tuple[tuple[str, str | None], ...], int | None, str]
+Key = tuple[str, tuple[tuple[str, str | None], ...], str, str]
 """Budget, scope, start of the window (or of the rolling window's bucket), unit."""
 
 
@@ -42,6 +42,10 @@ class Terms:
         """Of the window that a call now is posted to."""
         step = {"minute": MINUTE_MS, "day": DAY_MS, "rolling 60s": BUCKET_MS}.get(self.per)
         return None if step is None else now - now % step
+
+    def window(self, start: int | None) -> str:
+        """How an account of it names the window that begins at *start*: other windows may begin there too."""
+        return "" if start is None else f"{start} {self.per}"
 
     def end(self, start: int | None) -> int | None:
         """When the window that begins at *start* no longer counts."""
@@ -201,7 +205,7 @@ class Model:
                 continue
             units = [*call.units(), *(["concurrency"] if "concurrency" in terms.limits else [])]
             for unit in units:
-                key = (name, terms.scope(call.tags), terms.start(now), unit)
+                key = (name, terms.scope(call.tags), terms.window(terms.start(now)), unit)
                 keys[key] = unit
                 end = terms.end(terms.start(now))
                 if end is not None:
@@ -216,7 +220,7 @@ class Model:
         starts: list[int | None] = [start]
         if terms.per == "rolling 60s" and start is not None:
             starts = [start - back * BUCKET_MS for back in range(13)]
-        found = [self.balance((terms.name, terms.scope(tags), at, unit)) for at in starts]
+        found = [self.balance((terms.name, terms.scope(tags), terms.window(at), unit)) for at in starts]
         return sum(b[0] for b in found), sum(b[1] for b in found), sum(b[2] for b in found)
 
     def admit(self, call: Call, now: int) -> tuple[int | None, list[Failed], list[Failed]]:
@@ -230,7 +234,8 @@ class Model:
                 limit = terms.ceiling(unit, call.tags, now)
                 settled, held, suspect = self.used(terms, unit, call.tags, now)
                 if terms.mode == "raise":
-                    asked = 1
+                    # It looks at what is spent; what the call would come to is only said.
+                    asked = call.amount(unit, call.want)
                     passes = settled + suspect < limit
                 else:
                     elastic = terms.mode == "clamp" or (call.ours and terms.mode == "block")
