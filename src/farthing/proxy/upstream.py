@@ -45,7 +45,7 @@ class UpstreamResponse(Protocol):
         """
         Let the provider stop, and read only what is here: its side of the connection is shut, so that :meth:`receive`,
         also one that waits now, gives what had arrived and then raises Broken(``connection_lost``); it never waits.
-        False where nobody can say what had arrived (TLS, another system); then nothing more is received.
+        False where nobody can say what had arrived (another system); then nothing more is received.
         """
         ...
 

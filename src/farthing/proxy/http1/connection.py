@@ -49,14 +49,13 @@ class _Violation(Exception):
 class Connection(asyncio.Protocol):
     """Made by a pool over a connected socket, which its transport then owns. Not for threads."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, home: Home, sock: socket.socket, *, secure: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, home: Home, sock: socket.socket) -> None:
         self.idle_since = 0.0
         self.keep_seconds: float | None = None
         """How long the other end says that it keeps an idle connection; None: it does not say."""
         self._home = home
         self._loop = loop
         self._socket = sock
-        self._secure = secure
         self._stopped = False
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -145,9 +144,12 @@ class Connection(asyncio.Protocol):
     def stop(self) -> bool:
         """
         Shut this side for reading: the reader gets what had arrived, and then an error. False: nobody can say what had
-        arrived, since some of it is encrypted still, or the system throws it away; the exchange has failed.
+        arrived, since the system throws it away; the exchange has failed.
+
+        With TLS the same: whole records that had arrived are decrypted. One that had come in part is on its way like
+        what the network still carries.
         """
-        if self._secure or sys.platform != "linux":
+        if sys.platform != "linux":
             self.fail(ConnectionLost("stopped on this side"))
             return False
         self._stopped = True

@@ -158,7 +158,7 @@ class Pool:
         try:
             async with asyncio.timeout(seconds):
                 sock = await self._reach()
-                connection = Connection(self._loop, self, sock, secure=self._context is not None)
+                connection = Connection(self._loop, self, sock)
                 await self._open(connection, sock, seconds)
         except BaseException as error:
             if connection is None and sock is not None:

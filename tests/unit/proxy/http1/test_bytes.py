@@ -74,7 +74,7 @@ def exchange(pieces: list[bytes], *, end: bool) -> tuple[Response, Wire]:
     wire: Any = Wire()
     loop: Any = Clock()
     sock: Any = NoSocket()
-    connection = Connection(loop, wire, sock, secure=False)
+    connection = Connection(loop, wire, sock)
     connection.connection_made(wire)
     response = connection.send((b"GET / HTTP/1.1\r\n\r\n",), head_only=False, timeouts=Timeouts())
     for piece in pieces:

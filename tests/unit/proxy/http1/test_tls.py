@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import ipaddress
 import ssl
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from farthing.errors import ConfigError
-from farthing.proxy.http1.errors import ConnectFailed
+from farthing.proxy.http1.errors import ConnectFailed, ConnectionLost
 from farthing.proxy.http1.tls import Tls
 from tests.unit.proxy.http1.hostile import Peer, ask, client_of, hostile, run, whole
 
@@ -223,8 +224,43 @@ def test_bodies_that_end_with_their_connection_and_streams_that_are_left(loop: s
             assert await whole(await ask(client, url)) == b"hello"
             response = await ask(client, url)
             assert await response.receive() == b"hello"
-            # What had arrived is encrypted still: nobody can say.
-            assert not response.stop()
+            assert response.stop()
+            with pytest.raises(ConnectionLost):
+                await response.receive()
+
+    run(loop, main())
+
+
+def test_stop_gives_what_had_arrived_encrypted(loop: str, authority: Authority) -> None:
+    """Every provider is behind TLS: a stream that its client left must not cost all that was held."""
+
+    async def main() -> None:
+        read, written, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+            await read.wait()
+            await peer.send(b"5\r\nworld\r\n")
+            await peer.send(b"5\r\nagain\r\n")
+            written.set()
+            await peer.gone()
+            closed.set()
+
+        context = served(authority)
+        async with hostile(script, context=context) as server, client_of(tls=Tls(ca_file=authority.file)) as client:
+            response = await ask(client, server.url.replace("127.0.0.1", "localhost"))
+            assert await response.receive() == b"hello"
+            read.set()
+            await written.wait()
+            assert response.stop()
+            rest = b""
+            while len(rest) < 10:
+                rest += await response.receive()
+            assert rest == b"worldagain"
+            with pytest.raises(ConnectionLost):
+                await response.receive()
+            await closed.wait()
 
     run(loop, main())
 
