@@ -44,6 +44,7 @@ class Reallocator:
             for name, contract in self.contracts.items()
             if name != exclude
             and contract.max_tokens is not None
+            and contract.parent is None
             and name in remaining
             and remaining[name] > (contract.min_reserve or 0)
         }
@@ -54,7 +55,8 @@ class Reallocator:
         Move up to *shortfall* tokens to an agent, from donors of its priority or a lower one; as much as can be had.
 
         Returns how many were moved. No donor falls below its reserve, and the sum of all allocations stays what it is,
-        whatever happens at the same time. Raises KeyError for an unknown agent.
+        whatever happens at the same time. What a delegated agent has is its parent's: it takes no part. Raises KeyError
+        for an unknown agent.
         """
         if needy not in self.contracts:
             raise UnknownAgent(needy, known=tuple(self.contracts))
@@ -77,7 +79,7 @@ class Reallocator:
         taker = members.get(needy)
         if taker is None:
             raise UnknownAgent(needy, known=tuple(members))
-        if taker.tokens is None:
+        if taker.tokens is None or self.contracts[needy].parent is not None:
             return 0
         figures = crew.figures({name: members[name] for name in self.contracts if name in members})
         donors = [
@@ -85,7 +87,7 @@ class Reallocator:
                 name, self.contracts[name].priority, units["tokens"].remaining - (self.contracts[name].min_reserve or 0)
             )
             for name, units in figures.items()
-            if name != needy and "tokens" in units
+            if name != needy and "tokens" in units and self.contracts[name].parent is None
         ]
         priority = self.contracts[needy].priority
         able = sum(donor.spare for donor in donors if donor.spare > 0 and donor.priority <= priority)
