@@ -55,6 +55,8 @@ class Timeouts:
     def __post_init__(self) -> None:
         for key in ("connect_seconds", "idle_seconds", "total_seconds"):
             _seconds(key, getattr(self, key))
+        # No silence is longer than the whole: also the one before an answer begins.
+        object.__setattr__(self, "idle_seconds", min(self.idle_seconds, self.total_seconds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,15 @@ def test_an_answer_that_takes_too_long_in_all(fake_provider: FakeProvider) -> No
         assert entry.ending == "timeout"
 
 
+def test_an_answer_that_does_not_begin_in_the_time_that_it_has_in_all(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(fault="hang")
+    with proxy_with(settings_for(fake_provider, timeouts=Timeouts(total_seconds=0.3))) as server:
+        got = ask(server.url, "/v1/chat/completions", CHAT)
+        assert (got.status, got.json["error"]["code"]) == (504, "upstream_timeout")
+        (entry,) = entries(server)
+        assert (entry.ending, entry.usage_source) == ("timeout", "estimate")
+
+
 def test_what_no_upstream_speaks(fake_provider: FakeProvider) -> None:
     only_openai = (Upstream("openai", fake_provider.openai_url),)
     with proxy_with(settings_for(fake_provider, upstreams=only_openai)) as server:
