@@ -31,9 +31,12 @@ run: $(WHEEL)  ## start the proxy: before OpenAI if OPENAI_API_KEY is set, else 
 demo: $(WHEEL)  ## see budgets hold: offline, under a minute
 	@$(BIN)/farthing demo
 
+# Two at a time: nearly half of the suite waits, for timeouts, processes and disks.
+IN_PARALLEL := -n 2 --dist worksteal
+
 # Chosen tests are looked for among those of the main environment only.
 test: $(WHEEL) $(if $(ARGS),,test-compat)  ## run every test against the built wheel (ARGS="-k name" to choose)
-	@FARTHING_TEST_WHEEL=1 $(BIN)/python -m pytest -q $(ARGS)
+	@FARTHING_TEST_WHEEL=1 $(BIN)/python -m pytest -q $(or $(ARGS),$(IN_PARALLEL))
 
 # Exit code 5: no test of that name there, which is no failure where tests were chosen by name.
 test-compat: $(COMPAT_WHEELS)

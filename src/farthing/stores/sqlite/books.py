@@ -19,7 +19,7 @@ from ...kernel.catalogue import Catalogue
 from ...kernel.hold import HELD, Entry, Hold
 from ...kernel.keys import KeyRing
 from ...kernel.ledger import Change
-from ...kernel.plan import ZERO, Balance, Posting
+from ...kernel.plan import ZERO, Balance, Posting, bare
 from ...kernel.ratios import Ratios, merged
 from ...kernel.window import steady_now
 from ..contract import Clock, DenialKey
@@ -213,7 +213,7 @@ class Books:
             return ()
         numbered = []
         for entry in change.entries:
-            row = Entry(self._next_seq, *entry[1:])
+            row = bare(Entry, (self._next_seq, *entry[1:]))
             self._next_seq += 1
             self._latest[row.hold_id] = row
             numbered.append(row)
