@@ -18,10 +18,12 @@ from typing import Any, Self, TypeVar
 from ..calls.ambient import Ambient, current, enter
 from ..calls.default import configure, runtime
 from ..calls.delegations import close_ended
+from ..calls.keys import create_key, revoke_key
 from ..calls.lending import Work
 from ..calls.runtime import log
 from ..errors import ConfidenceReached, ConfigError, UnknownAgent
 from ..kernel.budget import Budget
+from ..kernel.window import datetime_from_ms
 from . import delegation
 from .confidence import Answer, Gates
 from .contract import AgentContract, ConfidenceGate
@@ -370,10 +372,39 @@ class Child:
         """What is left of it."""
         return self.manager.remaining(self.name)
 
+    def key(self) -> str:
+        """
+        A new virtual key of the proxy on the same ledger: whoever shows it, in any language, spends from this child and
+        at most what it has. It is shown once, and ends with the child.
+
+        Raises ConfigError for a manager without a name: a proxy does not see this process's memory.
+        """
+        crew = self.manager.crew
+        budget, lending = crew.budget(self.name)
+        if not crew.named or not crew.ledger.store.durable:
+            raise ConfigError(
+                "a virtual key needs a ledger that the proxy has too: BudgetManager(name=…) with configure(ledger=…)",
+                key="ledger",
+            )
+        return create_key(
+            crew.ledger.store,
+            tags=dict(budget.scope),
+            expires=None if lending.expires_ms is None else datetime_from_ms(lending.expires_ms),
+            label=f"agent {self.name} of {crew.pool}",
+        ).text
+
     def close(self) -> None:
-        """End it: what it has not used is its parent's again. Idempotent."""
-        if self.manager.crew.find(self.name) is not None:
-            self.manager.close_agent(self.name)
+        """End it: what it has not used is its parent's again. Its keys end too. Idempotent."""
+        crew = self.manager.crew
+        budget = crew.find(self.name)
+        if budget is None:
+            return
+        self.manager.close_agent(self.name)
+        if crew.ledger.store.durable:
+            scope = set(budget.scope)
+            for key in crew.ledger.store.keys().result().keys.values():
+                if scope <= set(key.tags) and key.revoked_ms is None:
+                    revoke_key(crew.ledger.store, key.id)
 
     def __enter__(self) -> Self:
         return self
