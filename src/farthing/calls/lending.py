@@ -245,8 +245,11 @@ def _cover(
     """The plan with the loans that make it fit; or every line that fails although others lend what they can."""
     read = balances.__getitem__
     now_ms = ledger.store.now()
-    verdict = evaluate(plan._replace(lines=tuple(line for line in plan.lines if line.budget.lending is None)), read)
-    x, failed = min(most, verdict.x), list(verdict.failed)
+    x, failed = most, list[LineResult]()
+    if len(takers) < len(plan.lines):
+        others = tuple(line for line in plan.lines if line.budget.lending is None)
+        verdict = evaluate(plan._replace(lines=others), read)
+        x, failed = min(most, verdict.x), list(verdict.failed)
     own = x
     donors: list[list[Donor]] = []
     for line in takers:
@@ -284,8 +287,9 @@ def _spare(ledger: Ledger, line: Line, balances: Mapping[str, Balance], now_ms: 
     """What each lender has beyond its reserve."""
     taker = line.keys[0]
     found = []
-    for account, counter, rank, most, child in _lenders(ledger, line)[0]:
-        settled, held, suspect = balances[counter]
+    members, counters = _lenders(ledger, line)
+    for member, (settled, held, suspect) in zip(members, map(balances.__getitem__, counters), strict=True):
+        account, counter, rank, most, child = member
         spare = most - settled - held - suspect
         if spare > 0 and counter != taker and (child is None or child.lends(now_ms)):
             found.append(bare(Donor, (account, rank, spare)))

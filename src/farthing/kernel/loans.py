@@ -43,13 +43,15 @@ def unwind(balances: Balances, read: Read, hold: Hold, amounts: Mapping[str, int
     The hold ends, or becomes suspect: what the call did not use goes back to the donors. *amounts* is what it used, by
     unit. Before its postings change.
     """
+    was_suspect = hold.state == SUSPECT
+    totals = {unit: _total(hold.facts, unit, hold.x) for unit in {loan.unit for loan in hold.loans}}
     for loan in hold.loans:
-        held = held_by(loan, hold)
-        used = _used(loan, hold, amounts)
-        if hold.state == SUSPECT:
-            _add(balances, read, loan, settled=used, suspect=-held)
+        held = loan.part(totals[loan.unit])
+        used = min(held, loan.part(amounts.get(loan.unit, 0)))
+        if was_suspect:
+            _add(balances, read, loan, used, 0, -held)
         else:
-            _add(balances, read, loan, settled=used, held=-held, suspect=held if to_suspect else 0)
+            _add(balances, read, loan, used, -held, held if to_suspect else 0)
 
 
 def correct(balances: Balances, read: Read, hold: Hold, *, now: Mapping[str, int], before: Mapping[str, int]) -> None:
@@ -62,6 +64,8 @@ def transfers(hold: Hold, amounts: Mapping[str, int], before: Mapping[str, int] 
     """What the loans of a hold came to: for the entry of its call, or the difference for a correction."""
     made = []
     for loan in hold.loans:
+        if not amounts.get(loan.unit) and not before:
+            continue
         amount = _used(loan, hold, amounts) - (_used(loan, hold, before) if before else 0)
         if amount:
             made.append(Transfer(loan.unit, loan.donor, loan.taker, amount, loan.why))
@@ -94,14 +98,14 @@ def _total(facts: CallFacts, unit: str, x: int) -> int:
     return facts.price.at(x)
 
 
-def _add(balances: Balances, read: Read, loan: Loan, *, settled: int = 0, held: int = 0, suspect: int = 0) -> None:
+def _add(balances: Balances, read: Read, loan: Loan, settled: int = 0, held: int = 0, suspect: int = 0) -> None:
     """Negative amounts on the taker's own counter are made up by the postings, which follow and are checked."""
-    for key, sign in sides(loan):
+    own, *others = sides(loan)
+    before = balances[own[0]] if own[0] in balances else read(own[0])
+    balances[own[0]] = bare(Balance, (before[0] - settled, before[1] - held, before[2] - suspect))
+    for key, _ in others:
         before = balances[key] if key in balances else read(key)
-        if sign > 0:
-            after = (before[0] + settled, before[1] + held, before[2] + suspect)
-            if after[0] < 0 or after[1] < 0 or after[2] < 0:
-                raise InvariantError(f"counter {key} would become negative by a loan")
-        else:
-            after = (before[0] - settled, before[1] - held, before[2] - suspect)
+        after = (before[0] + settled, before[1] + held, before[2] + suspect)
+        if min(after) < 0:
+            raise InvariantError(f"counter {key} would become negative by a loan")
         balances[key] = bare(Balance, after)
