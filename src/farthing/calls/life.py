@@ -317,9 +317,8 @@ def _last_words(
     granted = admitted.granted
     held = [ledger.store for ledger, _ in granted.held] if granted is not None else []
     hold_id = call.id if granted is None else granted.id
-    memory, durable = runtime.memory_store, runtime.durable
     words: list[tuple[Callable[[], Ticket[Any]], bool]] = []
-    for store in (memory,) if durable is None else (memory, durable.store):
+    for store in runtime.stores:
         if store not in held:
             outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
             if isinstance(ending, Lost) and ending.kept_as is not None:
@@ -327,7 +326,8 @@ def _last_words(
             else:
                 plan = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
                 record = partial(store.record, plan, outcome)
-            words.append((record, store is memory))
+            # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
+            words.append((record, not store.durable))
     for store in held:
         match ending:
             case Settle(outcome):
@@ -337,8 +337,7 @@ def _last_words(
             case Lost(name, note, _):
                 words.append((partial(store.suspect, hold_id, ending=name, note=note), True))
     if kept_as is not None:
-        known = [ledger for ledger in (runtime.memory, runtime.durable) if ledger is not None]
-        words += [(partial(ledger.store.name_answer, kept_as, hold_id), False) for ledger in known]
+        words += [(partial(store.name_answer, kept_as, hold_id), False) for store in runtime.stores]
     return words
 
 

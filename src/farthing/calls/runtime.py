@@ -69,6 +69,8 @@ class Runtime:
         monotonic: seconds that only grow: how long a waiting call has waited.
         random: from 0 to 1, so that waiting processes do not look again in step.
         warns: say what is loud as a Python warning too; False in a server, whose log is where people look.
+        reports: keep a row of every call in memory, for this process's own report; False in a server, whose reports are
+            made from its ledger. (Without a durable ledger memory is the ledger, and keeps them in any case.)
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Runtime:
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
         warns: bool = True,
+        reports: bool = True,
     ) -> None:
         self.settings = settings or from_environment()
         self.clock = clock
@@ -96,6 +99,7 @@ class Runtime:
         self._durable: Ledger | None = None
         self._opening = threading.Lock()
         self._warns = warns
+        self._reports = reports
         self._warned: set[str] = set()
         self._closed_units: deque[tuple[str, tuple[str, ...]]] = deque()
         self.prices_due_ms = 0
@@ -220,9 +224,16 @@ class Runtime:
     def record(self, facts: CallFacts, outcome: Outcome, *, call_id: str, started_ms: int) -> None:
         """Write a call that nothing was held for, in every ledger. Does not wait for durability."""
         plan = Plan(call_id, facts, (), (), 0, 0, started_ms)
-        self.memory_store.record(plan, outcome)
-        if self.durable is not None:
-            self.durable.store.record(plan, outcome)
+        for store in self.stores:
+            store.record(plan, outcome)
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """Where every call leaves a row, memory first."""
+        durable = self.durable
+        if durable is None:
+            return (self.memory_store,)
+        return (self.memory_store, durable.store) if self._reports else (durable.store,)
 
     def warn_once(self, key: str, category: type[Warning], message: str, *, stacklevel: int = 2) -> None:
         """A loud notice, once per key and process."""

@@ -53,7 +53,7 @@ class Opened:
             session = settings.session or _at(settings.host, port)
             self.named = settings.session is not None
             self.settings = replace(settings, port=port, session=session)
-            self.runtime = Runtime(self.settings.calls, clock=clock, warns=False)
+            self.runtime = Runtime(self.settings.calls, clock=clock, warns=False, reports=False)
             self._put_budgets()
         except BaseException:
             self.listening.close()

@@ -150,7 +150,7 @@ def work(settings: ProxySettings, listening: socket.socket, line: Connection, re
     """What a worker process runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the watcher says when to stop
     log.to_stream(settings.log_format)
-    runtime = Runtime(settings.calls, warns=False)
+    runtime = Runtime(settings.calls, warns=False, reports=False)
     warm_up(runtime)
     collect_rarely()
     worker = Worker(settings, runtime, listening, identify=identify_for(runtime), pages=pages_for)
