@@ -148,13 +148,18 @@ class Piece:
                 if place is not None and not place.is_first and here.monotonic() < waits_until:
                     yield Pause(place.pause(here.random))
                     continue
-                now_ms = here.memory_store.now()
-                ask = Ask(here.new_id(), facts, expected, 1, True, now_ms + HOLD_MS)
-                answer = yield from hold(here, ask, scope, tags)
-                if isinstance(answer, Granted):
-                    return answer
-                if here.monotonic() >= waits_until or not (yield from self._may_fit(answer)):
-                    raise self._denied(here, answer, scope)
+                # All that it can be expected to say; or what is left, where that is not for others in flight.
+                for least in (expected, 1):
+                    now_ms = here.memory_store.now()
+                    ask = Ask(here.new_id(), facts, expected, least, True, now_ms + HOLD_MS)
+                    answer = yield from hold(here, ask, scope, tags)
+                    if isinstance(answer, Granted):
+                        return answer
+                    waits = here.monotonic() < waits_until and (yield from self._may_fit(answer))
+                    if waits:
+                        break
+                    if least == 1:
+                        raise self._denied(here, answer, scope)
                 place = place or here.line.join(line)
                 yield Pause(place.pause(here.random))
             raise AssertionError("counting never ends")
@@ -163,15 +168,13 @@ class Piece:
                 place.leave()
 
     def _may_fit(self, failed: tuple[LineResult, ...]) -> Generator[Any, Any, bool]:
-        """Whether other estimates are in flight in the pool, and this call would fit if they came to nothing."""
+        """Whether this call would fit if the estimates that are in flight in its pool came to nothing."""
         crew = self._governing.manager.crew
         mine = [result for result in failed if crew.has(result.line.budget)]
         if len(mine) < len(failed) or any(result.line.frozen for result in mine):
             return False
         holds: tuple[Hold, ...] = yield crew.ledger.store.holds(HELD)
         others = [of for of in holds if of.facts.dialect == ESTIMATE and ("pool", crew.pool) in of.facts.tags]
-        if not others:
-            return False
         return all(
             result.asked <= crew.most(self._governing.agent, result.line.unit, without=others) for result in mine
         )
