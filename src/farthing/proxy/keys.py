@@ -56,7 +56,9 @@ class KeyIdentify:
         if not isinstance(ticket, Ready):
             return self._identify_later(ticket, caller)
         ring = ticket.result()
-        if ring is self._ring and caller.credential is not None:
+        if ring is not self._ring:
+            return self._identify_later(ticket, caller)
+        if caller.credential is not None:
             known = self._known.get(sha256(caller.credential.encode("utf-8", "surrogatepass")).digest())
             if known is not None:
                 identity, until_ms = known
@@ -100,7 +102,13 @@ class KeyIdentify:
             self._identify(ring, _caller(request))
 
     async def _identify_later(self, ticket: Ticket[KeyRing], caller: Caller) -> Identity:
-        return self._identify(await self._fresh(ticket), caller)
+        ring = await self._fresh(ticket)
+        if ring is not self._ring:
+            # A key's budgets are written before the key: whoever knows the key has to know them.
+            main = self._runtime.main
+            budgets = main.store.catalogue()
+            main.refresh(budgets.result() if isinstance(budgets, Ready) else await budgets)
+        return self._identify(ring, caller)
 
     async def _fresh(self, ticket: Ticket[KeyRing]) -> KeyRing:
         try:

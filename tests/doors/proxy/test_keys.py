@@ -11,7 +11,7 @@ import pytest
 from google import genai
 from google.genai.types import HttpOptions
 
-from farthing.calls.keys import rotate_key
+from farthing.calls.keys import create_key, rotate_key
 from farthing.kernel.keys import Key, hash_of
 from farthing.proxy import log
 from farthing.testing import FakeProvider, Reply
@@ -302,3 +302,16 @@ def test_a_budget_that_callers_could_escape_is_said_at_the_start(tmp_path: Path,
     assert [line.partition(" names")[0] for line in said] == ["Budget each-run", "Budget search"]
     assert "one account for all calls" in said[0]
     assert "binds no call here" in said[1]
+
+
+def test_who_knows_a_new_key_knows_its_budget(desk: Desk) -> None:
+    """Another process makes both. The first answer that is not "unknown key" is the budget's."""
+    desk.key(user="somebody else")
+    for number in range(3):
+        made = create_key(desk.store, user=f"user-{number}", budgets=["1 tokens/day"])
+        statuses = []
+        while not statuses or statuses[-1] == 401:
+            assert len(statuses) < 10_000
+            statuses.append(desk.client.post(CHAT, json=BODY, headers=bearer(made.text)).status_code)
+        assert statuses[-1] == 429
+    assert desk.provider.posts == 0
