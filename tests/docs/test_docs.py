@@ -56,8 +56,8 @@ def run_document(path: Path, directory: Path) -> None:
         input=json.dumps([{"kind": step.kind, "line": step.line, "text": step.text} for step in todo]),
         cwd=work_directory,
         env={
-            # A reader's terminal: some plugins of pytest print other things where CI is set.
-            **{name: value for name, value in os.environ.items() if name != "CI"},
+            # A reader's terminal: some plugins of pytest print other things where CI is set, or beside other workers.
+            **{name: value for name, value in os.environ.items() if name != "CI" and "XDIST" not in name},
             "COLUMNS": "120",
             "HOME": str(work_directory),
             "NO_COLOR": "1",

@@ -56,8 +56,8 @@ def test_example_prints_what_it_says(program: Path, tmp_path: Path) -> None:
         command(copy),
         cwd=tmp_path,
         env={
-            # A reader's terminal: some plugins of pytest print other things where CI is set.
-            **{name: value for name, value in os.environ.items() if name != "CI"},
+            # A reader's terminal: some plugins of pytest print other things where CI is set, or beside other workers.
+            **{name: value for name, value in os.environ.items() if name != "CI" and "XDIST" not in name},
             "HOME": str(tmp_path),
             "PYTHONIOENCODING": "utf-8",
             "COLUMNS": "80",

@@ -170,8 +170,13 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 def test_ctrl_c_prints_no_traceback(tmp_path: Path) -> None:
     fifo = tmp_path / "prompt"
     os.mkfifo(fifo)
+    # As in a terminal: what was started in the background ignores Ctrl-C, and so do its children.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     process = subprocess.Popen(
-        [*COMMAND, "estimate", "gpt-4o", "--file", str(fifo)], env=ENV, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", heeding + COMMAND[-1], "estimate", "gpt-4o", "--file", str(fifo)],
+        env=ENV,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     # Opening a pipe for writing waits for its reader: the command is then inside of its work, reading.
     with fifo.open("w"):
