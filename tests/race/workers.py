@@ -15,8 +15,8 @@ from typing import Any
 from farthing.testing import FakeProvider
 from tests.race import sdk_worker
 
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([sdk_worker.__name__])
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload([sdk_worker.__name__])
 
 
 class Worker:
@@ -25,9 +25,9 @@ class Worker:
     def __init__(
         self, ledger: str, provider: FakeProvider, limits: Mapping[str, Any], threads: int, calls: int
     ) -> None:
-        self.pipe, theirs = _processes.Pipe()
+        self.pipe, theirs = processes.Pipe()
         given = (theirs, ledger, provider.openai_url, dict(limits), threads, calls)
-        self.process = _processes.Process(target=sdk_worker.main, args=given)
+        self.process = processes.Process(target=sdk_worker.main, args=given)
         self.process.start()
         theirs.close()
 
