@@ -81,9 +81,11 @@ class Hold(NamedTuple):
 
     def ended(self, state: str, outcome: Outcome | None, now_ms: int) -> Hold:
         """The hold after its call's own word."""
-        hold_id, owner, _, facts, postings, x, x_want, x_floor, placed_ms, deadline_ms, _, _, _, loans = self
-        fields = (hold_id, owner, state, facts, postings, x, x_want, x_floor, placed_ms, deadline_ms, now_ms)
-        return bare(Hold, (*fields, False, outcome, loans))
+        hold_id, owner, _, facts, postings, x, want, floor, placed_ms, due_ms, _, _, _, loans = self
+        return bare(
+            Hold,
+            (hold_id, owner, state, facts, postings, x, want, floor, placed_ms, due_ms, now_ms, False, outcome, loans),
+        )
 
     @property
     def amounts(self) -> tuple[int, ...]:

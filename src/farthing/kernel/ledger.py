@@ -123,9 +123,11 @@ def place(
     hold_id, facts, _, postings, x_want, x_floor, deadline_ms, _, _, _, lent = plan
     if lent:
         loans.lend(balances, read, lent, facts, x)
-    fields = (hold_id, owner, HELD, facts, postings, x, x_want, x_floor, now_ms, deadline_ms, now_ms, False, None)
-    hold = holds[hold_id] = bare(Hold, (*fields, lent))
-    return Placed(hold, verdict.advisory), bare(Change, (balances, holds, (), tuple(ends)))
+    hold = holds[hold_id] = bare(
+        Hold,
+        (hold_id, owner, HELD, facts, postings, x, x_want, x_floor, now_ms, deadline_ms, now_ms, False, None, lent),
+    )
+    return bare(Placed, (hold, verdict.advisory)), bare(Change, (balances, holds, (), tuple(ends)))
 
 
 def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Change]:

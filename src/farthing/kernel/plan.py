@@ -258,7 +258,7 @@ FRAMES_KEPT = 512
 
 
 @lru_cache(maxsize=FRAMES_KEPT)
-def make_frame(accounts: tuple[Account, ...], *, ours: bool, priced: bool) -> Frame:
+def make_frame(accounts: tuple[Account, ...], ours: bool, priced: bool) -> Frame:
     """
     The lines and postings of calls on these accounts.
 
@@ -315,7 +315,7 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     """
     hold_id, facts, x_want, x_floor, ours, deadline_ms = ask
     priced = facts.price is not None
-    lines, postings, valid_until_ms, counts_usd = make_frame(tuple(accounts), ours=ours, priced=priced)
+    lines, postings, valid_until_ms, counts_usd = make_frame(tuple(accounts), ours, priced)
     if counts_usd is not None and not priced:
         raise ValueError(f"budget {counts_usd!r} limits USD, but the call has no price")
     fields = (
