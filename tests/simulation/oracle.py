@@ -459,8 +459,8 @@ class Oracle:
         if row.facts.price is None and used and answer.entry.cost_nano is not None:
             self._violate(f"I9: {command} says that an unpriced call cost {answer.entry.cost_nano}")
 
-    def compare(self, now_ms: int) -> None:
-        """Every balance of the store with the one that the rows add up to; and the journal with both."""
+    def _expected(self) -> dict[Counter, list[int]]:
+        """By counter, what the rows add up to: settled, held, suspect."""
         expected: dict[Counter, list[int]] = {}
         for row in self.rows.values():
             for counter in row.counters:
@@ -474,6 +474,11 @@ class Oracle:
                     figures[2] += row.held(unit)
                 else:
                     figures[0] += row.settled.get(unit, 0)
+        return expected
+
+    def compare(self, now_ms: int) -> None:
+        """Every balance of the store with the one that the rows add up to; and the journal with both."""
+        expected = self._expected()
         actual = self._balances
         for counter, figures in expected.items():
             found = actual.get(counter)

@@ -211,8 +211,10 @@ class SimulatedCall:
 class Simulation:
     """Runs the world of one seed to its end."""
 
+    world_type: type[World] = World
+
     def __init__(self, seed: int, *, backend: str, directory: Path) -> None:
-        self.world = World(seed, backend=backend, directory=directory)
+        self.world = self.world_type(seed, backend=backend, directory=directory)
         self.rng = self.world.rng
         self.calls: list[SimulatedCall] = []
         self.trace: list[str] = []

@@ -90,7 +90,7 @@ class Process:
         # The scheduler is the only one who decides when something happens.
         self.runtime.housekeeper.start = lambda: None  # type: ignore[method-assign]
         inner = MemoryStore(clock=world.clock, owner=name)
-        oracle = Oracle(inner, asked=world.asked, violate=world.violate, seen=world.seen)
+        oracle = world.oracle_type(inner, asked=world.asked, violate=world.violate, seen=world.seen)
         self.memory = SlowStore(inner, oracle, queued=world.slow_memory, process=name, owner=name)
         self.runtime.memory_store = self.memory  # type: ignore[assignment]
         self.runtime.memory = Ledger(cast("Store", self.memory))
@@ -142,6 +142,8 @@ class Process:
 class World:
     """See the module. *directory* is where the SQLite backend keeps its file."""
 
+    oracle_type: type[Oracle] = Oracle
+
     def __init__(self, seed: int, *, backend: str, directory: Path) -> None:
         self.seed = seed
         self.backend = backend
@@ -170,7 +172,7 @@ class World:
             suspect_policy=rng.choice(("keep", "settle_at_hold", "settle_at_hold", "release")),
             suspect_after_hours=rng.choice((0.0, 1.0, 24.0)),
         )
-        budgets = [_budget(rng, number) for number in range(rng.randint(1, 4))]
+        budgets = self.draw_budgets()
         self.named = [budget for budget in budgets if not budget.anonymous]
         self.anonymous = [dataclasses.replace(b, name=f"u{i}") for i, b in enumerate(budgets) if b.anonymous]
         self._memory_shared: SharedMemory | None = None
@@ -179,13 +181,17 @@ class World:
             inner: Any = None
             if backend == MEMORY:
                 inner = self._memory_shared = SharedMemory(clock=self.clock)
-            self.shared = Oracle(inner, asked=self.asked, violate=self.violate, seen=self.seen)
+            self.shared = self.oracle_type(inner, asked=self.asked, violate=self.violate, seen=self.seen)
             if backend == SQLITE:
                 self.shared.journal_every = 16
         two = self.shared is not None and rng.random() < 0.3
         self.born = 0
         self.processes = [self.start_process() for _ in range(2 if two else 1)]
         self.to_make = rng.randint(3, 30) if backend == MEMORY else rng.randint(3, 16)
+
+    def draw_budgets(self) -> list[Budget]:
+        """The budgets of this world."""
+        return [draw_budget(self.rng, number) for number in range(self.rng.randint(1, 4))]
 
     # -- processes and their ledgers -----------------------------------------------------------------------------
 
@@ -275,9 +281,9 @@ class World:
         budget: Budget = known[rng.choice(sorted(known))]
         what = rng.choice(("freeze", "unfreeze", "grant", "update"))
         if what == "update":
-            store.put_budget(_changed(budget, rng), update=True).result()
+            store.put_budget(changed(budget, rng), update=True).result()
         elif what == "grant":
-            store.grant(_grant(budget, rng, self.clock())).result()
+            store.grant(draw_grant(budget, rng, self.clock())).result()
         else:
             store.freeze(budget.name, frozen=what == "freeze").result()
         return f"{what} {budget.name}"
@@ -294,7 +300,7 @@ def call_of(hold_id: str) -> str:
     return hold_id.partition(".")[0][:5]
 
 
-def _budget(rng: random.Random, number: int) -> Budget:
+def draw_budget(rng: random.Random, number: int) -> Budget:
     anonymous = rng.random() < 0.3
     mode = rng.choice(("block", "block", "block", "clamp", "clamp", "downgrade", "downgrade", "raise", "warn"))
     per = "lifetime"
@@ -330,7 +336,7 @@ def _budget(rng: random.Random, number: int) -> Budget:
     )
 
 
-def _changed(budget: Budget, rng: random.Random) -> Budget:
+def changed(budget: Budget, rng: random.Random) -> Budget:
     """The same budget with other limits."""
     changes: dict[str, Callable[[int], int]] = {
         "tokens": lambda limit: max(0, limit + rng.randint(-800, 1500)),
@@ -344,7 +350,7 @@ def _changed(budget: Budget, rng: random.Random) -> Budget:
     return dataclasses.replace(budget, **limits)
 
 
-def _grant(budget: Budget, rng: random.Random, now_ms: int) -> Grant:
+def draw_grant(budget: Budget, rng: random.Random, now_ms: int) -> Grant:
     unit = rng.choice([unit for unit in ("tokens", "usd", "requests", "concurrency") if budget.limit(unit) is not None])
     amount = {"tokens": rng.randint(1, 2000), "usd": rng.randint(1, 10_000_000)}.get(unit, rng.randint(1, 3))
     scope = (("user", "ada"),) if "user" in budget.each and rng.random() < 0.5 else ()

@@ -17,7 +17,7 @@ from ..calls import budgets, threads
 from ..calls.ambient import Ambient, Binding
 from ..calls.default import runtime
 from ..calls.ledgers import Ledger
-from ..calls.lending import LENT_UNITS, Work, on_counters
+from ..calls.lending import LENT_UNITS, Work, lasting, on_counters
 from ..errors import ConfigError, UnknownAgent
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue
@@ -215,7 +215,8 @@ class Crew:
             if name == agent or lending is None or not lending.lends(now_ms) or unit not in figures.get(name, {}):
                 continue
             of = figures[name][unit]
-            found.append(Donor(name, lending.rank, of.limit - of.own.total - lending.reserve(unit)))
+            limit = lasting(self.ledger.catalogue, budget).ceiling(unit) or 0
+            found.append(Donor(name, lending.rank, limit - of.own.total - lending.reserve(unit)))
         return found
 
     def most(self, agent: str, unit: str, *, without: Iterable[Hold]) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..calls.ambient import NOWHERE
 from ..calls.delegations import close_ended, delegation_ids
 from ..calls.instants import instant_ms
-from ..calls.lending import exceeded
+from ..calls.lending import FOREVER_MS, exceeded
 from ..calls.lending import place as place_plan
 from ..calls.steps import Finished, Life, advance
 from ..errors import ConfigError
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from .crew import Crew
 
 log = logging.getLogger("farthing")
-FOREVER_MS = 2**52
 Expires = str | datetime | timedelta | float | None
 ATTEMPTS_MAX = 100
 

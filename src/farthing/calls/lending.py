@@ -28,6 +28,7 @@ from ..kernel.plan import Account, Balance, Formula, Line, LineResult, Plan, bar
 from ..stores.contract import Ticket
 
 if TYPE_CHECKING:
+    from ..kernel.budget import Budget
     from ..kernel.catalogue import Catalogue
     from .ambient import Ambient
     from .ledgers import Ledger
@@ -39,6 +40,7 @@ ATTEMPTS_MAX = 200
 """How often the balances of lenders may change under a call. Each time somebody else got what it wanted."""
 EXPECTED_OUTPUT = 1_024
 """What a call without a ceiling of its own is expected to say, until its agent has a past."""
+FOREVER_MS = 2**52
 LENT_UNITS = ("tokens", "usd")
 
 
@@ -91,11 +93,16 @@ def make_pool(catalogue: Catalogue, name: str) -> Pool:
     """The pool of this name. What children leave behind is their parents', so ended ones are not in it."""
     return Pool(
         [
-            catalogue.account(budget, {}, 0)
+            lasting(catalogue, budget)
             for budget in catalogue.budgets.values()
             if budget.lending is not None and budget.lending.pool == name
         ]
     )
+
+
+def lasting(catalogue: Catalogue, budget: Budget) -> Account:
+    """The account of an agent as a lender: without what was granted to it for a time, which is not lent on."""
+    return catalogue.account(budget, {}, FOREVER_MS)
 
 
 @dataclass(slots=True, eq=False)
@@ -184,7 +191,11 @@ def _place(
             if not isinstance(placed, Denied) and not (isinstance(placed, Stale) and _lost(placed, plan, ledger)):
                 (short.add if tried.loans else short.discard)(taker)
                 return placed
+        known = ledger.catalogue
         balances = yield from _read(ledger, plan, takers, estimate)
+        if ledger.catalogue is not known or known.version != plan.catalogue_version:
+            # Another call has learned of other agents meanwhile, whose balances were not read.
+            return Stale(ledger.catalogue.version)
         covered = _cover(ledger, plan, takers, balances, least, most, policy)
         if isinstance(covered, Denied):
             return covered

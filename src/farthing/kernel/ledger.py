@@ -107,7 +107,7 @@ def place(
     verdict = evaluate(plan, read)
     if verdict.failed:
         return Denied(verdict.failed), NOTHING
-    if plan.loans and loans.outlent(plan.loans, read):
+    if plan.loans and (_shrunk(plan, verdict.x) or loans.outlent(plan.loans, read)):
         return Stale(catalogue_version), NOTHING
     x = verdict.x
     amounts = plan.facts.amounts(x)
@@ -128,6 +128,14 @@ def place(
         (hold_id, owner, HELD, facts, postings, x, x_want, x_floor, now_ms, deadline_ms, now_ms, False, None, lent),
     )
     return bare(Placed, (hold, verdict.advisory)), bare(Change, (balances, holds, (), tuple(ends)))
+
+
+def _shrunk(plan: Plan, x: int) -> bool:
+    """
+    Whether a plan with loans fits only with less output than it was made for. Its taker has used something meanwhile:
+    loans begin where its own room ended, so a smaller hold would take from that room more than is left of it.
+    """
+    return plan.x_most is not None and x < plan.x_most
 
 
 def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Change]:

@@ -15,6 +15,7 @@ from farthing.calls.default import runtime, use
 from farthing.calls.runtime import Runtime
 from farthing.calls.settings import Settings
 from farthing.errors import BudgetExceeded, ConfigError
+from farthing.kernel.catalogue import Grant
 from farthing.testing import FakeClock
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
@@ -47,6 +48,24 @@ def spend(manager: BudgetManager, agent: str, tokens: int) -> None:
 
 def allocated(manager: BudgetManager) -> dict[str, int]:
     return {name: int(of["allocated"]) for name, of in manager.report().items()}
+
+
+# -- lending -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_granted_for_a_time_is_not_lent_on(manager: BudgetManager, clock: FakeClock) -> None:
+    budget, _ = manager.crew.budget("idler")
+    now_ms = clock()
+    manager.crew.ledger.store.grant(Grant(budget.name, "tokens", 900, now_ms, now_ms + 60_000)).result()
+    manager.crew.refresh()
+    for seconds in (0, 61):
+        clock.advance(seconds=seconds)
+        assert manager.explain("planner", 1_720).allowed, "1,000 of its own, 450 of the worker, 270 of the idler"
+        assert not manager.explain("planner", 1_721).allowed
+        with pytest.raises(BudgetExceededError), manager.agent("planner"), hold(tokens=1_721):
+            pass
+        with manager.agent("planner"), hold(tokens=1_720) as held:
+            held.settle(tokens=0)
 
 
 # -- terms -------------------------------------------------------------------------------------------------------------

@@ -111,6 +111,14 @@ def test_what_is_borrowed_is_held_on_the_donors(held: Books) -> None:
     assert by_name(held, "tokens.borrowed") == {"needy": Balance(0, 60)}
 
 
+def test_a_hold_that_has_to_be_smaller_is_planned_again() -> None:
+    """Somebody used 20 of what the taker had: a smaller hold would borrow less, and take the 20 from it once more."""
+    books = Books()
+    assert isinstance(place(books, plan("other", x=0, loans=(), facts=CallFacts(input_tokens=20))), Placed)
+    assert isinstance(place(books, plan()._replace(x_most=60)), Stale)
+    assert by_name(books, "tokens") == {"needy": Balance(0, 20)}
+
+
 @pytest.mark.parametrize(
     ("cost", "own", "first", "second"),
     [(0, 0, 0, 0), (99, 99, 0, 0), (100, 100, 0, 0), (101, 100, 1, 0), (150, 100, 40, 10), (160, 100, 40, 20)],
