@@ -23,8 +23,8 @@ from ..kernel.decision import Decision
 from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
 from ..kernel.lending import Donor, Lending, Loan, Policy, downhill
-from ..kernel.money import format_usd, usd_from_nano
-from ..kernel.plan import Account, Balance, Formula, Line, LineResult, Plan, bare, evaluate
+from ..kernel.money import COUNTER_MAX, format_usd, usd_from_nano
+from ..kernel.plan import ZERO_FORMULA, Account, Balance, Formula, Line, LineResult, Plan, bare, evaluate
 from ..stores.contract import Ticket
 
 if TYPE_CHECKING:
@@ -56,6 +56,14 @@ class Member(NamedTuple):
     """Its terms, if it ends by itself: then it may not lend any more."""
 
 
+class Rank(NamedTuple):
+    """The members of one rank, in order of registration, and the counter of each."""
+
+    rank: int
+    members: list[Member]
+    counters: tuple[str, ...]
+
+
 class Pool:
     """The agents that may lend to each other, as one catalogue has them; in order of registration."""
 
@@ -78,14 +86,20 @@ class Pool:
             unit: {member.account: member.most for member in members} for unit, members in self._members.items()
         }
         """By unit and account, what its counter may reach by lending."""
-        self._below: dict[tuple[str, int], tuple[list[Member], tuple[str, ...]]] = {}
+        self._below: dict[tuple[str, int], tuple[Rank, ...]] = {}
 
-    def below(self, unit: str, priority: int) -> tuple[list[Member], tuple[str, ...]]:
-        """Whoever may lend to this priority in this unit, and their counters."""
+    def below(self, unit: str, priority: int) -> tuple[Rank, ...]:
+        """Whoever may lend to this priority in this unit, lowest first."""
         found = self._below.get((unit, priority))
         if found is None:
-            members = [member for member in self._members[unit] if member.rank <= priority]
-            found = self._below[unit, priority] = members, tuple(member.counter for member in members)
+            ranks: dict[int, list[Member]] = {}
+            for member in self._members[unit]:
+                if member.rank <= priority:
+                    ranks.setdefault(member.rank, []).append(member)
+            found = self._below[unit, priority] = tuple(
+                Rank(rank, members, tuple(member.counter for member in members))
+                for rank, members in sorted(ranks.items())
+            )
         return found
 
 
@@ -216,7 +230,8 @@ def _read(
     """Everything that decides: the plan's own counters and the lenders', without the estimate that is exchanged."""
     keys = [key for line in plan.lines for key in line.keys]
     for line in takers:
-        keys += _lenders(ledger, line)[1]
+        for rank in _lenders(ledger, line):
+            keys += rank.counters
     balances: dict[str, Balance] = yield ledger.store.balances(keys)
     if estimate is not None:
         for key, amount in on_counters([estimate]).items():
@@ -237,10 +252,10 @@ def on_counters(holds: Iterable[Hold]) -> dict[str, int]:
     return held
 
 
-def _lenders(ledger: Ledger, line: Line) -> tuple[list[Member], tuple[str, ...]]:
+def _lenders(ledger: Ledger, line: Line) -> tuple[Rank, ...]:
     lending = line.budget.lending
     if lending is None or line.unit not in LENT_UNITS or line.frozen:
-        return [], ()
+        return ()
     return ledger.pool(lending.pool).below(line.unit, lending.priority)
 
 
@@ -255,56 +270,56 @@ def _cover(
 ) -> Plan | Denied:
     """The plan with the loans that make it fit; or every line that fails although others lend what they can."""
     read = balances.__getitem__
-    now_ms = ledger.store.now()
     x, failed = most, list[LineResult]()
     if len(takers) < len(plan.lines):
         others = tuple(line for line in plan.lines if line.budget.lending is None)
         verdict = evaluate(plan._replace(lines=others), read)
         x, failed = min(most, verdict.x), list(verdict.failed)
     own = x
-    donors: list[list[Donor]] = []
+    shorts: list[tuple[Line, Formula, int, list[Donor]]] = []
     for line in takers:
-        room = line.ceiling - sum(read(key).total for key in line.keys)
-        spare = _spare(ledger, line, balances, now_ms)
-        donors.append(spare)
-        formula = plan.facts.formula(line.unit) or Formula(0)
-        lendable = sum(donor.spare for donor in spare)
+        room = line.ceiling - sum([read(key).total for key in line.keys])
+        formula = plan.facts.formula(line.unit) or ZERO_FORMULA
+        donors, lendable = _spare(ledger, line, balances, formula.at(least if line.elastic else plan.x_want) - room)
+        shorts.append((line, formula, room, donors))
         if not line.elastic or not formula.slope:
             if line.frozen or room < 0 or formula.at(plan.x_want) > room + lendable:
-                failed.append(_failing(line, read, plan.x_want, formula, lendable))
+                failed.append(_failing(ledger, line, balances, plan.x_want, formula))
             continue
         own = min(own, (room * formula.den - formula.base) // formula.slope)
         x = min(x, ((room + lendable) * formula.den - formula.base) // formula.slope)
         if line.frozen or room < 0 or x < plan.x_floor:
-            failed.append(_failing(line, read, plan.x_floor, formula, lendable))
+            failed.append(_failing(ledger, line, balances, plan.x_floor, formula))
     if failed:
         return Denied(tuple(failed))
     x = max(own, min(x, least))
     made: list[Loan] = []
-    ceilings: dict[int, int] = {}
-    for line, spare in zip(takers, donors, strict=True):
-        formula = plan.facts.formula(line.unit) or Formula(0)
-        room = line.ceiling - sum(read(key).total for key in line.keys)
+    lines = list(plan.lines)
+    for line, formula, room, donors in shorts:
         shortfall = formula.at(x if line.elastic else plan.x_want) - room
-        lent = _lend(ledger, line, room, shortfall, spare, policy)
-        made += lent
+        lent = _lend(ledger, line, room, shortfall, donors, policy)
         if lent:
-            ceilings[id(line)] = line.ceiling + shortfall
-    lines = tuple(line._replace(ceiling=ceilings[id(line)]) if id(line) in ceilings else line for line in plan.lines)
-    return plan._replace(lines=lines, loans=tuple(made), x_most=x)
+            made += lent
+            lines[lines.index(line)] = line._replace(ceiling=line.ceiling + shortfall)
+    return plan._replace(lines=tuple(lines), loans=tuple(made), x_most=x)
 
 
-def _spare(ledger: Ledger, line: Line, balances: Mapping[str, Balance], now_ms: int) -> list[Donor]:
-    """What each lender has beyond its reserve."""
-    taker = line.keys[0]
-    found = []
-    members, counters = _lenders(ledger, line)
-    for member, (settled, held, suspect) in zip(members, map(balances.__getitem__, counters), strict=True):
-        account, counter, rank, most, child = member
-        spare = most - settled - held - suspect
-        if spare > 0 and counter != taker and (child is None or child.lends(now_ms)):
-            found.append(bare(Donor, (account, rank, spare)))
-    return found
+def _spare(
+    ledger: Ledger, line: Line, balances: Mapping[str, Balance], enough: int = COUNTER_MAX
+) -> tuple[list[Donor], int]:
+    """What lenders have beyond their reserves, and its sum: of the lowest ranks that have *enough*, no others."""
+    donors: list[Donor] = []
+    taker, lendable, now_ms = line.keys[0], 0, ledger.store.now()
+    for rank, members, counters in _lenders(ledger, line):
+        if lendable >= enough:
+            break
+        for member, (settled, held, suspect) in zip(members, map(balances.__getitem__, counters), strict=True):
+            account, counter, _, most, child = member
+            spare = most - settled - held - suspect
+            if spare > 0 and counter != taker and (child is None or child.lends(now_ms)):
+                donors.append(bare(Donor, (account, rank, spare)))
+                lendable += spare
+    return donors, lendable
 
 
 def _lend(ledger: Ledger, line: Line, room: int, shortfall: int, donors: list[Donor], policy: Policy) -> list[Loan]:
@@ -314,16 +329,19 @@ def _lend(ledger: Ledger, line: Line, room: int, shortfall: int, donors: list[Do
     most = ledger.pool(lending.pool).most[line.unit]
     taker = line.keys[0].rpartition("|")[0]
     short = format_usd(shortfall) if line.unit == "usd" else f"{shortfall} tokens"
+    why = f"{lending.agent} was {short} short"
     above, made = room, []
     for donor, amount in policy(lending.priority, shortfall, donors):
-        why = f"{lending.agent} was {short} short"
-        made.append(Loan(line.unit, taker, donor.name, above, amount, most[donor.name], why))
+        name = donor.name
+        made.append(bare(Loan, (line.unit, taker, name, above, amount, most[name], why)))
         above += amount
     return made
 
 
-def _failing(line: Line, read: Any, x: int, formula: Formula, lendable: int) -> LineResult:
-    return LineResult(line, tuple(read(key) for key in line.keys), formula.at(x), formula, lendable)
+def _failing(ledger: Ledger, line: Line, balances: Mapping[str, Balance], x: int, formula: Formula) -> LineResult:
+    """The evidence: everything that others could lend is part of it."""
+    _, lendable = _spare(ledger, line, balances)
+    return LineResult(line, tuple(balances[key] for key in line.keys), formula.at(x), formula, lendable)
 
 
 def measured(runtime: Runtime, work: Work) -> None:

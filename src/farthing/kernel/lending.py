@@ -76,7 +76,11 @@ class Donor(NamedTuple):
 
 
 Policy = Callable[[int, int, Iterable[Donor]], list[tuple[Donor, int]]]
-"""Priority of who is short, how much is short, donors in order of registration → who lends how much, in order."""
+"""
+Priority of who is short, how much is short, donors → who lends how much, in order.
+
+Donors of one priority come in order of registration; of priorities above those that can cover, there may be none.
+"""
 
 
 def downhill(priority: int, shortfall: int, donors: Iterable[Donor]) -> list[tuple[Donor, int]]:

@@ -100,12 +100,14 @@ def _total(facts: CallFacts, unit: str, x: int) -> int:
 
 def _add(balances: Balances, read: Read, loan: Loan, settled: int = 0, held: int = 0, suspect: int = 0) -> None:
     """Negative amounts on the taker's own counter are made up by the postings, which follow and are checked."""
-    own, *others = sides(loan)
-    before = balances[own[0]] if own[0] in balances else read(own[0])
-    balances[own[0]] = bare(Balance, (before[0] - settled, before[1] - held, before[2] - suspect))
-    for key, _ in others:
-        before = balances[key] if key in balances else read(key)
-        after = (before[0] + settled, before[1] + held, before[2] + suspect)
-        if min(after) < 0:
+    for key, sign in sides(loan):
+        was_settled, was_held, was_suspect = balances[key] if key in balances else read(key)
+        if sign < 0:
+            balances[key] = bare(Balance, (was_settled - settled, was_held - held, was_suspect - suspect))
+            continue
+        was_settled += settled
+        was_held += held
+        was_suspect += suspect
+        if was_settled < 0 or was_held < 0 or was_suspect < 0:
             raise InvariantError(f"counter {key} would become negative by a loan")
-        balances[key] = bare(Balance, after)
+        balances[key] = bare(Balance, (was_settled, was_held, was_suspect))
