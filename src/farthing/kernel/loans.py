@@ -44,10 +44,10 @@ def unwind(balances: Balances, read: Read, hold: Hold, amounts: Mapping[str, int
     unit. Before its postings change.
     """
     was_suspect = hold.state == SUSPECT
-    totals = {unit: _total(hold.facts, unit, hold.x) for unit in {loan.unit for loan in hold.loans}}
     for loan in hold.loans:
-        held = loan.part(totals[loan.unit])
-        used = min(held, loan.part(amounts.get(loan.unit, 0)))
+        held = held_by(loan, hold)
+        spent = amounts.get(loan.unit)
+        used = min(held, loan.part(spent)) if spent else 0
         if was_suspect:
             _add(balances, read, loan, used, 0, -held)
         else:
