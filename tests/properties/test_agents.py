@@ -58,6 +58,8 @@ class Play:
 
     def step(self, what: str, agent: int, tokens: int) -> None:
         names = list(self.manager.report())
+        if not names:
+            return  # all are closed
         name = names[agent % len(names)]
         match what:
             case "call":
