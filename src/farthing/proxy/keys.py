@@ -57,8 +57,12 @@ class KeyIdentify:
             return self._identify_later(ticket, caller)
         ring = ticket.result()
         if ring is not self._ring:
-            return self._identify_later(ticket, caller)
-        if caller.credential is not None:
+            # A key's budgets are written before the key: whoever knows the key has to know them.
+            budgets = store.catalogue()
+            if not isinstance(budgets, Ready):
+                return self._identify_later(ticket, caller)
+            self._runtime.main.refresh(budgets.result())
+        elif caller.credential is not None:
             known = self._known.get(sha256(caller.credential.encode("utf-8", "surrogatepass")).digest())
             if known is not None:
                 identity, until_ms = known
@@ -104,7 +108,6 @@ class KeyIdentify:
     async def _identify_later(self, ticket: Ticket[KeyRing], caller: Caller) -> Identity:
         ring = await self._fresh(ticket)
         if ring is not self._ring:
-            # A key's budgets are written before the key: whoever knows the key has to know them.
             main = self._runtime.main
             budgets = main.store.catalogue()
             main.refresh(budgets.result() if isinstance(budgets, Ready) else await budgets)

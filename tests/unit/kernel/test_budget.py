@@ -30,7 +30,7 @@ def budgets(draw: st.DrawFn) -> Budget:
         tokens=draw(st.integers(0, COUNTER_MAX)),
         usd=draw(st.none() | st.decimals(0, 9_000_000, places=9)),
         requests=draw(COUNTS),
-        concurrency=draw(COUNTS) if windowless else None,
+        concurrency=draw(COUNTS) if windowless and mode != "raise" else None,
         per=per,
         on_exceed=mode,
         downgrade={"b": "a", "c": "b", "a": "z"} if mode == "downgrade" else None,
