@@ -11,6 +11,7 @@ import json
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -698,6 +699,36 @@ def test_units_of_work_leave_nothing_behind(client: OpenAI) -> None:
     here.put_units_away(most=1_000)
     assert here.memory_store.balances().result() == {}
     assert holds() == []
+
+
+def test_work_submitted_inside_a_budget_that_is_gone_is_still_under_it() -> None:
+    """Their pool outlives the `with`, and nobody has the budget any more: its account stays while they may call."""
+
+    def work() -> bool:
+        left.wait(10)
+        runtime().put_units_away(most=1_000)
+        try:
+            with farthing.hold(tokens=100):
+                return True
+        except farthing.BudgetExceeded:
+            return False
+
+    left = threading.Event()
+    tasks = []
+    with ThreadPoolExecutor(1) as pool:
+        with farthing.budget(tokens=300):
+            tasks += [pool.submit(work) for _ in range(5)]
+        again = farthing.budget(tokens=300)
+        for _ in range(2):
+            with again:
+                tasks += [pool.submit(work) for _ in range(5)]
+        gc.collect()
+        left.set()
+    assert [task.result() for task in tasks] == [True, True, True, False, False] * 3
+    del tasks, again
+    gc.collect()
+    runtime().put_units_away(most=1_000)
+    assert runtime().memory_store.balances().result() == {}
 
 
 def test_figures_before_and_after(client: OpenAI) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -265,17 +266,21 @@ def test_l1_memory_does_not_grow_with_history(provider: FakeProvider, client: Op
     def sizes() -> dict[str, int]:
         return {name: len(value) for name, value in vars(store).items() if hasattr(value, "__len__")}
 
+    def put_away() -> None:
+        gc.collect()
+        runtime().put_units_away(most=10_000)
+
     with farthing.budget("all", tokens=10_000_000, on_exceed="clamp") as budget:
         for _ in range(100):
             with farthing.budget(tokens=500, on_exceed="clamp"):
                 chat(client, 5_000)
-        runtime().put_units_away(most=10_000)
+        put_away()
         before = sizes()
         for _ in range(100):
             with farthing.budget(tokens=500, on_exceed="clamp"):
                 chat(client, 5_000)
                 assert not admitted(lambda: chat(client, 1, n=128, tools=[_tool()] * 20))
-        runtime().put_units_away(most=10_000)
+        put_away()
     after = sizes()
     assert len(entries()) == 50
     assert budget.spent.tokens == provider.billed_tokens

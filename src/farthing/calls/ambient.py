@@ -10,13 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..kernel.budget import Budget
 
 
-class Binding(NamedTuple):
-    """One budget in force here: entered by ``with`` or by a decorated function."""
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Binding:
+    """
+    One budget in force here: entered by ``with`` or by a decorated function.
+
+    Whoever has it may make calls under it, also when the ``with`` has ended: a task that was submitted inside starts
+    later. So an anonymous budget's account stays open until nobody has its binding any more.
+    """
 
     budget: Budget
     process: int

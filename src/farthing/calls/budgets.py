@@ -59,8 +59,8 @@ class BudgetHandle:
         self._handler = handler
         self._update = update
         self._label = label
-        self._last: Budget | None = None
-        self._finaliser: weakref.finalize[..., Any] | None = None
+        self._last: Binding | None = None
+        """The unit of work that was entered last. Its figures may be asked for as long as this object is there."""
         self._registered: tuple[object, Budget] | None = None
         self._prefix = f"unit-{next(_numbers)}-"
         self._attached = all(terms.limit(unit) is None for unit in UNITS)
@@ -159,10 +159,9 @@ class BudgetHandle:
 
     def _unit(self) -> Budget | None:
         for binding in reversed(current().bindings):
-            unit: Budget = binding.budget
-            if unit.anonymous and unit.name.startswith(self._prefix):
-                return unit
-        return self._last
+            if self._is_mine(binding.budget):
+                return binding.budget
+        return None if self._last is None else self._last.budget
 
     # -- entering ------------------------------------------------------------------------------------------------
 
@@ -205,15 +204,11 @@ class BudgetHandle:
             here = runtime()
             here.put_units_away()
             here.memory.alerting = here.memory.alerting or bool(self._terms.alerts)
-            if self._last is not None:
-                here.close_unit(self._last)
-            # When this object goes, nobody can ask for its last unit's figures any more. A finaliser only enqueues.
-            self._last = unit
-            if self._finaliser is not None:
-                self._finaliser.detach()
-            self._finaliser = weakref.finalize(self, here.close_unit, unit)
-            self._finaliser.atexit = False
-            return Binding(unit, os.getpid(), self._handler)
+            binding = Binding(unit, os.getpid(), self._handler)
+            # With the last context, call in flight or handle that has the binding, its account goes.
+            weakref.finalize(binding, here.close_unit, unit).atexit = False
+            self._last = binding
+            return binding
         return Binding(self._define(), os.getpid(), self._handler)
 
     def __enter__(self) -> Self:

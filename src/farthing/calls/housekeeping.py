@@ -17,6 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -106,7 +107,8 @@ class Housekeeper:
             self._thread = threading.Thread(
                 target=_run, args=(weakref.ref(self), self._stopping), name="farthing-housekeeper", daemon=True
             )
-            self._thread.start()
+            # In no context: it would keep the budgets open that its caller is in.
+            Context().run(self._thread.start)
 
     def catch_up(self) -> None:
         """End what was abandoned, now. Called before figures are read, so that they are right."""

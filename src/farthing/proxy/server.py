@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from dataclasses import replace
 from typing import Any, Self
 
@@ -194,7 +195,8 @@ class ProxyServer:
     def start(self) -> None:
         """Serve in a thread of its own; returns once it answers. Touches no signal handlers."""
         self._thread = threading.Thread(target=self._run_in_thread, name="farthing-proxy", daemon=True)
-        self._thread.start()
+        # In no context: what clients call is in the budgets of the configuration, not in those of who starts it.
+        Context().run(self._thread.start)
         self._worker.ready.wait(START_SECONDS)
         if self._failure is not None:
             raise self._failure

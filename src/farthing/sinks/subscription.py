@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, Protocol, Self
 
 from ..calls.events import BudgetEvent, Fact
@@ -139,7 +140,8 @@ class Subscription:
                 return
             thread = threading.Thread(target=self._loop, name="farthing-sink", daemon=True)
             try:
-                thread.start()
+                # In no context: it would keep its caller's budgets open.
+                Context().run(thread.start)
             except RuntimeError:
                 # At the interpreter's end: close() works off what is in line itself.
                 return

@@ -14,6 +14,7 @@ import queue
 import sqlite3
 import threading
 import time
+from contextvars import Context
 from typing import Any, TypeVar
 
 from ...errors import FarthingError, InvariantError, StoreUnavailable
@@ -82,7 +83,8 @@ class Writer:
         self._busy_since: float | None = None
         self._rows = 0
         self._thread = threading.Thread(target=self._loop, name="farthing-writer", daemon=True)
-        self._thread.start()
+        # In no context: one that it inherited would keep its caller's budgets open for as long as the ledger is.
+        Context().run(self._thread.start)
 
     # -- any thread --------------------------------------------------------------------------------------------------
 
