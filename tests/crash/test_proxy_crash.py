@@ -36,14 +36,14 @@ def arguments(provider: FakeProvider, ledger: str, *more: str) -> tuple[str, ...
     return ("--port", "0", "--upstream", provider.openai_url, "--ledger", ledger, *cap, *more)
 
 
-def counted_nano(store: Store) -> tuple[int, int]:
+def counted_nano(store: Store, cap_nano: int = CAP_NANO) -> tuple[int, int]:
     """What the session's total has settled, and what is suspect."""
     totals = [
         balance for key, balance in store.balances().result().items() if "max-usd-total" in key and key.endswith("|usd")
     ]
     (total,) = totals
     assert total.held == 0
-    assert total.settled + total.suspect <= CAP_NANO
+    assert total.settled + total.suspect <= cap_nano
     return total.settled, total.suspect
 
 

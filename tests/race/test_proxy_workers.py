@@ -54,9 +54,10 @@ async def burst(url: str, clients: int) -> Counter[int]:
     return Counter(await asyncio.gather(*(one(url) for _ in range(clients))))
 
 
-async def one(url: str) -> int:
+async def one(url: str, user: str | None = None) -> int:
     where = urlsplit(url)
-    body = json.dumps({"model": "gpt-4o-mini", "messages": HI, "max_completion_tokens": CEILING}).encode()
+    asked = {"model": "gpt-4o-mini", "messages": HI, "max_completion_tokens": CEILING}
+    body = json.dumps(asked if user is None else {**asked, "user": user}).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: {where.netloc}\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
