@@ -68,7 +68,7 @@ class Ledger:
         # Taken before the catalogue is looked at: an account of an old one then lands where nobody looks any more.
         prepared = self._accounts
         for budget in budgets:
-            key = (budget.name, tuple(tags.get(name) for name in budget.each))
+            key = (budget.name, tuple([tags.get(name) for name in budget.each]) if budget.each else ())
             account = prepared.get(key)
             if (
                 account is None

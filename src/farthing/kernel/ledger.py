@@ -14,7 +14,7 @@ One file, because these rules only make sense beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from ..errors import HoldConflict, HoldNotFound, InvariantError
@@ -94,16 +94,12 @@ def place(
         return Stale(catalogue_version), NOTHING
     balances: dict[str, Balance] = {}
     holds: dict[str, Hold] = {}
-    read = books.balance
+    read: Callable[[str], Balance] = books.balance
     if replaces is not None:
         old = _live(books, replaces)
         _move(books, balances, old, to_settled={}, to_suspect=False)
         holds[old.id] = old._replace(state=VOIDED, changed_ms=now_ms)
-        before = dict(balances)
-
-        def read(key: str) -> Balance:
-            return before[key] if key in before else books.balance(key)
-
+        read = _over(dict(balances), read)
     verdict = evaluate(plan, read)
     if verdict.failed:
         return Denied(verdict.failed), NOTHING
@@ -347,14 +343,15 @@ def _move(
     """
     was_suspect = hold.state == SUSPECT
     amounts = hold.facts.amounts(hold.x)
-    read = books.balance
+    read: Callable[[str], Balance] = books.balance
     if hold.loans:
         loans.unwind(balances, read, hold, to_settled, to_suspect=to_suspect)
+        read = _over(balances, read)
     for key, unit, release, _ in hold.postings:
         if release and was_suspect:
             continue
         amount = amounts[unit]
-        settled, held, waiting = balances[key] if key in balances else read(key)
+        settled, held, waiting = read(key)
         if was_suspect:
             waiting -= amount
         else:
@@ -367,6 +364,11 @@ def _move(
         if held < 0 or waiting < 0:
             raise InvariantError(f"counter {key} would become negative by ending hold {hold.id!r}")
         balances[key] = bare(Balance, (settled, held, waiting))
+
+
+def _over(changed: dict[str, Balance], read: Callable[[str], Balance]) -> Callable[[str], Balance]:
+    """Reads what is changed already, and the rest as it was."""
+    return lambda key: changed[key] if key in changed else read(key)
 
 
 def _entry(

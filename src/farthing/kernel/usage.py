@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Usage:
 
     def present(self) -> tuple[tuple[str, int], ...]:
         """The kinds that are not zero, in order."""
-        return tuple([pair for pair in zip(KINDS, _counts(self), strict=True) if pair[1]])
+        return tuple(filter(_count_of, zip(KINDS, _counts(self), strict=True)))
 
     @classmethod
     def from_dict(cls, kinds: Mapping[str, int]) -> Usage:
@@ -113,3 +113,4 @@ class Usage:
 KINDS: tuple[str, ...] = tuple(field.name for field in fields(Usage))
 """The names of all kinds, in order: the fields of :class:`Usage`."""
 _counts = attrgetter(*KINDS)
+_count_of = itemgetter(1)

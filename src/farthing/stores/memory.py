@@ -18,7 +18,6 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from operator import call
 from typing import Any, TypeVar
@@ -85,6 +84,8 @@ class MemoryStore:
         """Empty books and a free lock: at birth, and again in a forked child, which has none of its parent's holds."""
         self._last_seen_ms = 0
         self._lock = threading.RLock()
+        # Whether this thread holds it. Not in the lock's public interface, but what threading.Condition relies on.
+        self._is_inside: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self._put_off: deque[Callable[[], object]] = deque()
         self._balances = _Balances()
         self.balance = self._balances.__getitem__
@@ -409,11 +410,11 @@ class MemoryStore:
     # -- one change at a time ------------------------------------------------------------------------------------
 
     def _apply(self, command: Callable[[], tuple[T, Change]]) -> Ready[T]:
-        return Ready(self._locked(partial(self._run, command)))
+        return Ready(self._locked(self._run, command))
 
     def _end(self, hold_id: str, command: Callable[[], tuple[Settled, Change]]) -> Ready[Settled]:
         """A command that ends a hold: it must happen even if a finaliser gives it from inside the lock."""
-        if not _is_mine(self._lock):
+        if not self._is_inside():
             return self._apply(command)
         self._put_off.append(lambda: self._run(command))
         hold = self.hold(hold_id)
@@ -434,8 +435,8 @@ class MemoryStore:
             return Settled(answer.hold, entries[-1])  # type: ignore[return-value]
         return answer
 
-    def _locked(self, run: Callable[[], T]) -> T:
-        if _is_mine(self._lock):
+    def _locked(self, run: Callable[..., T], *arguments: Any) -> T:
+        if self._is_inside():
             # A finaliser or signal handler interrupted this very thread inside the lock. Going on would read and write
             # half a change.
             raise StoreUnavailable(self.name, "asked from inside itself, by a finaliser or a signal handler")
@@ -443,7 +444,7 @@ class MemoryStore:
             try:
                 if self._put_off:
                     self._catch_up()
-                return run()
+                return run(*arguments)
             finally:
                 if self._put_off:
                     self._catch_up()
@@ -574,11 +575,6 @@ def _at_once(methods: Sequence[Callable[[Any], object]], arguments: Sequence[Any
     signal handler, and so an exception of its, comes before all of them or after.
     """
     deque(map(call, methods, arguments), maxlen=0)
-
-
-def _is_mine(lock: threading.RLock) -> bool:
-    """Whether this thread holds it. Not in the lock's public interface, but what threading.Condition relies on."""
-    return lock._is_owned()  # type: ignore[attr-defined, no-any-return]
 
 
 def _within(at_ms: int, since_ms: int | None, until_ms: int | None) -> bool:
