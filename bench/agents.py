@@ -19,15 +19,15 @@ from typing import Any
 
 from farthing import hold
 from farthing.agents import BudgetExceededError, BudgetManager
-from farthing.calls.default import use
-from farthing.calls.ledgers import Ledger
 from farthing.calls.lending import place
-from farthing.calls.runtime import Runtime
-from farthing.calls.settings import Settings
 from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import Placed
 from farthing.kernel.plan import Ask, CallFacts, make_plan
 from farthing.kernel.usage import Usage
+from farthing.runtime.default import use
+from farthing.runtime.ledgers import Ledger
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 
 from .bars import Figure
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 
-from farthing.calls.ledgers import Ledger
 from farthing.kernel.budget import make_budget
 from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import Placed
 from farthing.kernel.plan import Ask, CallFacts, Formula, make_plan
 from farthing.kernel.usage import Usage
+from farthing.runtime.ledgers import Ledger
 from farthing.stores.memory import MemoryStore
 
 from .bars import Figure

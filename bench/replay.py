@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from farthing import prices
-from farthing.calls.past import read_past
-from farthing.calls.replaying import replay
-from farthing.calls.settings import Settings
 from farthing.kernel.budget import make_budget
+from farthing.reports.past import read_past
+from farthing.reports.replaying import replay
+from farthing.runtime.settings import Settings
 from farthing.stores.memory import MemoryStore
 from farthing.stores.sqlite import SQLiteStore
 

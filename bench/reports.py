@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from farthing.calls.reports import read_report
+from farthing.reports.spending import read_report
 from farthing.stores.sqlite import SQLiteStore
 
 from .bars import Figure

@@ -15,7 +15,7 @@ import tempfile
 from urllib.request import Request, urlopen
 
 from farthing import BudgetConfig, start_proxy
-from farthing.calls.keys import create_key
+from farthing.admin.keys import create_key
 from farthing.stores import open_store
 from farthing.testing import FakeProvider, Reply
 

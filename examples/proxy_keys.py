@@ -18,7 +18,7 @@ import time
 from openai import APIStatusError, OpenAI
 
 from farthing import BudgetConfig, start_proxy
-from farthing.calls.keys import create_key, revoke_key
+from farthing.admin.keys import create_key, revoke_key
 from farthing.stores import open_store
 from farthing.testing import FakeProvider, Reply
 

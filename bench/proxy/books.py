@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from farthing.calls.accounts import list_accounts
-from farthing.calls.runtime import Runtime
-from farthing.calls.settings import Settings
+from farthing.reports.accounts import list_accounts
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 
 from .load import COMPLETION_TOKEN_NANO, PROMPT_TOKEN_NANO, until
 from .ours import LIFETIME

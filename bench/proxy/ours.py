@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from decimal import Decimal
 
-from farthing.calls.settings import Settings
 from farthing.kernel.budget import make_budget
 from farthing.proxy.serve import serve
 from farthing.proxy.settings import ProxySettings, Upstream
+from farthing.runtime.settings import Settings
 
 LIFETIME = "project"
 """The budget whose window never ends: what it has spent is what all calls have cost."""

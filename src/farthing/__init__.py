@@ -42,23 +42,23 @@ from .errors import (
 if TYPE_CHECKING:
     from . import prices, sinks, tokens
     from .agents import AgentContract, BudgetContract, BudgetManager
-    from .calls.budgets import Amounts, BudgetHandle, budget
-    from .calls.default import reset
-    from .calls.estimates import estimate
-    from .calls.events import BudgetEvent
     from .calls.exceeding import Allow
-    from .calls.explaining import Explanation, explain
-    from .calls.lookback import clamps, downgrades, dropped, unpriced_calls
     from .calls.manual import ManualHold, hold, record
-    from .calls.reports import Report, report
-    from .calls.runtime import StalePricesWarning, StalePriceTableWarning, UnmeteredCallWarning, UnpricedModelWarning
-    from .calls.tracking import track
     from .config import configure
     from .config.starting import start_proxy
     from .kernel.decision import Decision
     from .kernel.usage import Usage
     from .proxy.flags import BudgetConfig
     from .proxy.server import ProxyServer
+    from .reports.estimates import estimate
+    from .reports.explaining import Explanation, explain
+    from .reports.lookback import clamps, downgrades, dropped, unpriced_calls
+    from .reports.spending import Report, report
+    from .runtime.default import reset
+    from .runtime.events import BudgetEvent
+    from .runtime.runtime import StalePricesWarning, StalePriceTableWarning, UnmeteredCallWarning, UnpricedModelWarning
+    from .scopes.budgets import Amounts, BudgetHandle, budget
+    from .scopes.tracking import track
     from .sdk.install import install, uninstall
     from .sdk.instrument import instrument
     from .sdk.watch import UngovernedClientWarning
@@ -128,40 +128,40 @@ __all__ = [
 _HOMES = {
     "AgentContract": "agents",
     "Allow": "calls.exceeding",
-    "Amounts": "calls.budgets",
+    "Amounts": "scopes.budgets",
     "BudgetConfig": "proxy.flags",
     "BudgetContract": "agents",
-    "BudgetEvent": "calls.events",
-    "BudgetHandle": "calls.budgets",
+    "BudgetEvent": "runtime.events",
+    "BudgetHandle": "scopes.budgets",
     "BudgetManager": "agents",
     "Decision": "kernel.decision",
-    "Explanation": "calls.explaining",
+    "Explanation": "reports.explaining",
     "ManualHold": "calls.manual",
     "ProxyServer": "proxy.server",
-    "Report": "calls.reports",
-    "StalePriceTableWarning": "calls.runtime",
-    "StalePricesWarning": "calls.runtime",
+    "Report": "reports.spending",
+    "StalePriceTableWarning": "runtime.runtime",
+    "StalePricesWarning": "runtime.runtime",
     "UngovernedClientWarning": "sdk.watch",
-    "UnmeteredCallWarning": "calls.runtime",
-    "UnpricedModelWarning": "calls.runtime",
+    "UnmeteredCallWarning": "runtime.runtime",
+    "UnpricedModelWarning": "runtime.runtime",
     "Usage": "kernel.usage",
-    "budget": "calls.budgets",
-    "clamps": "calls.lookback",
+    "budget": "scopes.budgets",
+    "clamps": "reports.lookback",
     "configure": "config",
-    "downgrades": "calls.lookback",
-    "dropped": "calls.lookback",
-    "estimate": "calls.estimates",
-    "explain": "calls.explaining",
+    "downgrades": "reports.lookback",
+    "dropped": "reports.lookback",
+    "estimate": "reports.estimates",
+    "explain": "reports.explaining",
     "hold": "calls.manual",
     "install": "sdk.install",
     "instrument": "sdk.instrument",
     "record": "calls.manual",
-    "report": "calls.reports",
-    "reset": "calls.default",
+    "report": "reports.spending",
+    "reset": "runtime.default",
     "start_proxy": "config.starting",
-    "track": "calls.tracking",
+    "track": "scopes.tracking",
     "uninstall": "sdk.install",
-    "unpriced_calls": "calls.lookback",
+    "unpriced_calls": "reports.lookback",
     "use_sink": "sinks.use",
 }
 """Where each public name that is not loaded at once lives."""
@@ -174,7 +174,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{home}", __name__), name)
-    if home in ("calls.budgets", "agents"):
+    if home in ("scopes.budgets", "agents"):
         _watch()
     globals()[name] = value
     return value
@@ -182,7 +182,7 @@ def __getattr__(name: str) -> Any:
 
 def _watch() -> None:
     """Budgets are below the doors and do not know them, so it is said here: whoever uses one has its calls watched."""
-    entered = import_module(".calls.budgets", __name__).entered
+    entered = import_module(".scopes.budgets", __name__).entered
     begin = import_module(".sdk.watch", __name__).begin
     if begin not in entered:
         entered.append(begin)

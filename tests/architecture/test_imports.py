@@ -20,7 +20,11 @@ PARTS_ON_THE_STANDARD_LIBRARY = [
     "farthing.errors",
     "farthing.kernel",
     "farthing.stores",
+    "farthing.runtime",
     "farthing.calls",
+    "farthing.reports",
+    "farthing.admin",
+    "farthing.scopes",
     "farthing.agents",
 ]
 

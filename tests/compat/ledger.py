@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import farthing
-from farthing.calls.default import runtime
 from farthing.kernel.hold import Entry, Hold
+from farthing.runtime.default import runtime
 
 HI: Any = [{"role": "user", "content": "hi"}]
 

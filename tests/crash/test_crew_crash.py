@@ -18,9 +18,9 @@ import farthing
 from farthing import BudgetManager
 from farthing.agents import BudgetExceededError
 from farthing.agents.manager import Child
-from farthing.calls.default import runtime
 from farthing.kernel.hold import DELEGATION, LIVE
 from farthing.kernel.money import usd_from_nano
+from farthing.runtime.default import runtime
 from farthing.stores import open_store
 from farthing.stores.contract import SWEEP_SECONDS, Store
 from farthing.testing import FakeProvider, Reply

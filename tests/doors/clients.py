@@ -17,8 +17,8 @@ from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
 from farthing import Amounts, instrument
-from farthing.calls.default import runtime
 from farthing.kernel.hold import Entry, Hold
+from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider
 
 _TLS = ssl.create_default_context()

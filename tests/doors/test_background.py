@@ -15,9 +15,9 @@ from anthropic import beta_tool
 from openai import OpenAI
 
 import farthing
-from farthing.calls.default import use
-from farthing.calls.runtime import Runtime
-from farthing.calls.settings import Settings
+from farthing.runtime.default import use
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 from farthing.testing import FakeProvider, Reply, ToolCall
 from farthing.testing.bill import cost_nano
 from tests.doors.clients import (

@@ -21,8 +21,8 @@ from anthropic import Anthropic
 from openai import OpenAI
 
 import farthing
-from farthing.calls.default import runtime
-from farthing.calls.threads import follow
+from farthing.runtime.default import runtime
+from farthing.runtime.threads import follow
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import (
     HI,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from farthing.calls.standing import grant_more, set_budget
+from farthing.admin.standing import grant_more, set_budget
 from farthing.testing import FakeProvider, Reply
 from tests.doors.proxy.keyed import BODY, CALL_TOKENS, CHAT, Desk, bearer, workers
 

@@ -16,7 +16,7 @@ import pytest
 from openai import OpenAI
 
 import farthing
-from farthing.calls.default import runtime
+from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, NOTHING, async_openai_client, entries
 from tests.museum.calls import LONG_SIZE, admitted, chat

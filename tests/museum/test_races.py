@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 
 import farthing
-from farthing.calls.default import runtime
+from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider, Reply
 from farthing.testing.bill import RecordedRequest
 from tests.doors.clients import HI, async_openai_client, entries, openai_client

@@ -17,7 +17,7 @@ from openai import OpenAI
 
 import farthing
 from farthing import sinks
-from farthing.calls.default import runtime
+from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider, Reply
 from tests.museum.calls import LONG_SIZE, admitted, chat
 

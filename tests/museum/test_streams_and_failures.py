@@ -20,8 +20,8 @@ from anthropic import Anthropic
 from openai import OpenAI
 
 import farthing
-from farthing.calls.default import runtime, use
-from farthing.calls.runtime import Runtime
+from farthing.runtime.default import runtime, use
+from farthing.runtime.runtime import Runtime
 from farthing.testing import FakeClock, FakeProvider, Reply, ToolCall
 from tests.doors.clients import HI, NOTHING, async_openai_client, entries, holds, openai_client
 from tests.museum.calls import HAIKU, LONG_SIZE, admitted, chat

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from farthing import hold
 from farthing.agents import BudgetExceededError, BudgetManager
-from farthing.calls.default import use
 from farthing.calls.manual import ManualHold
-from farthing.calls.runtime import Runtime
-from farthing.calls.settings import Settings
+from farthing.runtime.default import use
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 from farthing.testing import FakeClock
 from tests.contract.conftest import check_books
 

@@ -18,9 +18,9 @@ import pytest
 
 from farthing import hold
 from farthing.agents import BudgetExceededError, BudgetManager
-from farthing.calls.default import runtime, use
-from farthing.calls.runtime import Runtime
-from farthing.calls.settings import Settings
+from farthing.runtime.default import runtime, use
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 from farthing.stores.sqlite import SQLiteStore
 from tests.contract.conftest import check_books
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from farthing.calls.keys import Made, create_key, revoke_key
+from farthing.admin.keys import Made, create_key, revoke_key
 from farthing.stores.contract import Store
 from farthing.stores.urls import open_store
 from farthing.testing import FakeProvider, Reply

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import farthing
-from farthing.calls.default import runtime
 from farthing.kernel.hold import Entry
+from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, openai_client
 from tests.race.workers import workers

@@ -10,6 +10,7 @@ from farthing.calls import lending
 from farthing.kernel import ledger, loans
 from farthing.kernel.ledger import NOTHING, Change, Denied, Stale
 from farthing.kernel.lending import Lending, Loan, downhill
+from farthing.runtime.pools import Pool
 
 from .mutants import Mutant, Patch
 
@@ -24,13 +25,13 @@ def mutant(apply: Any) -> Any:
 @mutant
 def uphill_lending(patch: Patch) -> None:
     """Whoever is short takes from anybody."""
-    below, lend = lending.Pool.below, lending._lend
+    below, lend = Pool.below, lending._lend
     highest = 9
 
     def from_anybody(priority: int, shortfall: int, donors: Any) -> Any:
         return downhill(highest, shortfall, donors)
 
-    patch.setattr(lending.Pool, "below", lambda pool, unit, priority: below(pool, unit, highest))
+    patch.setattr(Pool, "below", lambda pool, unit, priority: below(pool, unit, highest))
     patch.setattr(lending, "_lend", lambda *given: lend(*given[:-1], from_anybody))
 
 

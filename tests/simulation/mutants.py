@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from farthing.calls import admission, endings, ledgers, life
+from farthing.calls import admission, endings, life
 from farthing.calls.endings import Lost, Settle
 from farthing.kernel import ledger, plan
 from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import NOTHING, Change, Settled
 from farthing.kernel.plan import ZERO, Balance, evaluate, make_plan
 from farthing.kernel.scope import concrete
+from farthing.runtime import ledgers
 from farthing.stores.memory import MemoryStore
 from farthing.wire.openai_chat import OpenAIChat
 

@@ -17,13 +17,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
-from farthing.calls.ambient import Ambient, Binding
-from farthing.calls.ledgers import Ledger
-from farthing.calls.runtime import Runtime
-from farthing.calls.settings import Settings
 from farthing.kernel.budget import Budget, make_budget, unit_of_work
 from farthing.kernel.catalogue import Grant
 from farthing.prices import PriceBook
+from farthing.runtime.ambient import Ambient, Binding
+from farthing.runtime.ledgers import Ledger
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 from farthing.stores.contract import Store, SweepPolicy
 from farthing.stores.memory import MemoryStore
 from farthing.stores.sqlite import SQLiteStore

@@ -9,15 +9,15 @@ from collections.abc import Generator
 from typing import Any
 
 from ..calls.admission import Granted, hold
-from ..calls.ambient import Ambient
 from ..calls.lending import exceeded
 from ..calls.manual import HOLD_MS, end_held, write_paid
-from ..calls.runtime import Runtime
 from ..calls.steps import Finished, Life
 from ..errors import BudgetExceeded, BudgetExceededError
 from ..kernel.decision import denial
 from ..kernel.hold import Outcome
 from ..kernel.plan import Ask, CallFacts, Formula
+from ..runtime.ambient import Ambient
+from ..runtime.runtime import Runtime
 
 
 class Held:

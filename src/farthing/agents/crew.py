@@ -13,11 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from ..calls import budgets, threads
-from ..calls.ambient import Ambient, Binding
-from ..calls.default import runtime
-from ..calls.ledgers import Ledger
-from ..calls.lending import LENT_UNITS, Work, lasting, on_counters
+from ..calls.lending import Work, on_counters
 from ..errors import ConfigError, UnknownAgent
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue
@@ -25,6 +21,12 @@ from ..kernel.hold import Hold
 from ..kernel.lending import Donor, Lending, borrowed_key, lent_key
 from ..kernel.money import usd_from_nano
 from ..kernel.plan import Balance, counter_key
+from ..runtime import threads
+from ..runtime.ambient import Ambient, Binding
+from ..runtime.default import runtime
+from ..runtime.ledgers import Ledger
+from ..runtime.pools import LENT_UNITS, lasting
+from ..scopes import budgets
 from .contract import AgentContract, budget_name
 
 Amount = int | Decimal

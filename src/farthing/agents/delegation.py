@@ -13,20 +13,21 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ..calls.ambient import NOWHERE
-from ..calls.delegations import close_ended, delegation_ids
-from ..calls.instants import instant_ms
-from ..calls.lending import FOREVER_MS, exceeded
+from ..calls.lending import exceeded
 from ..calls.lending import place as place_plan
 from ..calls.steps import Finished, Life, advance
 from ..errors import ConfigError
 from ..kernel.budget import Budget
 from ..kernel.decision import denial
 from ..kernel.hold import DELEGATION
+from ..kernel.instants import instant_ms
 from ..kernel.ledger import Denied, Placed
 from ..kernel.lending import lent_key
 from ..kernel.money import nano_from_usd
 from ..kernel.plan import Ask, CallFacts, Formula, Posting, counter_key, make_plan
+from ..runtime.ambient import NOWHERE
+from ..runtime.delegations import close_ended, delegation_ids
+from ..runtime.pools import FOREVER_MS
 from .contract import AgentContract
 
 if TYPE_CHECKING:

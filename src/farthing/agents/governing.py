@@ -1,7 +1,7 @@
 """
 ``govern``: a function that is charged to an agent. Sync and async functions, generators and async generators, methods.
 
-The body runs in the agent's scope (:mod:`farthing.calls.bodies`); around it stands one piece of work. A generator that
+The body runs in the agent's scope (:mod:`farthing.scopes.bodies`); around it stands one piece of work. A generator that
 is left half-way is charged for what it had yielded.
 """
 
@@ -12,9 +12,9 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar
 
-from ..calls.bodies import around
-from ..calls.default import runtime
 from ..calls.steps import advance, advance_async
+from ..runtime.default import runtime
+from ..scopes.bodies import around
 from .piece import Governing, Piece, run_detached
 
 F = TypeVar("F", bound=Callable[..., Any])

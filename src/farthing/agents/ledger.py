@@ -7,9 +7,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
-from ..calls.ambient import current
-from ..calls.default import runtime
-from ..calls.ledgers import Ledger as StoreLedger
 from ..calls.manual import HOLD_MS
 from ..calls.steps import advance
 from ..kernel.budget import Budget
@@ -17,6 +14,9 @@ from ..kernel.hold import Entry, Outcome
 from ..kernel.money import COUNTER_MAX
 from ..kernel.plan import Ask, CallFacts, make_plan
 from ..kernel.usage import Usage
+from ..runtime.ambient import current
+from ..runtime.default import runtime
+from ..runtime.ledgers import Ledger as StoreLedger
 from ..stores.memory import MemoryStore
 from .charging import charge
 from .contract import AgentContract

@@ -15,15 +15,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ..calls.ambient import Ambient, current, enter
-from ..calls.default import configure, runtime
-from ..calls.delegations import close_ended
-from ..calls.keys import create_key, revoke_key
+from ..admin.keys import create_key, revoke_key
 from ..calls.lending import Work
-from ..calls.runtime import log
 from ..errors import ConfidenceReached, ConfigError, UnknownAgent
 from ..kernel.budget import Budget
 from ..kernel.window import datetime_from_ms
+from ..runtime.ambient import Ambient, current, enter
+from ..runtime.default import configure, runtime
+from ..runtime.delegations import close_ended
+from ..runtime.runtime import log
 from . import delegation
 from .confidence import Answer, Gates
 from .contract import AgentContract, ConfidenceGate

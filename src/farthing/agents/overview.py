@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..calls.ledgers import Ledger
 from ..kernel import loans
 from ..kernel.hold import LIVE
 from ..kernel.money import usd_from_nano
 from ..kernel.scope import read_account_key
+from ..runtime.ledgers import Ledger
 from ..stores.contract import Store
 from .crew import Crew, Figures
 

@@ -14,13 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..calls.admission import Granted, hold
-from ..calls.ambient import Ambient, current
 from ..calls.asking import find_rates
-from ..calls.default import runtime
-from ..calls.events import Who
 from ..calls.lending import Work, exceeded, give_back
 from ..calls.manual import HOLD_MS
-from ..calls.runtime import Runtime
 from ..calls.steps import Finished, Life, Pause
 from ..calls.telling import say_denied
 from ..errors import AgentFunctionError, BudgetExceeded, UnpricedModel
@@ -31,6 +27,10 @@ from ..kernel.money import COUNTER_MAX
 from ..kernel.plan import Ask, CallFacts, Formula, LineResult
 from ..kernel.usage import Usage
 from ..prices import Rates
+from ..runtime.ambient import Ambient, current
+from ..runtime.default import runtime
+from ..runtime.events import Who
+from ..runtime.runtime import Runtime
 from ..wire.reported import usage_from
 from .charging import Held, charge, settle, with_result
 from .contract import check_confidence

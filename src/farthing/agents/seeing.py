@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..calls.lending import LENT_UNITS
 from ..kernel.lending import downhill
 from ..kernel.money import COUNTER_MAX, format_usd
+from ..runtime.pools import LENT_UNITS
 from .crew import Crew, Figures
 from .past import Past
 

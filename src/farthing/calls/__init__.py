@@ -1,1 +1,1 @@
-"""The use cases: the life of a call, written once as a generator, and what surrounds it. Every door drives this."""
+"""The life of a call, written once as a generator, and what it asks on its way. Every door drives this."""

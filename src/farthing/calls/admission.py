@@ -19,17 +19,17 @@ from ..kernel.decision import Decision, denial, refusal
 from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
 from ..kernel.plan import Account, Ask, LineResult, Plan, evaluate, make_plan
+from ..runtime.ambient import Ambient
+from ..runtime.ledgers import Ledger
+from ..runtime.runtime import Runtime, UnpricedModelWarning, log
+from ..runtime.waiting import Place
 from ..stores.contract import Ticket
 from . import lending
-from .ambient import Ambient
 from .asking import Asked, ask_for, continued, find_rates, terms_of
 from .call import Call, History
 from .exceeding import Allow, Consult, Deny, Downgrade, Wait, next_step
-from .ledgers import Ledger
-from .runtime import Runtime, UnpricedModelWarning, log
 from .steps import Pause
 from .telling import say_advisory, say_changed, say_denied
-from .waiting import Place
 
 REPLANS_MAX = 100
 """How often a plan may be found stale. Each time the catalogue or a window really changed, so this is never reached."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..kernel.scope import Tags
+from ..runtime.ambient import Ambient
+from ..runtime.events import Who
+from ..runtime.runtime import Runtime
 from ..wire.facts import Dialect, RequestFacts
-from .ambient import Ambient
-from .events import Who
-from .runtime import Runtime
 
 if TYPE_CHECKING:
     from .admission import Admitted

@@ -16,7 +16,7 @@ from ..errors import BudgetExceeded
 from ..kernel.budget import Budget
 from ..kernel.decision import resets_ms
 from ..kernel.plan import LineResult
-from .ambient import Binding
+from ..runtime.ambient import Binding
 
 
 @dataclass(frozen=True, slots=True)

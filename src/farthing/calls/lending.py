@@ -15,24 +15,24 @@ import logging
 import threading
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BudgetExceeded, BudgetExceededError, HoldConflict, HoldNotFound, StoreUnavailable
 from ..kernel import loans
 from ..kernel.decision import Decision
 from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
-from ..kernel.lending import Donor, Lending, Loan, Policy, downhill
+from ..kernel.lending import Donor, Loan, Policy, downhill
 from ..kernel.money import COUNTER_MAX, format_usd, usd_from_nano
-from ..kernel.plan import ZERO_FORMULA, Account, Balance, Formula, Line, LineResult, Plan, bare, evaluate
+from ..kernel.plan import ZERO_FORMULA, Balance, Formula, Line, LineResult, Plan, bare, evaluate
+from ..runtime.pools import LENT_UNITS
 from ..stores.contract import Ticket
 
 if TYPE_CHECKING:
-    from ..kernel.budget import Budget
-    from ..kernel.catalogue import Catalogue
-    from .ambient import Ambient
-    from .ledgers import Ledger
-    from .runtime import Runtime
+    from ..runtime.ambient import Ambient
+    from ..runtime.ledgers import Ledger
+    from ..runtime.pools import Rank
+    from ..runtime.runtime import Runtime
 
 log = logging.getLogger("farthing")
 
@@ -40,83 +40,6 @@ ATTEMPTS_MAX = 200
 """How often the balances of lenders may change under a call. Each time somebody else got what it wanted."""
 EXPECTED_OUTPUT = 1_024
 """What a call without a ceiling of its own is expected to say, until its agent has a past."""
-FOREVER_MS = 2**52
-LENT_UNITS = ("tokens", "usd")
-
-
-class Member(NamedTuple):
-    """One agent of a pool, in one unit."""
-
-    account: str
-    counter: str
-    rank: int
-    most: int
-    """What its counter may reach by lending: its limit without its reserve."""
-    child: Lending | None
-    """Its terms, if it ends by itself: then it may not lend any more."""
-
-
-class Rank(NamedTuple):
-    """The members of one rank, in order of registration, and the counter of each."""
-
-    rank: int
-    members: list[Member]
-    counters: tuple[str, ...]
-
-
-class Pool:
-    """The agents that may lend to each other, as one catalogue has them; in order of registration."""
-
-    def __init__(self, accounts: list[Account]) -> None:
-        self._members = {
-            unit: [
-                Member(
-                    account.key,
-                    f"{account.key}|{unit}",
-                    account.budget.lending.rank,
-                    ceiling - account.budget.lending.reserve(unit),
-                    None if account.budget.lending.parent is None else account.budget.lending,
-                )
-                for account in accounts
-                if account.budget.lending is not None and (ceiling := account.ceiling(unit)) is not None
-            ]
-            for unit in LENT_UNITS
-        }
-        self.most = {
-            unit: {member.account: member.most for member in members} for unit, members in self._members.items()
-        }
-        """By unit and account, what its counter may reach by lending."""
-        self._below: dict[tuple[str, int], tuple[Rank, ...]] = {}
-
-    def below(self, unit: str, priority: int) -> tuple[Rank, ...]:
-        """Whoever may lend to this priority in this unit, lowest first."""
-        found = self._below.get((unit, priority))
-        if found is None:
-            ranks: dict[int, list[Member]] = {}
-            for member in self._members[unit]:
-                if member.rank <= priority:
-                    ranks.setdefault(member.rank, []).append(member)
-            found = self._below[unit, priority] = tuple(
-                Rank(rank, members, tuple(member.counter for member in members))
-                for rank, members in sorted(ranks.items())
-            )
-        return found
-
-
-def make_pool(catalogue: Catalogue, name: str) -> Pool:
-    """The pool of this name. What children leave behind is their parents', so ended ones are not in it."""
-    return Pool(
-        [
-            lasting(catalogue, budget)
-            for budget in catalogue.budgets.values()
-            if budget.lending is not None and budget.lending.pool == name
-        ]
-    )
-
-
-def lasting(catalogue: Catalogue, budget: Budget) -> Account:
-    """The account of an agent as a lender: without what was granted to it for a time, which is not lent on."""
-    return catalogue.account(budget, {}, FOREVER_MS)
 
 
 @dataclass(slots=True, eq=False)

@@ -19,6 +19,7 @@ from ..kernel.hold import Entry, Outcome
 from ..kernel.ledger import Settled
 from ..kernel.plan import Balance, CallFacts, Formula, LineResult, Plan, spent_line
 from ..kernel.usage import Usage
+from ..runtime.runtime import UnpricedModelWarning, log
 from ..stores.contract import Ticket
 from ..wire.cut import CutStream
 from ..wire.facts import AnswerFacts, RequestFacts, StreamMeter
@@ -28,7 +29,6 @@ from .admission import Admitted, admit, asked_of, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, Asked, find_rates, input_bound
 from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle, Void
-from .runtime import UnpricedModelWarning, log
 from .steps import READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, NotSent, Relay, Send
 from .telling import say_broken, say_ended, say_raised
 

@@ -18,16 +18,16 @@ from ..kernel.plan import Ask, CallFacts, Formula, Plan, make_plan
 from ..kernel.scope import check_tags
 from ..kernel.usage import Usage
 from ..prices import Rates
+from ..runtime.ambient import Ambient, current
+from ..runtime.default import runtime
+from ..runtime.events import Who
+from ..runtime.runtime import Runtime, log
 from ..wire.reported import usage_from
 from .admission import Granted, warn_unpriced
 from .admission import hold as place_hold
-from .ambient import Ambient, current
 from .asking import find_rates
-from .default import runtime
 from .endings import at_least_priced
-from .events import Who
 from .lending import exceeded, measured, work_of
-from .runtime import Runtime, log
 from .steps import Finished, Life, advance, advance_async
 from .telling import say_advisory, say_denied, say_ended
 

@@ -14,14 +14,14 @@ from typing import Any
 from .. import tokens
 from ..errors import HoldConflict, StoreUnavailable
 from ..kernel.hold import LIVE, Hold
+from ..runtime.ledgers import Ledger
+from ..runtime.runtime import log
 from ..stores.contract import Ticket
 from ..wire.facts import AnswerFacts, RequestFacts
 from . import endings
 from .asking import find_rates
 from .call import Call
 from .endings import Bounds, Limits, Settle, Void
-from .ledgers import Ledger
-from .runtime import log
 from .steps import Answered, Broken, Finished, Life, NotSent, ReadAll, Relay, Send
 
 

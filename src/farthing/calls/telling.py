@@ -13,9 +13,9 @@ from ..kernel.decision import Decision
 from ..kernel.hold import Entry
 from ..kernel.plan import Account, Ask, LineResult
 from ..kernel.window import datetime_from_ms
-from .events import BROKEN, CLAMPED, DOWNGRADED, RAISED, BudgetEvent, Who, denied, would_deny
-from .ledgers import Ledger
-from .runtime import Runtime, log
+from ..runtime.events import BROKEN, CLAMPED, DOWNGRADED, RAISED, BudgetEvent, Who, denied, would_deny
+from ..runtime.ledgers import Ledger
+from ..runtime.runtime import Runtime, log
 
 
 def say_denied(runtime: Runtime, who: Who, decision: Decision, failed: Iterable[LineResult]) -> None:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..calls.accounts import BudgetFigures, list_accounts
-from ..calls.outlook import Outlook, outlooks
-from ..calls.standing import grant_more, set_budget
+from ..admin.standing import grant_more, set_budget
 from ..kernel.money import usd_from_nano
+from ..reports.accounts import BudgetFigures, list_accounts
+from ..reports.outlook import Outlook, outlooks
 from .amounts import decimals_from_text, names_from_texts, pairs_from_texts, usd_from_text
 from .budgets_shown import binding_text, print_budget, print_budgets
 from .ledger import JsonOption, LedgerOption, open_ledger
@@ -241,7 +241,7 @@ def apply(
 
     The file owns them from then on. (`farthing serve --config` does this by itself.)
     """
-    from ..calls.owned import differences, put_owned
+    from ..admin.owned import differences, put_owned
     from ..config.loading import load
 
     configuration = load(config)

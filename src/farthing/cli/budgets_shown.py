@@ -10,11 +10,11 @@ from itertools import zip_longest
 from rich.console import Console
 from rich.text import Text
 
-from ..calls.accounts import AccountFigures, BudgetFigures, UnitFigures
-from ..calls.outlook import Outlook
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Grant
 from ..kernel.window import datetime_from_ms
+from ..reports.accounts import AccountFigures, BudgetFigures, UnitFigures
+from ..reports.outlook import Outlook
 from .amounts import NOTHING, number_of, usd_column, usd_text, when_text
 from .screen import HELD, SPENT, SUSPECT, bar
 

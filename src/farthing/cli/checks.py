@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import prices
-from ..calls.learning import learned_of
-from ..calls.resolving import open_holds
+from ..admin.holds import open_holds
 from ..errors import ConfigError, FarthingError
 from ..kernel.budget import Budget
 from ..kernel.ratios import Ratios
+from ..runtime.learning import learned_of
 from ..sdk.known import installed_packages
 from ..stores import open_store
 from ..stores.sqlite.files import file_system_type

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from .. import prices, tokens
-from ..calls.learning import learned_of
 from ..errors import UnpricedModel
 from ..kernel.money import format_usd, nano_of_usd
+from ..runtime.learning import learned_of
 from .amounts import per_million
 from .ledger import JsonOption, LedgerOption, learned_ratios
 from .running import UsageMistake, as_typed

@@ -43,8 +43,8 @@ def explain(
     Would this call pass the budgets of a ledger now? If not: which budget, its figures, and when. Nothing is sent or
     held. Exit code 3 if it would be denied.
     """
-    from ..calls.ambient import NOWHERE, Binding
-    from ..calls.explaining import call_for, explain_call
+    from ..reports.explaining import call_for, explain_call
+    from ..runtime.ambient import NOWHERE, Binding
 
     given = [part for part in (text, file, input_tokens) if part is not None]
     if len(given) > 1:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ..calls.exporting import FORMATS, export_rows, to_lines
-from ..calls.instants import instant_ms
+from ..kernel.instants import instant_ms
+from ..reports.exporting import FORMATS, export_rows, to_lines
 from .amounts import names_from_texts, number_of, pairs_from_texts
 from .ledger import LedgerOption, open_ledger
 from .running import UsageMistake, as_typed

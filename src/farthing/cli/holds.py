@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from ..calls.resolving import OpenHold, open_holds, resolve_holds
+from ..admin.holds import OpenHold, open_holds, resolve_holds
 from .amounts import age_text, number_of, usd_column, usd_text
 from .budgets import user_name
 from .ledger import JsonOption, LedgerOption, open_ledger

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from ..calls.keys import KeyFigures, create_key, list_keys, revoke_key, rotate_key
+from ..admin.keys import KeyFigures, create_key, list_keys, revoke_key, rotate_key
 from .amounts import NOTHING, pairs_from_texts
 from .ledger import JsonOption, LedgerOption, open_ledger
 from .running import EXIT_CODES, as_typed

@@ -15,8 +15,8 @@ from ..errors import ConfigError, StoreUnavailable
 from .running import Failure
 
 if TYPE_CHECKING:
-    from ..calls.runtime import Runtime
     from ..kernel.ratios import Ratios
+    from ..runtime.runtime import Runtime
     from ..stores.contract import Store
 
 LedgerOption = Annotated[
@@ -84,8 +84,8 @@ def learned_ratios(given: str | None) -> Ratios:
 @contextmanager
 def open_runtime(given: str | None, *, as_json: bool) -> Iterator[Runtime]:
     """What calls are made with, on this ledger; else as :func:`open_ledger`. Settings come from the environment."""
-    from ..calls.runtime import Runtime
-    from ..calls.settings import from_environment
+    from ..runtime.runtime import Runtime
+    from ..runtime.settings import from_environment
 
     runtime = Runtime(from_environment().changed(ledger=_url(given, make=False)))
     try:

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import prices
-from ..calls.learning import learned_of
 from ..prices.listing import list_prices
+from ..runtime.learning import learned_of
 from .amounts import per_million
 from .ledger import JsonOption, LedgerOption, learned_ratios
 from .running import EXIT_CODES, FAILED, Failure

@@ -22,8 +22,8 @@ from .screen import console, print_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..calls.replaying import Replayed, Sums
     from ..config.reading import Configuration
+    from ..reports.replaying import Replayed, Sums
 
 ROWS_SHOWN = 20
 _WHAT = ("denied", "downgraded", "clamped", "waited", "warned")
@@ -49,10 +49,10 @@ def replay(
     would have cost. Nothing is sent, and the ledger stays as it is.
     """
     from .. import prices
-    from ..calls.past import read_past
-    from ..calls.replaying import replay as run
-    from ..calls.settings import Settings
     from ..config.loading import load
+    from ..reports.past import read_past
+    from ..reports.replaying import replay as run
+    from ..runtime.settings import Settings
 
     configuration = load(config)
     settings = Settings().changed(**configuration.given)
@@ -87,7 +87,7 @@ def _steps(progress: Progress, task: TaskID) -> Callable[[int], None]:
 
 
 def _instants(since: str | None, until: str | None, now_ms: int) -> tuple[int | None, int | None]:
-    from ..calls.instants import instant_ms
+    from ..kernel.instants import instant_ms
 
     return (
         None if since is None else instant_ms(since, now_ms, argument="--since"),

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..calls.instants import instant_ms
-from ..calls.reports import Report, read_report
+from ..kernel.instants import instant_ms
 from ..kernel.money import div_half_up, nano_of_usd
 from ..kernel.window import datetime_from_ms
+from ..reports.spending import Report, read_report
 from .amounts import NOTHING, names_from_texts, number_of, pairs_from_texts, usd_column
 from .ledger import JsonOption, LedgerOption, open_ledger
 from .running import as_typed

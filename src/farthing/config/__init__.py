@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..calls import default
-from ..calls.settings import Settings
+from ..runtime import default
+from ..runtime.settings import Settings
 
 
 def configure(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .. import prices
-from ..calls.owned import Changes, put_owned
-from ..calls.runtime import Runtime
+from ..admin.owned import Changes, put_owned
 from ..errors import FarthingError
+from ..runtime.runtime import Runtime
 from .reading import Configuration
 
 

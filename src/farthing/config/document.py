@@ -1,7 +1,7 @@
 """
 ``farthing.toml``: every key, its type and what it means. One model for the library and the proxy.
 
-What a value may be is said by the settings that it becomes (:class:`~farthing.calls.settings.Settings`,
+What a value may be is said by the settings that it becomes (:class:`~farthing.runtime.settings.Settings`,
 :func:`~farthing.kernel.budget.make_budget`, :mod:`farthing.proxy.settings`): here are only its type and its words. A
 test holds that no setting lacks a key. The reference in the docs is generated from this file.
 """

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from ..calls.settings import Settings
-from ..calls.trust import IDENTITY_TAGS, escapable, known_tags
+from ..admin.trust import IDENTITY_TAGS, escapable, known_tags
 from ..errors import ConfigError
 from ..kernel.budget import UNITS, Budget, make_budget
 from ..prices.registry import registered
 from ..proxy.settings import DEFAULT_UPSTREAMS, Bounds, ProxySettings, Timeouts, Upstream
+from ..runtime.settings import Settings
 from ..stores import url_of
 from .document import BudgetTable, Document, PriceTable, ProxyTable, SettingsTable, Table, UpstreamTable, is_secret
 from .environment import overrides, unknown

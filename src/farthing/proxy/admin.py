@@ -15,16 +15,16 @@ from urllib.parse import unquote
 
 import msgspec
 
-from ..calls.accounts import list_accounts
-from ..calls.instants import instant_ms
-from ..calls.keys import create_key, id_of, key_figures, list_keys, revoke_key, rotate_key
-from ..calls.reports import read_report
-from ..calls.resolving import open_holds, resolve_holds
-from ..calls.shown import shown_call, shown_entry
-from ..calls.standing import grant_more, set_budget
-from ..calls.trust import escapable, known_tags
+from ..admin.holds import open_holds, resolve_holds
+from ..admin.keys import create_key, id_of, key_figures, list_keys, revoke_key, rotate_key
+from ..admin.standing import grant_more, set_budget
+from ..admin.trust import escapable, known_tags
 from ..errors import ConfigError
+from ..kernel.instants import instant_ms
 from ..kernel.keys import Key
+from ..reports.accounts import list_accounts
+from ..reports.shown import shown_call, shown_entry
+from ..reports.spending import read_report
 from ..stores.contract import Store
 from .admin_bodies import Grant, NewKey, Resolution, Rotation, Terms
 from .keys import KeyIdentify

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import prices
-from ..calls.ambient import Ambient
 from ..calls.call import Call
 from ..calls.polling import asks
-from ..calls.runtime import Runtime
 from ..errors import StoreUnavailable, UnmeteredCall
+from ..runtime.ambient import Ambient
+from ..runtime.runtime import Runtime
 from ..wire.facts import RequestFacts
 from . import log
 from .client import BadBody, Client, Gone, Receive, Send

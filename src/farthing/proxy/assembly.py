@@ -9,8 +9,8 @@ import logging
 from urllib.request import getproxies
 
 from .. import tokens
-from ..calls.runtime import Runtime
 from ..errors import FarthingError
+from ..runtime.runtime import Runtime
 from .admin import PREFIX, admin
 from .app import Proxy
 from .health import healthz, readyz

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from ..calls.settings import Settings
 from ..errors import ConfigError
 from ..kernel.budget import Budget, make_budget
+from ..runtime.settings import Settings
 from .settings import DEFAULT_UPSTREAMS, OPENAI_URL, ProxySettings, Upstream
 
 SESSION_TAG = "proxy"

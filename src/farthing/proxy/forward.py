@@ -16,7 +16,6 @@ from ..calls.call import Call
 from ..calls.endings import Lost
 from ..calls.life import life
 from ..calls.polling import poll
-from ..calls.runtime import Runtime
 from ..calls.steps import (
     Answered,
     Broken,
@@ -32,6 +31,7 @@ from ..calls.steps import (
 )
 from ..errors import BudgetExceeded, FarthingError, InvariantError
 from ..kernel.hold import SUSPECT
+from ..runtime.runtime import Runtime
 from . import log
 from .client import Client
 from .encoding import Decoder, decoded, decoder_of

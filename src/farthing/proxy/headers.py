@@ -10,9 +10,9 @@ from urllib.parse import quote, unquote
 from ..calls.admission import Admitted
 from ..calls.call import Call
 from ..calls.endings import Settle
-from ..calls.room import tightest
 from ..kernel.money import usd_from_nano
 from ..kernel.scope import TAG_LENGTH_MAX, TAGS_MAX, check_tags
+from ..reports.room import tightest
 from .settings import Upstream
 from .upstream import Header
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..calls.runtime import Runtime
 from ..errors import StoreUnavailable
+from ..runtime.runtime import Runtime
 from ..stores.contract import Store
 from .pages import Page, Reply, Request
 from .refusal import why_silent

@@ -12,10 +12,10 @@ import logging
 from collections.abc import Awaitable, Mapping
 from hashlib import sha256
 
-from ..calls.runtime import Runtime
 from ..errors import StoreUnavailable
 from ..kernel.keys import PREFIX, Key, KeyRing
 from ..kernel.keys import Refused as KeyRefused
+from ..runtime.runtime import Runtime
 from ..stores.contract import Ready, Ticket
 from .headers import credential_of
 from .identity import Caller, Identify, Identity, Loopback, Refused

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..calls.accounts import BudgetFigures, list_accounts
-from ..calls.runtime import Runtime
 from ..kernel.hold import HELD, SUSPECT
 from ..kernel.money import NANO_PER_USD
 from ..kernel.tallies import NOTHING, Tally, TallyKey
 from ..kernel.usage import KINDS
+from ..reports.accounts import BudgetFigures, list_accounts
+from ..runtime.runtime import Runtime
 from ..stores.contract import Store
 from .health import READY_SECONDS, ledger_trouble
 from .keys import KeyIdentify

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ..calls.ambient import Ambient
-from ..calls.bound import bound_accounts
-from ..calls.explaining import Explanation, explain_async
-from ..calls.shown import shown_call
 from ..errors import UnmeteredCall
 from ..kernel.decision import refusal
+from ..reports.bound import bound_accounts
+from ..reports.explaining import Explanation, explain_async
+from ..reports.shown import shown_call
+from ..runtime.ambient import Ambient
 from ..stores.contract import Ready
 from .headers import free_tags
 from .identity import Identity

@@ -11,13 +11,13 @@ from contextvars import Context
 from dataclasses import replace
 from typing import Any, Self
 
-from ..calls.accounts import list_accounts
-from ..calls.owned import put_owned
-from ..calls.runtime import Runtime
-from ..calls.trust import escapable, known_tags
+from ..admin.owned import put_owned
+from ..admin.trust import escapable, known_tags
 from ..errors import ConfigError, FarthingError
 from ..kernel.budget import Budget
 from ..kernel.money import usd_from_nano
+from ..reports.accounts import list_accounts
+from ..runtime.runtime import Runtime
 from ..stores.contract import Clock, wall_clock_ms
 from . import log
 from .assembly import identify_for, pages_for, warm_up

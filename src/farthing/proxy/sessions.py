@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ..calls.standing import changes_between
+from ..admin.standing import changes_between
 from ..kernel.budget import Budget
 from ..stores.contract import Store
 from .flags import BudgetConfig, owner_of

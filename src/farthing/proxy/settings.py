@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..calls.settings import Settings
 from ..errors import ConfigError
 from ..kernel.budget import Budget
+from ..runtime.settings import Settings
 from ..wire.hosts import provider_of
 
 DENY_STATUSES = (400, 402, 403, 429)

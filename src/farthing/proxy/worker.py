@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-from ..calls.runtime import Runtime
+from ..runtime.runtime import Runtime
 from .app import Proxy
 from .assembly import upstream_client
 from .connection import Connection

@@ -16,7 +16,7 @@ import time
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from ..calls.runtime import Runtime
+from ..runtime.runtime import Runtime
 from . import log
 from .assembly import identify_for, pages_for, warm_up
 from .collecting import collect_rarely

@@ -17,7 +17,6 @@ from typing import Any
 from ..calls.call import Call
 from ..calls.life import life
 from ..calls.polling import poll
-from ..calls.runtime import log
 from ..calls.steps import (
     Answered,
     Broken,
@@ -33,6 +32,7 @@ from ..calls.steps import (
     advance_detached,
 )
 from ..errors import BudgetExceeded, FarthingError, InvariantError
+from ..runtime.runtime import log
 from .errors import in_family, refusal, sdk_of_request
 from .passing import within, within_async
 from .relay import relayed

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from ..calls.ambient import current
 from ..calls.call import TIMEOUT_SECONDS, Call
-from ..calls.default import runtime
 from ..calls.polling import asks
-from ..calls.runtime import UnmeteredCallWarning
 from ..errors import UnmeteredCall
+from ..runtime.ambient import current
+from ..runtime.default import runtime
+from ..runtime.runtime import UnmeteredCallWarning
 from ..wire.recognise import Recognised, recognise
 
 

@@ -15,9 +15,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..calls.ambient import current
-from ..calls.default import runtime
 from ..errors import UnmeteredCall
+from ..runtime.ambient import current
+from ..runtime.default import runtime
 from .clients import can_send_over_httpx
 from .passing import INSIDE, within, within_async
 from .seams import Leaving, Seam, wrap_all

@@ -6,8 +6,8 @@ import json
 import os
 from typing import Any
 
-from ..calls.events import BudgetEvent
-from ..calls.rows import Row
+from ..reports.rows import Row
+from ..runtime.events import BudgetEvent
 
 
 class JSONLSink:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..calls.accounts import list_accounts
-from ..calls.default import runtime
-from ..calls.events import BudgetEvent
 from ..errors import ConfigError, FarthingError
 from ..kernel.hold import Entry
 from ..kernel.money import usd_from_nano
 from ..kernel.sums import INPUT_KINDS, OUTPUT_KINDS
+from ..reports.accounts import list_accounts
+from ..runtime.default import runtime
+from ..runtime.events import BudgetEvent
 from . import genai
 
 if TYPE_CHECKING:

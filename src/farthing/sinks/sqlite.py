@@ -9,9 +9,9 @@ import threading
 import weakref
 from decimal import Decimal
 
-from ..calls.events import BudgetEvent
-from ..calls.rows import COLUMNS, Row
 from ..kernel.money import nano_of_usd
+from ..reports.rows import COLUMNS, Row
+from ..runtime.events import BudgetEvent
 
 BUSY_SECONDS = 5.0
 _TABLES = """

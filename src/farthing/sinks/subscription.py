@@ -17,9 +17,9 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Protocol, Self
 
-from ..calls.events import BudgetEvent, Fact
-from ..calls.rows import Row, row_of
 from ..kernel.hold import Entry
+from ..reports.rows import Row, row_of
+from ..runtime.events import BudgetEvent, Fact
 
 log = logging.getLogger("farthing.sinks")
 
@@ -38,7 +38,7 @@ class Sink(Protocol):
     """
 
     def write(self, row: Row) -> object:
-        """Keep one row: see :func:`farthing.calls.rows.row_of`."""
+        """Keep one row: see :func:`farthing.reports.rows.row_of`."""
         ...
 
 

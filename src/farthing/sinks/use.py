@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..calls.default import runtime
-from ..calls.events import BudgetEvent
+from ..runtime.default import runtime
+from ..runtime.events import BudgetEvent
 from .queued import QueueSink
 from .subscription import QUEUE_MAX, Subscription
 

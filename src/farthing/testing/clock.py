@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from ..calls.runtime import Runtime
+    from ..runtime.runtime import Runtime
 
 _MS = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,8 +39,8 @@ class FakeClock:
         self._before: list[Runtime] = []
 
     def __enter__(self) -> Self:
-        from ..calls.default import use
-        from ..calls.runtime import Runtime
+        from ..runtime.default import use
+        from ..runtime.runtime import Runtime
 
         self._before.append(use(Runtime(clock=self)))
         return self
@@ -48,7 +48,7 @@ class FakeClock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        from ..calls.default import use
+        from ..runtime.default import use
 
         use(self._before.pop()).close()
 

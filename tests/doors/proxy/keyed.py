@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx2
 
-from farthing.calls.keys import Made, create_key, revoke_key
-from farthing.calls.settings import Settings
+from farthing.admin.keys import Made, create_key, revoke_key
 from farthing.proxy.server import ProxyServer
 from farthing.proxy.settings import ProxySettings, Upstream
+from farthing.runtime.settings import Settings
 from farthing.stores.sqlite import SQLiteStore
 from farthing.testing import FakeProvider
 

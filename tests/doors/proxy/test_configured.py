@@ -16,7 +16,7 @@ import httpx2
 import openai
 import pytest
 
-from farthing.calls.keys import create_key
+from farthing.admin.keys import create_key
 from farthing.kernel.hold import HELD
 from farthing.stores import open_store
 from farthing.testing import FakeProvider, Reply

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from farthing.calls.standing import set_budget
+from farthing.admin.standing import set_budget
 from farthing.proxy import health
 from farthing.proxy.settings import Bounds
 from farthing.stores.sqlite.files import FileLock

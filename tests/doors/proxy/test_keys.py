@@ -11,7 +11,7 @@ import pytest
 from google import genai
 from google.genai.types import HttpOptions
 
-from farthing.calls.keys import create_key, rotate_key
+from farthing.admin.keys import create_key, rotate_key
 from farthing.kernel.keys import Key, hash_of
 from farthing.proxy import log
 from farthing.testing import FakeProvider, Reply
@@ -156,7 +156,7 @@ def test_what_a_caller_says_of_itself_changes_nothing(
 
 
 def test_a_budget_on_what_callers_say_binds_nobody_who_says_it_not(desk: Desk) -> None:
-    from farthing.calls.standing import set_budget
+    from farthing.admin.standing import set_budget
 
     made = desk.key(user="alice")
     set_budget(desk.store, "run", tokens=CALL_TOKENS, each=["run"])
@@ -167,7 +167,7 @@ def test_a_budget_on_what_callers_say_binds_nobody_who_says_it_not(desk: Desk) -
 
 
 def test_a_trusted_tag_does(tmp_path: Path, provider: FakeProvider) -> None:
-    from farthing.calls.standing import set_budget
+    from farthing.admin.standing import set_budget
 
     with workers(tmp_path, provider, upstream={"trusted_tags": ("run",)}) as desk:
         made = desk.key(user="alice")
@@ -289,7 +289,7 @@ def test_callers_are_not_known_while_the_ledger_hangs(tmp_path: Path, provider: 
 
 
 def test_a_budget_that_callers_could_escape_is_said_at_the_start(tmp_path: Path, provider: FakeProvider) -> None:
-    from farthing.calls.standing import set_budget
+    from farthing.admin.standing import set_budget
     from farthing.stores.sqlite import SQLiteStore
 
     store = SQLiteStore(tmp_path / "ledger.db")

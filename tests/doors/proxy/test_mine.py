@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farthing.calls.standing import set_budget
+from farthing.admin.standing import set_budget
 from farthing.testing import FakeProvider, Reply
 
 from .keyed import BODY, CALL_TOKENS, CHAT, Desk, bearer, workers

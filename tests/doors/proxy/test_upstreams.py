@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from farthing import ProxyServer
-from farthing.calls.settings import Settings
 from farthing.kernel.budget import make_budget
 from farthing.kernel.hold import SUSPECT
 from farthing.proxy.settings import Timeouts, Upstream
+from farthing.runtime.settings import Settings
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS
 from tests.doors.proxy.raw import ask, eventually, send

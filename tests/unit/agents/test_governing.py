@@ -12,7 +12,7 @@ import pytest
 
 from farthing import BudgetExceeded, BudgetExceededError, UnpricedModel, budget, hold, record, report, tokens
 from farthing.agents import AgentFunctionError, BudgetManager, ConfidenceReached
-from farthing.calls.default import runtime
+from farthing.runtime.default import runtime
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 

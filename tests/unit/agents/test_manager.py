@@ -11,11 +11,11 @@ import pytest
 import farthing
 from farthing import hold, report
 from farthing.agents import BudgetExceededError, BudgetManager, UnknownAgent
-from farthing.calls.default import runtime, use
-from farthing.calls.runtime import Runtime
-from farthing.calls.settings import Settings
 from farthing.errors import BudgetExceeded, ConfigError
 from farthing.kernel.catalogue import Grant
+from farthing.runtime.default import runtime, use
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 from farthing.testing import FakeClock
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")

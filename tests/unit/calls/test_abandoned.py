@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import farthing
-from farthing.calls.default import runtime
+from farthing.runtime.default import runtime
 from farthing.sdk.exchange import Exchange
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, openai_client

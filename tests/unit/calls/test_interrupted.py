@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from farthing.calls import endings
-from farthing.calls.ambient import Ambient, Binding
 from farthing.calls.call import Call
 from farthing.calls.life import life
-from farthing.calls.runtime import Runtime
-from farthing.calls.settings import Settings
 from farthing.calls.steps import STEPS, Answered, Broken, ReadAll, Relay, Send, advance, advance_detached
 from farthing.kernel.budget import make_budget, unit_of_work
+from farthing.runtime.ambient import Ambient, Binding
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 from farthing.wire.openai_chat import OpenAIChat
 from tests.unit.wire.recorded_bodies import recorded
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from farthing.calls import lending
-from farthing.calls.ledgers import Ledger
 from farthing.kernel.budget import make_budget
 from farthing.kernel.ledger import Denied, Stale
 from farthing.kernel.lending import Lending
 from farthing.kernel.plan import Ask, CallFacts, make_plan
+from farthing.runtime.ledgers import Ledger
 from farthing.stores.memory import MemoryStore
 from farthing.testing import FakeClock
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import farthing
-from farthing.calls.ambient import current
 from farthing.calls.call import Call
-from farthing.calls.default import runtime
 from farthing.calls.polling import asks, poll
 from farthing.calls.steps import Answered, Broken, Finished, NotSent, ReadAll, Relay, Send, advance
+from farthing.runtime.ambient import current
+from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider
 from farthing.wire.recognise import DIALECTS
 from tests.doors.clients import entries, openai_client

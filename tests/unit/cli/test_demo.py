@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import farthing
-from farthing.calls import default
+from farthing.runtime import default
 from tests.unit.cli.conftest import Run
 
 SCENES = ("50 calls at once", "20 streams at once", "kill -9, restarted")

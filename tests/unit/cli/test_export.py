@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import farthing
-from farthing.calls import exporting
-from farthing.calls.rows import COLUMNS
+from farthing.reports import exporting
+from farthing.reports.rows import COLUMNS
 from tests.unit.cli.conftest import Run
 
 

@@ -11,11 +11,11 @@ import pytest
 
 import farthing
 from farthing import BudgetExceeded, ConfigError, budget, configure, hold, prices, track
-from farthing.calls.default import runtime
-from farthing.calls.owned import differences, put_owned
-from farthing.calls.standing import grant_more, set_budget
+from farthing.admin.owned import differences, put_owned
+from farthing.admin.standing import grant_more, set_budget
 from farthing.config.loading import load
 from farthing.kernel.budget import make_budget
+from farthing.runtime.default import runtime
 from farthing.stores import open_store
 from farthing.stores.contract import Store
 from farthing.testing import FakeProvider

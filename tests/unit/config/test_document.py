@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from farthing.calls.budgets import budget
-from farthing.calls.settings import Settings
 from farthing.config.document import BudgetTable, Document, PriceTable, ProxyTable, SettingsTable, Table, UpstreamTable
 from farthing.kernel.budget import make_budget
 from farthing.prices.registry import registered
 from farthing.proxy.settings import Bounds, ProxySettings, Timeouts, Upstream
+from farthing.runtime.settings import Settings
+from farthing.scopes.budgets import budget
 
 NO_KEY: dict[Any, set[str]] = {
     Upstream: {"name", "timeouts"},  # the table's own name; its keys stand in it directly

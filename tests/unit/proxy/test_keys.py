@@ -7,12 +7,12 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from farthing.calls.keys import Made, create_key, revoke_key, rotate_key
-from farthing.calls.runtime import Runtime
-from farthing.calls.settings import Settings
+from farthing.admin.keys import Made, create_key, revoke_key, rotate_key
 from farthing.errors import StoreUnavailable
 from farthing.proxy.identity import Caller, Identity, Refused
 from farthing.proxy.keys import KeyIdentify
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 from farthing.stores.contract import Ready, Ticket
 from farthing.testing import FakeClock
 

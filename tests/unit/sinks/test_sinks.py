@@ -21,8 +21,8 @@ import pytest
 
 import farthing
 from farthing import sinks
-from farthing.calls.default import runtime
-from farthing.calls.rows import COLUMNS, row_of
+from farthing.reports.rows import COLUMNS, row_of
+from farthing.runtime.default import runtime
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 USAGE = {"input_tokens": 1_000, "output_tokens": 200, "cached_tokens": 400, "reasoning_tokens": 50}

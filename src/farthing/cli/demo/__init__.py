@@ -75,9 +75,9 @@ def demo(
 @contextmanager
 def _own_runtime() -> Iterator[None]:
     """Settings and ledgers of the demo's own: it neither reads nor writes what this user has configured."""
-    from ...calls.default import use
-    from ...calls.runtime import Runtime
-    from ...calls.settings import Settings
+    from ...runtime.default import use
+    from ...runtime.runtime import Runtime
+    from ...runtime.settings import Settings
 
     mine = Runtime(Settings(watch=False))  # the counters beside it are not governed, and that is their point
     before = use(mine)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...calls.budgets import budget
-from ...calls.default import configure
 from ...kernel.money import nano_of_usd, usd_from_nano
+from ...runtime.default import configure
+from ...scopes.budgets import budget
 from ...testing import Reply
 from ..running import Failure
 from .callers import OUTPUT_TOKENS

@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Any
 
 from ... import prices
-from ...calls.budgets import BudgetHandle, budget
 from ...kernel.money import nano_of_usd, usd_from_nano
+from ...scopes.budgets import BudgetHandle, budget
 from ...testing import FakeProvider, Reply
 from .callers import MODEL, OUTPUT_TOKENS, Caller, SDKCaller, make_caller, sdk_version
 from .counters import CheckThenRecord, Tally, Tariff

@@ -12,8 +12,8 @@ import threading
 from decimal import Decimal
 from typing import NamedTuple
 
-from ...calls.budgets import budget
-from ...calls.default import configure
+from ...runtime.default import configure
+from ...scopes.budgets import budget
 from .callers import make_caller
 
 BUDGET = "demo"

@@ -1,0 +1,1 @@
+"""Read models: what was, what is, and what would be. Nothing here changes what is asked about."""

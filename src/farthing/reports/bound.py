@@ -1,0 +1,30 @@
+"""What binds a caller: the accounts that its next call would be held on, with what is left on each."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from ..kernel.budget import UNITS
+from ..kernel.scope import Tags
+from ..runtime.ambient import Ambient
+from ..runtime.runtime import Runtime
+from ..stores.contract import Ticket
+from .accounts import account_figures
+
+
+def bound_accounts(here: Runtime, ambient: Ambient, tags: Tags) -> Generator[Ticket[Any], Any, list[dict[str, Any]]]:
+    """
+    One dict per account, as :meth:`AccountFigures.to_dict` gives it. A budget for certain models or providers binds
+    where *tags* name them. Yields the tickets that it needs: each door waits in its own way.
+    """
+    memory, durable = here.budgets(ambient, dict(tags))
+    found = []
+    for ledger, budgets in ((here.memory, memory), (here.durable, durable)):
+        if ledger is None or not budgets:
+            continue
+        accounts = ledger.accounts(budgets, tags, ledger.store.now())
+        keys = {key for account in accounts for unit in UNITS for key in account.counters(unit)}
+        balances = yield ledger.store.balances(keys)
+        found += [account_figures(account, balances).to_dict(frozen=account.frozen) for account in accounts]
+    return found

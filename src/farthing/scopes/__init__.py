@@ -1,0 +1,1 @@
+"""What a program puts around its calls: ``with budget(...)``, ``with track(...)``, and the decorators of both."""
