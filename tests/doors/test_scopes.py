@@ -731,6 +731,31 @@ def test_work_submitted_inside_a_budget_that_is_gone_is_still_under_it() -> None
     assert runtime().memory_store.balances().result() == {}
 
 
+def test_a_function_that_many_run_at_once_has_one_account_for_each_run() -> None:
+    """One object behind all runs: entering it again must not end the accounts of those that are still inside."""
+    begun, others = threading.Semaphore(0), threading.Event()
+
+    @farthing.budget(tokens=1_000)
+    def run() -> tuple[bool, int]:
+        with farthing.hold(tokens=600):
+            pass
+        begun.release()
+        others.wait(10)
+        runtime().put_units_away(most=1_000)
+        try:
+            with farthing.hold(tokens=401):
+                return True, run.budget.spent.tokens
+        except farthing.BudgetExceeded:
+            return False, run.budget.spent.tokens
+
+    with ThreadPoolExecutor(8) as pool:
+        tasks = [pool.submit(run) for _ in range(8)]
+        for _ in tasks:
+            assert begun.acquire(timeout=10)
+        others.set()
+    assert [task.result() for task in tasks] == [(False, 600)] * 8
+
+
 def test_figures_before_and_after(client: OpenAI) -> None:
     budget = farthing.budget(tokens=100, usd=1)
     assert (budget.spent, budget.held) == (NOTHING, NOTHING)
