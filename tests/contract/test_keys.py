@@ -38,6 +38,12 @@ def test_keys_are_kept_as_they_were_made(store: Store, ask: Ask) -> None:
     assert ask(store.keys()).keys[PLAIN.id].admin is True
 
 
+def test_a_fresh_look_sees_what_was_made(store: Store, ask: Ask) -> None:
+    assert ask(store.keys(fresh=True)) == KeyRing()
+    after = ask(store.put_key(RICH))
+    assert ask(store.keys(fresh=True)) == after == ask(store.keys())
+
+
 def test_an_id_is_given_once(store: Store, ask: Ask) -> None:
     before = ask(store.put_key(RICH))
     with pytest.raises(ConfigError, match="exists"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +19,7 @@ from farthing.stores.contract import Store
 from farthing.stores.urls import open_store
 from farthing.testing import FakeProvider, Reply
 from tests.doors.proxy.keyed import BODY, CALL_TOKENS, CHAT, bearer
+from tests.doors.proxy.process import SOURCE
 from tests.doors.proxy.test_configured import serving
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="its helper speaks to the process by SIGHUP")
@@ -29,9 +33,22 @@ api_key = "env:TEST_PROVIDER_KEY"
 """
 
 
-def post(url: str, made: Made) -> httpx2.Response:
+def post(url: str, key: str) -> httpx2.Response:
     """On a connection of its own, which any worker may take."""
-    return httpx2.post(f"{url}{CHAT}", headers=bearer(made.text), json=BODY, timeout=60)
+    return httpx2.post(f"{url}{CHAT}", headers=bearer(key), json=BODY, timeout=60)
+
+
+def at_the_command_line(*arguments: str) -> str:
+    """The first line of what ``farthing keys …`` prints: the key."""
+    path = os.pathsep.join([SOURCE, *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    ran = subprocess.run(
+        [sys.executable, "-m", "farthing", "keys", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ran.stdout.partition("\n")[0]
 
 
 def scrape(url: str, admin: Made) -> dict[str, float]:
@@ -57,22 +74,18 @@ def test_a_revocation_and_the_sums_are_those_of_every_worker(tmp_path: Path) -> 
         with serving(file, "--workers", str(WORKERS)) as proxy, ThreadPoolExecutor(8) as pool:
             answers: list[httpx2.Response] = []
             while len(owners(store, answers)) < WORKERS:
-                answers += pool.map(lambda _: post(proxy.url, alice), range(16))
+                answers += pool.map(lambda _: post(proxy.url, alice.text), range(16))
                 assert len(answers) < 1_000, "one worker takes every connection"
             assert {answer.status_code for answer in answers} == {200}
             made = httpx2.post(f"{proxy.url}/admin/keys", headers=bearer(admin.text), json={"user": "bob"}).json()[
                 "key"
             ]
+            bobs = list(pool.map(lambda _: post(proxy.url, made), range(16)))
+            assert {answer.status_code for answer in bobs} == {200}, "every worker knows a new key at once"
             revoke_key(store, alice.key.id)
-            time.sleep(1.0)  # the second that a change may take
-            refused = list(pool.map(lambda _: post(proxy.url, alice), range(16)))
+            time.sleep(1.0)  # the second that a revocation may take
+            refused = list(pool.map(lambda _: post(proxy.url, alice.text), range(16)))
             assert {answer.status_code for answer in refused} == {401}
-            bobs = list(
-                pool.map(
-                    lambda _: httpx2.post(f"{proxy.url}{CHAT}", headers=bearer(made), json=BODY, timeout=60), range(16)
-                )
-            )
-            assert {answer.status_code for answer in bobs} == {200}
             calls = len(answers) + len(bobs)
             scrapes: list[dict[str, Any]] = list(pool.map(lambda _: scrape(proxy.url, admin), range(8)))
         assert all(of == scrapes[0] for of in scrapes)
@@ -86,3 +99,33 @@ def test_a_revocation_and_the_sums_are_those_of_every_worker(tmp_path: Path) -> 
             assert text.rpartition("_")[2].encode() not in kept
             assert text.rpartition("_")[2] not in said
         store.close()
+
+
+def test_a_new_key_is_good_at_once_whoever_made_it(tmp_path: Path) -> None:
+    """Not a second later, and not only at the worker that made it, while others try keys that they have made up."""
+    with FakeProvider(Reply(output_tokens=50)) as provider:
+        file = tmp_path / "farthing.toml"
+        file.write_text(FILE.format(url=provider.openai_url))
+        ledger = str(tmp_path / "ledger.db")
+        store = open_store(ledger)
+        with serving(file, "--workers", str(WORKERS)) as proxy, ThreadPoolExecutor(8) as pool:
+            assert post(proxy.url, made_up(0)).status_code == 401, "nor is the first key of a ledger a provider's"
+            alice = at_the_command_line("create", "--user", "alice", "--ledger", ledger)
+            assert {answer.status_code for answer in pool.map(lambda _: post(proxy.url, alice), range(8))} == {200}
+            flood = [pool.submit(post, proxy.url, made_up(number)) for number in range(100)]
+            for number in range(5):
+                bob = create_key(store, user=f"bob {number}", budgets=["1 tokens/day"])
+                # It is known, and with its budget: which has no room for this call.
+                assert [post(proxy.url, bob.text).status_code for _ in range(4)] == [429] * 4
+            admin = create_key(store, admin=True)
+            assert httpx2.get(f"{proxy.url}/metrics", headers=bearer(admin.text), timeout=60).status_code == 200
+            again = at_the_command_line("rotate", alice.split("_")[1], "--ledger", ledger)
+            assert again != alice
+            assert {answer.status_code for answer in pool.map(lambda _: post(proxy.url, again), range(8))} == {200}
+            assert {answer.result().status_code for answer in flood} == {401}
+        store.close()
+
+
+def made_up(number: int) -> str:
+    """A key that has the right shape, and no more."""
+    return f"fk_{number:012x}_{number:064x}"

@@ -91,7 +91,7 @@ def create_key(
 
     Raises ValueError naming the argument; ConfigError for a budget that exists with other terms, or an unknown parent.
     """
-    ring, now_ms = store.keys().result(), store.now()
+    ring, now_ms = store.keys(fresh=True).result(), store.now()
     own = _tags(user, team, tags)
     expires_ms = None if expires is None else instant_ms(expires, now_ms, argument="expires", ahead=True)
     if expires_ms is not None and expires_ms <= now_ms:
@@ -129,7 +129,7 @@ def create_key(
 
 def list_keys(store: Store) -> list[KeyFigures]:
     """Every key, oldest first; revoked ones too."""
-    ring, now_ms = store.keys().result(), store.now()
+    ring, now_ms = store.keys(fresh=True).result(), store.now()
     ordered = sorted(ring.keys.values(), key=lambda key: (key.created_ms, key.id))
     return [key_figures(ring, key, now_ms) for key in ordered]
 

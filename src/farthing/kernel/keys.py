@@ -159,6 +159,11 @@ class KeyRing(NamedTuple):
         return key
 
 
+def is_key(text: str) -> bool:
+    """Whether this has the shape of a key's text; only a ring knows whether it is one."""
+    return _TEXT.fullmatch(text) is not None
+
+
 def hash_of(text: str) -> str:
     """What is kept of a key's text."""
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

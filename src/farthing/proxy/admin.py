@@ -160,7 +160,7 @@ def _budget_name(asked: Asked) -> str:
 
 def _key_id(asked: Asked) -> str:
     key_id = id_of(asked.path["id"])
-    if key_id not in asked.store.keys().result().keys:
+    if key_id not in asked.store.keys(fresh=True).result().keys:
         raise LookupError(f"no key has the id {key_id!r}")
     return key_id
 

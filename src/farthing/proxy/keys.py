@@ -3,28 +3,34 @@ Who calls, by virtual key.
 
 The keys are the store's last known ring, which is never older than 0.9 s; only where nothing has looked at the ledger
 for so long does a call wait for a look. So a revocation is in force everywhere within a second, and no call on a busy
-proxy asks the store for it.
+proxy asks the store for it. A key that the ring does not know is refused after one more look: it may be a new one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
+from typing import TypeVar
 
 from ..errors import StoreUnavailable
-from ..kernel.keys import PREFIX, Key, KeyRing
+from ..kernel.keys import PREFIX, Key, KeyRing, is_key
 from ..kernel.keys import Refused as KeyRefused
 from ..runtime.runtime import Runtime
 from ..stores.contract import Ready, Ticket
 from .headers import credential_of
 from .identity import Caller, Identify, Identity, Loopback, Refused
+from .looking import Looks
 from .pages import Request
+
+T = TypeVar("T")
 
 log = logging.getLogger("farthing.proxy")
 HOW_TO_SEND = "send a key of this proxy as your SDK sends its API key (Authorization: Bearer fk_…)"
+UNKNOWN_KEY = "unknown_key"
+NO_ADMIN = "admin_key_needed"
 _WORDS = {
-    "unknown": ("unknown_key", "this key is not known here"),
+    "unknown": (UNKNOWN_KEY, "this key is not known here"),
     "revoked": ("revoked_key", "key {} was revoked"),
     "expired": ("expired_key", "key {} has expired"),
 }
@@ -43,6 +49,7 @@ class KeyIdentify:
         self._without_keys: Identify = without_keys or Loopback()
         self._ring = KeyRing(version=-1)
         self._for_calls = False
+        self._looks = Looks(lambda: self._read(runtime.main.store.keys(fresh=True)))
         self._known: dict[bytes, tuple[Identity, int | None]] = {}
         """
         By the hash of a text that this ring has recognised: whose it is, and until when. (Its place in a table tells
@@ -50,17 +57,20 @@ class KeyIdentify:
         """
 
     def __call__(self, caller: Caller) -> Identity | Awaitable[Identity]:
-        """Raises Refused. Answers at once, unless nothing has looked at the ledger for almost a second."""
+        """
+        Raises Refused. Answers at once, unless nothing has looked at the ledger for almost a second, or the key is one
+        that nobody knows yet.
+        """
         store = self._runtime.main.store
         ticket = store.keys()
         if not isinstance(ticket, Ready):
-            return self._identify_later(ticket, caller)
+            return self._judge(ticket, caller, self._identify)
         ring = ticket.result()
         if ring is not self._ring:
             # A key's budgets are written before the key: whoever knows the key has to know them.
             budgets = store.catalogue()
             if not isinstance(budgets, Ready):
-                return self._identify_later(ticket, caller)
+                return self._judge(ticket, caller, self._identify)
             self._runtime.main.refresh(budgets.result())
         elif caller.credential is not None:
             known = self._known.get(sha256(caller.credential.encode("utf-8", "surrogatepass")).digest())
@@ -68,50 +78,72 @@ class KeyIdentify:
                 identity, until_ms = known
                 if until_ms is None or store.now() < until_ms:
                     return identity
-        return self._identify(ring, caller)
+        try:
+            return self._identify(ring, caller)
+        except Refused as refused:
+            if not self._may_be_new(caller, refused):
+                raise
+        return self._identify_new(caller)
 
     async def caller_of(self, request: Request) -> Identity:
         """Who asks for a page about their own calls. Raises Refused."""
-        return self._identify(await self._fresh(self._runtime.main.store.keys()), _caller(request))
+        return await self._judge(self._runtime.main.store.keys(), _caller(request), self._identify)
 
     async def caller_or_admin(self, request: Request) -> Identity:
         """The same, where an admin may ask about everybody: then the identity has no tags. Raises Refused."""
-        ring = await self._fresh(self._runtime.main.store.keys())
-        caller = _caller(request)
-        if caller.credential is not None:
-            found = ring.recognise(caller.credential, self._now())
-            if isinstance(found, Key) and found.admin:
-                return Identity()
-        return self._identify(ring, caller)
+
+        def judge(ring: KeyRing, caller: Caller) -> Identity:
+            if caller.credential is not None:
+                found = ring.recognise(caller.credential, self._now())
+                if isinstance(found, Key) and found.admin:
+                    return Identity()
+            return self._identify(ring, caller)
+
+        return await self._judge(self._runtime.main.store.keys(), _caller(request), judge)
 
     async def check_admin(self, request: Request) -> Key:
         """The admin key of a request. There is no admin without one, on no address. Raises Refused."""
-        ring = await self._fresh(self._runtime.main.store.keys())
-        caller = _caller(request)
-        if not any(key.admin for key in ring.keys.values()):
-            raise Refused(
-                401, "admin_key_needed", "no admin key is in this ledger; make one: farthing keys create --admin"
-            )
-        key = self._key(ring, caller)
-        if not key.admin:
-            raise Refused(403, "not_an_admin_key", f"key {key.shown} makes model calls; this needs an admin key")
-        return key
+        return await self._judge(self._runtime.main.store.keys(), _caller(request), self._admin)
 
     async def check_reader(self, request: Request) -> None:
         """Who may read figures of the whole ledger: an admin key; without any key, whoever is on this machine."""
-        ring = await self._fresh(self._runtime.main.store.keys())
-        if ring.keys:
-            await self.check_admin(request)
-        else:
-            self._identify(ring, _caller(request))
 
-    async def _identify_later(self, ticket: Ticket[KeyRing], caller: Caller) -> Identity:
+        def judge(ring: KeyRing, caller: Caller) -> None:
+            if ring.keys:
+                self._admin(ring, caller)
+            else:
+                self._identify(ring, caller)
+
+        await self._judge(self._runtime.main.store.keys(), _caller(request), judge)
+
+    async def _judge(self, ticket: Ticket[KeyRing], caller: Caller, judge: Callable[[KeyRing, Caller], T]) -> T:
+        """What *judge* says of a caller; of a key that nobody knows, after a fresh look at the ledger."""
+        ring = await self._read(ticket)
+        try:
+            return judge(ring, caller)
+        except Refused as refused:
+            if not self._may_be_new(caller, refused):
+                raise
+        return judge(await self._looks.ring(), caller)
+
+    async def _identify_new(self, caller: Caller) -> Identity:
+        return self._identify(await self._looks.ring(), caller)
+
+    def _may_be_new(self, caller: Caller, refused: Refused) -> bool:
+        """Whether another process may have made this key, or rotated it, since this one looked at the ledger."""
+        if refused.code not in (UNKNOWN_KEY, NO_ADMIN) or caller.credential is None or not is_key(caller.credential):
+            return False
+        # A ledger in memory is this process's own.
+        return self._runtime.main.store.durable
+
+    async def _read(self, ticket: Ticket[KeyRing]) -> KeyRing:
+        """The ring, and with a new one the budgets that were made before its keys. Raises StoreUnavailable."""
         ring = await self._fresh(ticket)
         if ring is not self._ring:
             main = self._runtime.main
             budgets = main.store.catalogue()
             main.refresh(budgets.result() if isinstance(budgets, Ready) else await budgets)
-        return self._identify(ring, caller)
+        return ring
 
     async def _fresh(self, ticket: Ticket[KeyRing]) -> KeyRing:
         try:
@@ -146,6 +178,14 @@ class KeyIdentify:
             text_hash = sha256(caller.credential.encode("utf-8", "surrogatepass")).digest()
             self._known[text_hash] = identity, ring.good_until_ms(key, self._now())
         return identity
+
+    def _admin(self, ring: KeyRing, caller: Caller) -> Key:
+        if not any(key.admin for key in ring.keys.values()):
+            raise Refused(401, NO_ADMIN, "no admin key is in this ledger; make one: farthing keys create --admin")
+        key = self._key(ring, caller)
+        if not key.admin:
+            raise Refused(403, "not_an_admin_key", f"key {key.shown} makes model calls; this needs an admin key")
+        return key
 
     def _key(self, ring: KeyRing, caller: Caller) -> Key:
         if caller.credential is None:

@@ -224,8 +224,11 @@ class Store(Protocol):
     def grant(self, grant: Grant) -> Ticket[Catalogue]: ...
     def freeze(self, name: str, *, frozen: bool) -> Ticket[Catalogue]: ...
 
-    def keys(self) -> Ticket[KeyRing]:
-        """Every virtual key, revoked ones too. What another process changed is seen within a second."""
+    def keys(self, *, fresh: bool = False) -> Ticket[KeyRing]:
+        """
+        Every virtual key, revoked ones too. What another process changed is seen within a second; *fresh*: at once, for
+        the price of a look at the ledger.
+        """
         ...
 
     def put_key(self, key: Key) -> Ticket[KeyRing]:

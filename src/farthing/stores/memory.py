@@ -283,7 +283,7 @@ class MemoryStore:
 
     # -- keys ----------------------------------------------------------------------------------------------------
 
-    def keys(self) -> Ready[KeyRing]:
+    def keys(self, *, fresh: bool = False) -> Ready[KeyRing]:
         return Ready(self._keys)
 
     def put_key(self, key: Key) -> Ready[KeyRing]:

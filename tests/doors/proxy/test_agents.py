@@ -32,19 +32,11 @@ def proxy(url: str) -> Iterator[ProxyServer]:
             server.stop()
 
 
-def settle_in(proxy: ProxyServer) -> None:
-    """Let it look at the ledger now, as it does within a second: what was changed is in force."""
-    ledger = proxy.runtime.main
-    ledger.store.add_denials({}).result()
-    ledger.refresh(ledger.store.catalogue().result())
-
-
 def test_a_worker_spends_what_it_was_given(url: str, proxy: ProxyServer) -> None:
     manager = BudgetManager(url, "crew", wait_seconds=0)
     manager.register_agent("planner", max_tokens=10_000, min_reserve=10_000)
     child = manager.delegate("planner", "sub-1", max_tokens=3 * CALL_TOKENS + 5, min_reserve=0)
     key = child.key()
-    settle_in(proxy)
 
     def post() -> int:
         answer = httpx2.post(f"{proxy.url}{CHAT}", headers={"authorization": f"Bearer {key}"}, json=BODY, timeout=30)

@@ -126,7 +126,7 @@ def test_only_a_ring_that_is_too_old_is_waited_for(runtime: Runtime, monkeypatch
     identify = KeyIdentify(runtime)
     assert whose(identify, made.text).key_id == made.key.id
     answers: list[Ticket[object]] = [_Later(ring), Ready(ring)]  # type: ignore[list-item]
-    monkeypatch.setattr(store, "keys", lambda: answers.pop(0))
+    monkeypatch.setattr(store, "keys", lambda *, fresh=False: answers.pop(0))
     waited = identify(Caller(made.text, {}, None))
     assert not isinstance(waited, Identity)
 
@@ -143,7 +143,7 @@ def test_a_ledger_that_does_not_answer(runtime: Runtime, monkeypatch: pytest.Mon
     made = make(runtime, user="alice")
     seen, unseen = KeyIdentify(runtime), KeyIdentify(runtime)
     assert whose(seen, made.text).key_id == made.key.id
-    monkeypatch.setattr(runtime.main.store, "keys", lambda: _Later(StoreUnavailable("ledger", "locked")))
+    monkeypatch.setattr(runtime.main.store, "keys", lambda *, fresh=False: _Later(StoreUnavailable("ledger", "locked")))
 
     async def ask(identify: KeyIdentify) -> Identity:
         found = identify(Caller(made.text, {}, None))

@@ -248,10 +248,10 @@ class SQLiteStore:
 
     # -- keys ----------------------------------------------------------------------------------------------------
 
-    def keys(self) -> AnyTicket[KeyRing]:
-        """Changes made by other processes are seen within ``KEYS_SECONDS``; our own at once."""
+    def keys(self, *, fresh: bool = False) -> AnyTicket[KeyRing]:
+        """Changes made by other processes are seen within ``KEYS_SECONDS``, *fresh* ones at once; our own always."""
         writer = self._writer or self._at_work()
-        if time.monotonic() - writer.looked_at < KEYS_SECONDS:
+        if not fresh and time.monotonic() - writer.looked_at < KEYS_SECONDS:
             return Ready(writer.books.keys)
         return self._ask(LOOK, lambda books, now_ms: (books.change_keys(_same), NOTHING))
 

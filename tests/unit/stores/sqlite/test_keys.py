@@ -43,6 +43,20 @@ def test_another_process_learns_of_a_revocation_within_a_second(store: SQLiteSto
     other.close()
 
 
+def test_a_fresh_look_sees_at_once_what_another_process_made(
+    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "KEYS_SECONDS", 3_600.0)
+    other = SQLiteStore(path)
+    before = other.put_key(KEY._replace(id="c3" * 6)).result()
+    store.put_key(KEY).result()
+    assert other.keys().result() is before
+    after = other.keys(fresh=True).result()
+    assert after.recognise(TEXT, 0) == KEY
+    assert other.keys().result() is other.keys(fresh=True).result() is after
+    other.close()
+
+
 def test_asking_for_the_keys_reads_nothing_while_they_are_fresh(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
