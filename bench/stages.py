@@ -46,6 +46,9 @@ _STAGES = (
     ("prices", "prices"),
     ("kernel", "kernel"),
     ("calls", "calls"),
+    ("runtime", "calls"),
+    ("scopes", "calls"),
+    ("reports", "calls"),
     ("stores/memory", "memory store"),
     ("stores", "SQLite store"),
 )

@@ -29,9 +29,9 @@ from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import Denied, Placed
 from farthing.kernel.plan import ZERO, Ask, Balance, CallFacts, Formula, Plan, make_plan
 from farthing.kernel.usage import Usage
-from farthing.stores import memory
-from farthing.stores.contract import DenialKey, SweepPolicy
-from farthing.stores.memory import COUNTER_GRACE_MS, MemoryStore
+from farthing.stores.contract import COUNTER_GRACE_MS, SWEEP_BATCH, DenialKey, SweepPolicy
+from farthing.stores.memory import MemoryStore, books
+from farthing.stores.memory import store as memory_store
 from farthing.testing import FakeClock
 
 HOUR_MS = 3_600_000
@@ -81,7 +81,7 @@ class Interrupted(BaseException):
 
 
 NOP = opcode.opmap["NOP"]
-TRACED = {module.__file__ for module in (memory, ledger, plan)}
+TRACED = {module.__file__ for module in (books, memory_store, ledger, plan)}
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def finish(store: MemoryStore, command: Callable[[MemoryStore], object] | None) 
 @pytest.mark.parametrize("name", [*COMMANDS, *UNREPEATABLE])
 def test_an_exception_at_any_line_leaves_all_or_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the command can be repeated with the same id: then everything is as if nothing had happened."""
-    monkeypatch.setattr(memory, "ENDED_HOLDS_MAX", 2)
+    monkeypatch.setattr(books, "ENDED_HOLDS_MAX", 2)
     command = {**COMMANDS, **UNREPEATABLE}[name]
     undisturbed = prepared(FakeClock())
     untouched = balances(undisturbed)
@@ -517,7 +517,7 @@ def test_denials_are_bounded_too() -> None:
 
 def test_nothing_grows_with_calls_that_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 calls over many windows leave as much behind as 100 do, whatever way they end."""
-    monkeypatch.setattr(memory, "ENDED_HOLDS_MAX", 10)
+    monkeypatch.setattr(books, "ENDED_HOLDS_MAX", 10)
     clock = FakeClock()
     store = MemoryStore(clock=clock, entries_max=10)
     for per in ("minute", "rolling 60s", "lifetime"):
@@ -549,7 +549,7 @@ def test_nothing_grows_with_calls_that_have_ended(monkeypatch: pytest.MonkeyPatc
 
 
 def test_open_holds_are_kept_however_many_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "ENDED_HOLDS_MAX", 3)
+    monkeypatch.setattr(books, "ENDED_HOLDS_MAX", 3)
     store = MemoryStore(clock=FakeClock())
     store.put_budget(make_budget("all", tokens=10_000))
     store.place(call(store, "open"))
@@ -636,14 +636,14 @@ def test_healthy_holds_do_not_hide_those_that_are_due() -> None:
     clock = FakeClock()
     store = MemoryStore(clock=clock)
     store.put_budget(make_budget("all", tokens=10_000))
-    for n in range(memory.SWEEP_BATCH + 1):
+    for n in range(SWEEP_BATCH + 1):
         store.place(call(store, f"{n}"))
         store.suspect(f"{n}", ending="timeout")
     store.place(call(store, "expired", deadline_ms=clock() + 1))
     clock.advance(seconds=1)
     assert [settled.hold.id for settled in store.sweep().result()] == ["expired"]
     clock.advance(hours=24)
-    assert len(store.sweep().result()) == memory.SWEEP_BATCH
+    assert len(store.sweep().result()) == SWEEP_BATCH
     assert len(store.sweep().result()) == 2
 
 

@@ -1,0 +1,294 @@
+"""
+The books of a ledger in memory: a few dicts behind one lock.
+
+A change is computed first and applied by a single call into C, so that an exception from a signal handler between any
+two lines leaves either all of it or nothing. A finaliser that runs inside the lock (the garbage collector may run
+anywhere) cannot wait for it: its command is put off until the lock's holder is done. Who holds the lock is asked of the
+lock itself: a note of ours beside it would stay behind after an exception.
+
+Kept for ever: balances of live windows. Bounded: entries (older ones fold into a snapshot of settled amounts) and the
+ids of ended holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from operator import call
+from typing import Any, TypeVar
+
+from ...errors import StoreUnavailable
+from ...kernel.catalogue import Catalogue
+from ...kernel.hold import HELD, LIVE, SUSPECT, Entry, Hold
+from ...kernel.keys import KeyRing
+from ...kernel.ledger import NOTHING, Change, Settled
+from ...kernel.plan import ZERO, Balance, bare
+from ...kernel.ratios import Ratios
+from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
+from ...kernel.tallies import Tally, TallyKey, tally_entries
+from ...kernel.window import steady_now
+from ..contract import COUNTER_GRACE_MS, ROLL_UP_BATCH, Clock, DenialKey
+
+T = TypeVar("T")
+_log = logging.getLogger("farthing.stores")
+
+ENDED_HOLDS_MAX = 4_096
+
+
+class _Balances(dict[str, Balance]):
+    """Counters by key. Asking for one that is not there is asking for zero, and is a single call into C."""
+
+    def __missing__(self, key: str) -> Balance:
+        return ZERO
+
+
+class Books:
+    """All state of one ledger, how it is changed, and what of it is kept. The verbs are :class:`MemoryStore`'s."""
+
+    name = "memory"
+
+    def __init__(self, clock: Clock, entries_max: int | None) -> None:
+        self.entries_max = entries_max
+        self._clock = clock
+        self._start()
+        _all.add(self)
+
+    def _start(self) -> None:
+        """Empty books and a free lock: at birth, and again in a forked child, which has none of its parent's holds."""
+        self._last_seen_ms = 0
+        self._lock = threading.RLock()
+        # Whether this thread holds it. Not in the lock's public interface, but what threading.Condition relies on.
+        self._is_inside: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
+        self._put_off: deque[Callable[[], object]] = deque()
+        self._balances = _Balances()
+        self.balance = self._balances.__getitem__
+        self._ends: dict[str, int] = {}
+        self._holds: dict[str, Hold] = {}
+        self._ended: deque[str] = deque()
+        self._correctable: set[str] = set()
+        """Ended holds that their calls may still correct."""
+        self._entries: dict[int, Entry] = {}
+        self._entry_of: dict[str, int] = {}
+        self._counts = {"seq": 0, "rolled": 0, "tallied": 0}
+        self._settled_before: dict[str, int] = {}
+        self._catalogue = Catalogue()
+        self._keys = KeyRing()
+        self._denials: dict[DenialKey, int] = {}
+        self._ratios: Ratios = {}
+        self._answers: OrderedDict[str, str] = OrderedDict()
+        self._alerts: dict[str, int | None] = {}
+        self._tallied: dict[TallyKey, Tally] = {}
+        """The tallies of what was rolled up, which went up to number ``_counts["tallied"]``."""
+        self._rolled: Sums = {}
+        """By day, what was rolled up."""
+
+    # -- what the rules read -------------------------------------------------------------------------------------
+
+    balance: Callable[[str], Balance]
+    """The balance of a counter; zero for one that was never posted to."""
+
+    def hold(self, hold_id: str) -> Hold | None:
+        return self._holds.get(hold_id)
+
+    def entry(self, hold_id: str) -> Entry | None:
+        seq = self._entry_of.get(hold_id)
+        return None if seq is None else self._entries.get(seq)
+
+    def now(self) -> int:
+        now_ms = self._clock()
+        if now_ms < self._last_seen_ms:
+            now_ms = steady_now(now_ms, self._last_seen_ms)
+        self._last_seen_ms = now_ms
+        return now_ms
+
+    # -- one change at a time ------------------------------------------------------------------------------------
+
+    def _locked(self, run: Callable[..., T], *arguments: Any) -> T:
+        if self._is_inside():
+            # A finaliser or signal handler interrupted this very thread inside the lock. Going on would read and write
+            # half a change.
+            raise StoreUnavailable(self.name, "asked from inside itself, by a finaliser or a signal handler")
+        with self._lock:
+            try:
+                if self._put_off:
+                    self._catch_up()
+                return run(*arguments)
+            finally:
+                if self._put_off:
+                    self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Run what was put off. Taken off the list only afterwards: commands are idempotent, so twice is harmless."""
+        while self._put_off:
+            try:
+                self._put_off[0]()
+            except Exception:  # noqa: BLE001 - whatever it is; see below
+                # Nobody waits for this answer any more: raising it here would blame an innocent call, and leaving it
+                # on the list would blame every later one.
+                _log.exception("a command that a finaliser gave could not be carried out")
+            self._put_off.popleft()
+
+    def _run(self, command: Callable[[], tuple[T, Change]]) -> T:
+        answer, change = command()
+        if change is NOTHING:
+            return answer
+        entries = self._commit(change)
+        return self._answer(answer, entries) if entries else answer
+
+    def _answer(self, answer: T, entries: tuple[Entry, ...]) -> T:
+        """The answer with its entry as it was numbered, so that a repetition gets the same."""
+        if entries and isinstance(answer, Settled):
+            return Settled(answer.hold, entries[-1])  # type: ignore[return-value]
+        return answer
+
+    def _commit(self, change: Change) -> tuple[Entry, ...]:
+        """
+        Apply a change, and return its entries with their numbers. Every container is updated in one call into C: no
+        exception can come between them.
+        """
+        balances, holds, rows, ends = change
+        apply: list[Callable[[Any], object]] = [self._balances.update, self._holds.update]
+        what: list[Any] = [balances, holds]
+        if ends:
+            apply.append(self._ends.update)
+            what.append(ends)
+        for hold in holds.values():
+            state = hold.state
+            if state == HELD:
+                continue
+            if state != SUSPECT:
+                apply.append(self._ended.append)
+                what.append(hold.id)
+            if hold.automatic:
+                apply.append(self._correctable.add)
+                what.append(hold.id)
+            elif self._correctable:
+                apply.append(self._correctable.discard)
+                what.append(hold.id)
+        if not rows:
+            _at_once(apply, what)
+            return ()
+        entries: dict[int, Entry] = {}
+        latest: dict[str, int] = {}
+        seq = self._counts["seq"]
+        for entry in rows:
+            seq += 1
+            entries[seq] = bare(Entry, (seq, *entry[1:]))
+            latest[entry[2]] = seq
+        apply += (self._entries.update, self._entry_of.update, self._counts.update)
+        what += (entries, latest, {"seq": seq})
+        _at_once(apply, what)
+        if len(self._ended) > ENDED_HOLDS_MAX or (
+            self.entries_max is not None and len(self._entries) > self.entries_max
+        ):
+            self._bound()
+        return tuple(entries.values())
+
+    # -- what is kept --------------------------------------------------------------------------------------------
+
+    def _bound(self) -> None:
+        while len(self._ended) > ENDED_HOLDS_MAX:
+            hold_id = self._ended[0]
+            hold = self._holds.get(hold_id)
+            if hold is not None and hold.state not in LIVE:
+                self._entry_of.pop(hold_id, None)
+                self._correctable.discard(hold_id)
+                self._holds.pop(hold_id, None)
+            self._ended.popleft()
+        if self.entries_max is None:
+            return
+        while len(self._entries) > self.entries_max:
+            # Rows are numbered without gaps, unless some were rolled up. (Asking the dict for its first key would walk
+            # over all that have gone.)
+            oldest = self._counts["seq"] - len(self._entries) + 1
+            if self._counts["rolled"]:
+                oldest = next(iter(self._entries))
+            self._fold(self._entries[oldest].counters(), (self._entries.pop, oldest))
+
+    def _fold(self, posted: Iterable[tuple[str, int]], *gone: tuple[Callable[[Any], object], Any]) -> None:
+        """Take amounts into the snapshot together with what makes them leave the journal's tail, or the balances."""
+        before = self._settled_before
+        changed: dict[str, int] = {}
+        for key, amount in posted:
+            changed[key] = changed.get(key, before.get(key, 0)) + amount
+        _at_once([before.update, *[away for away, _ in gone]], [changed, *[what for _, what in gone]])
+        for key, amount in changed.items():
+            if not amount:
+                before.pop(key, None)
+
+    def _drop_counter(self, key: str) -> None:
+        # The rows that made up its settled amount may still be in the journal: the snapshot takes the opposite on.
+        balance = self._balances.get(key)
+        if balance is not None:
+            self._fold([(key, -balance.settled)], (self._balances.pop, key))
+        self._ends.pop(key, None)
+
+    def _needed(self) -> set[str]:
+        """The counters that some hold may still change: live ones, and by a difference to what was settled others."""
+        holds = [hold for hold in self._holds.values() if hold.state in LIVE or hold.id in self._correctable]
+        return {posting.key for hold in holds for posting in hold.postings}
+
+    def _put_counters_away(self, now_ms: int) -> None:
+        over = [key for key, ends_ms in self._ends.items() if ends_ms + COUNTER_GRACE_MS <= now_ms]
+        if not over:
+            return
+        needed = self._needed()
+        for key in over:
+            if key not in needed:
+                self._drop_counter(key)
+
+    def _roll_entries(self, before_ms: int) -> int:
+        """A batch of rows that are older than this, into the sums of their days."""
+
+        def over(entry: Entry) -> bool:
+            hold = self._holds.get(entry.hold_id)
+            return entry.at_ms < before_ms and (hold is None or hold.state not in LIVE)
+
+        old = list(islice(filter(over, self._entries.values()), ROLL_UP_BATCH))
+        self._tallied = tally_entries(old, self._tallied)
+        self._counts["tallied"] = max(self._counts["tallied"], *(entry.seq for entry in old), 0)
+        for entry in old:
+            key = key_of(entry, ("day", *KEYS))
+            figures = self._rolled.get(key, Figures()).plus(figures_of(entry))
+            self._fold(entry.counters(), (self._entries.pop, entry.seq), (self._rolled.update, {key: figures}))
+            self._counts["rolled"] += 1
+            if self._entry_of.get(entry.hold_id) == entry.seq:
+                self._entry_of.pop(entry.hold_id)
+                self._correctable.discard(entry.hold_id)
+                self._holds.pop(entry.hold_id, None)
+        while self.entries_max is not None and len(self._rolled) > self.entries_max:
+            del self._rolled[next(iter(self._rolled))]
+        return len(old)
+
+    def _roll_denials(self, before_ms: int) -> int:
+        """The hours of old days become those days."""
+        hours = [key for key in self._denials if key.hour_ms % DAY_MS and key.hour_ms < before_ms - DAY_MS]
+        for key in hours:
+            day = key._replace(hour_ms=key.hour_ms - key.hour_ms % DAY_MS)
+            self._denials[day] = self._denials.get(day, 0) + self._denials.pop(key)
+        return len(hours)
+
+
+def _at_once(methods: Sequence[Callable[[Any], object]], arguments: Sequence[Any]) -> None:
+    """
+    Call these methods of built-in containers, each with its argument, without running a line of Python in between: a
+    signal handler, and so an exception of its, comes before all of them or after.
+    """
+    deque(map(call, methods, arguments), maxlen=0)
+
+
+_all: weakref.WeakSet[Books] = weakref.WeakSet()
+
+
+def _start_child() -> None:
+    for books in list(_all):
+        books._start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_child)
