@@ -297,20 +297,16 @@ class Books:
         """Write the group's changes, inside its transaction. Returns how many rows that were."""
         write = self._connection.executemany
         placed, holds = self._placed, self._holds
-        balances, ends = self._balances, self._ends
+        balances, ends, latest = self._balances, self._ends, self._latest.get
         for sql, values in self._also:
             write(sql, values)
         write(_UPSERT_COUNTER, [(key, *balances[key], ends.get(key)) for key in self._touched])
         if placed:
-            new = [(holds[hold_id], self._latest_seq(hold_id)) for hold_id in placed]
-            shaped = [(hold, entry_seq, self._shape_id(hold.postings)) for hold, entry_seq in new]
-            write(rows.INSERT_HOLD, [rows.hold_row(*row) for row in shaped])
+            new = [(hold, self._shape_id(hold.postings)) for hold in map(holds.__getitem__, placed)]
+            write(rows.INSERT_HOLD, [rows.hold_row(hold, latest(hold.id), shape) for hold, shape in new])
         if len(holds) > len(placed):
             updated = holds.keys() - set(placed)
-            write(
-                rows.UPDATE_HOLD,
-                [(*rows.mutable_row(holds[hold_id]), self._latest_seq(hold_id), hold_id) for hold_id in updated],
-            )
+            write(rows.UPDATE_HOLD, [rows.changed_row(holds[hold_id], latest(hold_id)) for hold_id in updated])
         if self._entries:
             write(rows.INSERT_ENTRY, map(rows.entry_row, self._entries))
         if self._denials:
@@ -366,10 +362,6 @@ class Books:
         self._clear_group()
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _latest_seq(self, hold_id: str) -> int | None:
-        entry = self._latest.get(hold_id)
-        return None if entry is None else entry.seq
 
     def _shape_id(self, shape: tuple[Posting, ...]) -> int:
         known = self._shapes.get(shape)

@@ -1,8 +1,9 @@
 """
 Holds, entries, budgets and grants as rows, and back: what is read is equal to what was written.
 
-Text that many rows share is encoded once: the counters a hold is posted on are a *shape*, a row of its own; tags and
-titles come from a small cache. Lists of integers are written with ``repr``, which is JSON for them and several times as
+What rows share is written once: the counters a hold is posted on are a *shape*, a row of its own; what a call said at
+its end stands in its entry, and in its hold only where a correction followed. Tags and titles come from a small cache.
+Lists of integers are written with ``repr``, which is JSON for them and several times as
 fast.
 """
 
@@ -47,9 +48,13 @@ UPSERT_DENIAL = (
     "INSERT INTO denials (hour_ms, budget, unit, model, provider, tags, shadow, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET count = count + excluded.count"
 )
+_SAID = ("posted", "cost_nano", "ending", "usage_source", "model", "note", *KINDS)
+"""The columns of an entry that are its call's own word."""
 SELECT_HOLD = (
-    f"SELECT {', '.join(f'holds.{name}' for name in _HOLD if name not in ('entry', 'shape'))}, shapes.body "
-    "FROM holds JOIN shapes ON shapes.id = holds.shape"
+    f"SELECT {', '.join(f'holds.{name}' for name in _HOLD if name not in ('entry', 'shape'))}, shapes.body, "
+    f"{', '.join(f'said.{name}' for name in _SAID)} FROM holds JOIN shapes ON shapes.id = holds.shape "
+    "LEFT JOIN entries AS said ON said.seq = holds.entry AND holds.outcome IS NULL AND NOT holds.automatic "
+    "AND holds.state IN ('settled', 'voided')"
 )
 SELECT_ENTRY = (
     f"SELECT {', '.join(f'entries.{name}' for name in _ENTRY)}, shapes.body, "
@@ -65,6 +70,7 @@ UPSERT_KEY = (
 )
 
 _usage_kinds = attrgetter(*KINDS)
+_ZEROS = (0,) * len(KINDS)
 
 
 # -- holds ---------------------------------------------------------------------------------------------------------
@@ -76,48 +82,55 @@ def shape_text(postings: tuple[Posting, ...]) -> str:
     return _dump(postings)
 
 
-def hold_row(hold: Hold, entry_seq: int | None, shape: int) -> tuple[Any, ...]:
+def hold_row(hold: Hold, entry: Entry | None, shape: int) -> tuple[Any, ...]:
     """For ``INSERT_HOLD``."""
-    facts = hold.facts
+    model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked_model = hold.facts
     return (
         hold.id,
         hold.owner,
         hold.placed_ms,
         hold.x_want,
         hold.x_floor,
-        *mutable_row(hold),
-        entry_seq,
+        *mutable_row(hold, entry),
+        None if entry is None else entry.seq,
         shape,
-        facts.model,
-        facts.provider,
-        facts.dialect,
-        text(facts.tags),
-        text(facts.budgets),
-        facts.input_tokens,
-        facts.choices,
-        None if facts.price is None else repr([*facts.price]),
-        facts.price_version,
-        facts.bound,
-        facts.asked_model,
+        model,
+        provider,
+        dialect,
+        text(tags),
+        text(budgets),
+        input_tokens,
+        choices,
+        None if price is None else repr([*price]),
+        version,
+        bound,
+        asked_model,
         _dump(hold.loans) if hold.loans else None,
     )
 
 
-def mutable_row(hold: Hold) -> tuple[Any, ...]:
-    """The values of ``MUTABLE``; with the number of a new entry (or None) and the id they are for ``UPDATE_HOLD``."""
-    outcome = None if hold.outcome is None else outcome_text(hold.outcome)
-    return (hold.state, hold.x, hold.deadline_ms, hold.changed_ms, int(hold.automatic), outcome)
+def changed_row(hold: Hold, entry: Entry | None) -> tuple[Any, ...]:
+    """For ``UPDATE_HOLD``: the hold as it is now, and the entry that says so, if there is a new one."""
+    return (*mutable_row(hold, entry), None if entry is None else entry.seq, hold.id)
+
+
+def mutable_row(hold: Hold, entry: Entry | None = None) -> tuple[Any, ...]:
+    """The values of ``MUTABLE``. The outcome is left to its new entry where that says the same."""
+    outcome = hold.outcome
+    said = None if outcome is None or (entry is not None and entry.kind != "correction") else outcome_text(outcome)
+    return (hold.state, hold.x, hold.deadline_ms, hold.changed_ms, int(hold.automatic), said)
 
 
 def hold_from_row(row: Sequence[Any]) -> Hold:
     """Of ``SELECT_HOLD``."""
     hold_id, owner, placed_ms, x_want, x_floor, state, x, deadline_ms, changed_ms, automatic, outcome = row[:11]
+    *facts, loans, shape = row[11 : -len(_SAID)]
     return Hold(
         hold_id,
         owner,
         state,
-        _facts(row[11:-2]),
-        _shape(row[-1]),
+        _facts(facts),
+        _shape(shape),
         x,
         x_want,
         x_floor,
@@ -125,8 +138,8 @@ def hold_from_row(row: Sequence[Any]) -> Hold:
         deadline_ms,
         changed_ms,
         bool(automatic),
-        None if outcome is None else outcome_from_text(outcome),
-        () if row[-2] is None else tuple(Loan(*loan) for loan in json.loads(row[-2])),
+        _outcome_from_entry(row[-len(_SAID) :]) if outcome is None else outcome_from_text(outcome),
+        () if loans is None else tuple(Loan(*loan) for loan in json.loads(loans)),
     )
 
 
@@ -146,9 +159,20 @@ def _amounts_text(amounts: tuple[tuple[str, int], ...]) -> str:
 
 
 def outcome_from_text(text: str) -> Outcome:
-    amounts, kinds, cost_nano, ending, usage_source, model, note = json.loads(text)
-    posted = tuple((unit, amount) for unit, amount in amounts)
-    return Outcome(posted, Usage(*kinds), cost_nano, ending, usage_source, model, note)
+    amounts, kinds, *rest = json.loads(text)
+    return _outcome(amounts, kinds, *rest)
+
+
+def _outcome_from_entry(said: Sequence[Any]) -> Outcome | None:
+    """Of ``_SAID``; None where there is no such entry."""
+    posted, cost_nano, ending, usage_source, model, note, *kinds = said
+    if posted is None:
+        return None
+    return _outcome(json.loads(posted), kinds, cost_nano, ending, usage_source, model, note)
+
+
+def _outcome(amounts: list[list[Any]], kinds: list[int], *rest: Any) -> Outcome:
+    return Outcome(tuple((unit, amount) for unit, amount in amounts), Usage(*kinds), *rest)
 
 
 # -- entries -------------------------------------------------------------------------------------------------------
@@ -174,7 +198,7 @@ def entry_row(entry: Entry) -> tuple[Any, ...]:
         _dump(entry.overrun) if entry.overrun else None,
         _amounts_text(entry.posted),
         _dump(entry.transfers) if entry.transfers else None,
-        *[usage.get(kind, 0) for kind in KINDS],
+        *map(usage.get, KINDS, _ZEROS),
     )
 
 

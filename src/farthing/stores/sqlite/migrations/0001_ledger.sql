@@ -35,7 +35,8 @@ CREATE TABLE holds (
     deadline_ms  INTEGER NOT NULL,
     changed_ms   INTEGER NOT NULL,
     automatic    INTEGER NOT NULL,
-    outcome      TEXT,              -- what the call itself said: [amounts, usage, cost, ending, source, model, note]
+    outcome      TEXT,              -- what the call itself said, where a correction followed (else its entry says it):
+                                    -- [amounts, usage, cost, ending, source, model, note]
     entry        INTEGER,           -- its latest entry (an index on entries would cost every settle)
     shape        INTEGER NOT NULL REFERENCES shapes,
     model        TEXT,
