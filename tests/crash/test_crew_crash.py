@@ -17,7 +17,7 @@ import pytest
 import farthing
 from farthing import BudgetManager
 from farthing.agents import BudgetExceededError
-from farthing.agents.manager import Child
+from farthing.agents.child import Child
 from farthing.kernel.hold import DELEGATION, LIVE
 from farthing.kernel.money import usd_from_nano
 from farthing.runtime.default import runtime

@@ -22,10 +22,12 @@ from ..errors import (
     UnknownAgentError,
 )
 from ..kernel.lending import Donor, downhill
+from .child import Child
 from .contract import AgentContract, BudgetContract, ConfidenceGate
 from .ledger import AgentLedger, Ledger, LedgerEntry
-from .manager import AgentScope, BudgetManager, Child
+from .manager import BudgetManager
 from .reallocator import Reallocator
+from .scope import AgentScope
 from .seeing import Explanation
 from .tokenizer import estimate_tokens
 

@@ -1,6 +1,4 @@
-"""
-``BudgetManager``: agents that share one pool of budget, which flows to whoever matters more.
-"""
+"""``BudgetManager``: agents that share one pool of budget, which flows to whoever matters more."""
 
 from __future__ import annotations
 
@@ -8,23 +6,18 @@ import secrets
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from ..admin.keys import create_key, revoke_key
-from ..calls.lending import Work
 from ..errors import ConfidenceReached, ConfigError, UnknownAgent
 from ..kernel.budget import Budget
-from ..kernel.window import datetime_from_ms
-from ..runtime.ambient import Ambient, current, enter
 from ..runtime.default import configure, runtime
 from ..runtime.delegations import close_ended
 from ..runtime.runtime import log
 from . import delegation
+from .child import Child
 from .confidence import Answer, Gates
 from .contract import AgentContract, ConfidenceGate
 from .crew import Amount, Crew, Figures
@@ -34,6 +27,7 @@ from .ledger import AgentLedger, main_unit, three
 from .past import Past
 from .piece import ON_OVERRUN, Governing
 from .reallocator import Reallocator
+from .scope import AgentScope
 from .seeing import Explanation, explain, hint
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -355,105 +349,6 @@ class BudgetManager:
         ledger = self.crew.ledger
         if ledger.lends:
             close_ended(ledger)
-
-
-class Child:
-    """What :meth:`BudgetManager.delegate` returns: a child budget, also as a context manager that closes it."""
-
-    def __init__(self, manager: BudgetManager, name: str) -> None:
-        self.manager = manager
-        self.name = name
-
-    def agent(self, *, task: str | None = None) -> AgentScope:
-        """The child's scope, as ``manager.agent(name)``."""
-        return self.manager.agent(self.name, task=task)
-
-    def remaining(self) -> Amount:
-        """What is left of it."""
-        return self.manager.remaining(self.name)
-
-    def key(self) -> str:
-        """
-        A new virtual key of the proxy on the same ledger: whoever shows it, in any language, spends from this child and
-        at most what it has. It is shown once, and ends with the child.
-
-        Raises ConfigError for a manager without a name: a proxy does not see this process's memory.
-        """
-        crew = self.manager.crew
-        budget, lending = crew.budget(self.name)
-        if not crew.named or not crew.ledger.store.durable:
-            raise ConfigError(
-                "a virtual key needs a ledger that the proxy has too: BudgetManager(name=…) with configure(ledger=…)",
-                key="ledger",
-            )
-        return create_key(
-            crew.ledger.store,
-            tags=dict(budget.scope),
-            expires=None if lending.expires_ms is None else datetime_from_ms(lending.expires_ms),
-            label=f"agent {self.name} of {crew.pool}",
-        ).text
-
-    def close(self) -> None:
-        """End it: what it has not used is its parent's again. Its keys end too. Idempotent."""
-        crew = self.manager.crew
-        budget = crew.find(self.name)
-        if budget is None:
-            return
-        self.manager.close_agent(self.name)
-        if crew.ledger.store.durable:
-            scope = set(budget.scope)
-            for key in crew.ledger.store.keys().result().keys.values():
-                if scope <= set(key.tags) and key.revoked_ms is None:
-                    revoke_key(crew.ledger.store, key.id)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AgentScope(AbstractAsyncContextManager["AgentScope"]):
-    """What :meth:`BudgetManager.agent` returns: a context manager, sync and async; many tasks may enter one."""
-
-    def __init__(self, manager: BudgetManager, agent_name: str, task: str | None) -> None:
-        self.manager = manager
-        self.agent_name = agent_name
-        self.task = task
-        self._outside: list[tuple[Ambient, Ambient]] = []
-
-    def __enter__(self) -> Self:
-        manager = self.manager
-        budget, _ = manager.crew.budget(self.agent_name)
-        manager.check_gate(self.agent_name, self.task)
-        outside = current()
-        work = Work(manager.past(self.agent_name).expected_output())
-        inside = manager.crew.enter(outside, budget, work)
-        self._outside.append((inside, outside))
-        enter(inside)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        # Found by looking: many tasks may enter one object at once, and leave it in another context.
-        ambient = current()
-        for index in range(len(self._outside) - 1, -1, -1):
-            inside, outside = self._outside[index]
-            if inside.bindings[-1] in ambient.bindings:
-                del self._outside[index]
-                enter(outside)
-                return
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, traceback)
 
 
 def _crew(ledger: str | AgentLedger | None, name: str | None) -> Crew:

@@ -1,0 +1,31 @@
+"""``AgentScope``: a ``with`` whose measured calls are charged to an agent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..calls.lending import Work
+from ..runtime.ambient import Ambient
+from ..scopes.entering import Entered
+
+if TYPE_CHECKING:
+    from .manager import BudgetManager
+
+
+class AgentScope(Entered):
+    """What :meth:`BudgetManager.agent` returns: a context manager, sync and async; many tasks may enter one."""
+
+    def __init__(self, manager: BudgetManager, agent_name: str, task: str | None) -> None:
+        super().__init__()
+        self.manager = manager
+        self.agent_name = agent_name
+        self.task = task
+
+    def _go_in(self, outside: Ambient) -> Ambient:
+        manager = self.manager
+        budget, _ = manager.crew.budget(self.agent_name)
+        manager.check_gate(self.agent_name, self.task)
+        return manager.crew.enter(outside, budget, Work(manager.past(self.agent_name).expected_output()))
+
+    def _come_out(self, here: Ambient, inside: Ambient, outside: Ambient) -> Ambient | None:
+        return outside if inside.bindings[-1] in here.bindings else None
