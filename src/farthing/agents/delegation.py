@@ -75,7 +75,7 @@ def grant(crew: Crew, parent: Budget, contract: AgentContract, expires_ms: int |
                 advance(_debit(crew, parent, child, unit, amount, ids[unit]))
                 held.append(ids[unit])
         crew.put(child, update=False)
-    except BaseException:
+    except BaseException:  # a refusal, a lost ledger, a signal: what the parent gave for nothing is its own again
         for hold_id in held:
             crew.ledger.store.void(hold_id)
         raise

@@ -50,10 +50,10 @@ def _plain(function: Callable[..., Any], governing: Governing) -> Callable[..., 
         advance(piece.begin())
         try:
             result = around(function, piece.inside)(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # whatever the function raises, its work is charged for
             advance(piece.fail(error))
             raise
-        except BaseException as error:
+        except BaseException as error:  # called away: it may not wait for anything
             run_detached(piece.fail(error))
             raise
         # Another decorator may hide what kind of function this is: then the work is still to be done.
@@ -81,11 +81,10 @@ def _coroutine(function: Callable[..., Any], governing: Governing) -> Callable[.
 async def _awaited(work: Any, piece: Piece) -> Any:
     try:
         result = await work
-    except Exception as error:
+    except Exception as error:  # whatever the function raises, its work is charged for
         await advance_async(piece.fail(error))
         raise
-    except BaseException as error:
-        # Cancelled: it may not wait for anything.
+    except BaseException as error:  # cancelled: it may not wait for anything
         run_detached(piece.fail(error))
         raise
     await advance_async(piece.finish(result))
@@ -110,7 +109,7 @@ def _generator(function: Callable[..., Any], governing: Governing, begun: Piece 
             except StopIteration as stop:
                 advance(piece.finish(stop.value, said=said))
                 return stop.value
-            except BaseException as error:
+            except BaseException as error:  # whatever the function raises, its work is charged for
                 advance(piece.fail(error))
                 raise
             said.append(value)
@@ -147,10 +146,10 @@ def _async_generator(
             except StopAsyncIteration:
                 await advance_async(piece.finish(None, said=said))
                 return
-            except Exception as error:
+            except Exception as error:  # whatever the function raises, its work is charged for
                 await advance_async(piece.fail(error))
                 raise
-            except BaseException as error:
+            except BaseException as error:  # cancelled: it may not wait for anything
                 run_detached(piece.fail(error))
                 raise
             said.append(value)

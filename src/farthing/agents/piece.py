@@ -109,7 +109,7 @@ class Piece:
             return None
         try:
             task = self._governing.task_fn(*self._args, **self._kwargs)
-        except Exception as error:
+        except Exception as error:  # a given function may raise anything; it is raised again, named
             raise self._failed("task_fn", f"raised {type(error).__name__}: {error}") from error
         return None if task is None else str(task)
 

@@ -260,11 +260,11 @@ def _hold_once(
     versions: tuple[int, int],
     ambient: Ambient,
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
-    """Whatever is raised in it, the exception of a signal too: then nothing stays held."""
+    """Hold on each ledger; whatever is raised meanwhile, nothing stays held."""
     held: list[tuple[Ledger, tuple[Account, ...]]] = []
     try:
         answer = yield from _hold_each(runtime, ask, here, there, tags, versions, ambient, held)
-    except BaseException as error:
+    except BaseException as error:  # a signal's too: then nothing stays held
         _give_back(held, ask.id)
         if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow" or not there:
             raise

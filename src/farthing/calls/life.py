@@ -67,7 +67,7 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
         answer = call.dialect.read_answer(call.request, status, body)
         ending = endings.of_answer(answer, status, _limits(call, admitted))
         _say_ceiling(call, admitted, answer)
-    except BaseException as error:
+    except BaseException as error:  # every way out ends the call
         lost = endings.refused(f"http_{status}") if endings.unpaid(status) else _lost(error)
         yield from _end_by(error, call, partial(_end, call, admitted, lost))
         if isinstance(error, Broken):
@@ -100,7 +100,7 @@ def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
             finished = yield from _end_of_body(call, admitted, answered, meter)
         if out:
             yield Relay(out, finished)
-    except BaseException as error:
+    except BaseException as error:  # every way out ends the call
         if not call.ended:
             broken = error if isinstance(error, Broken) else Broken("interrupted")
             yield from _end_by(error, call, lambda: _end_cut(call, admitted, meter.facts(), broken))
@@ -296,8 +296,7 @@ def _end(
         except StoreUnavailable as error:
             # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
             log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
-        except BaseException:
-            # What was given is carried out. So is the rest, and nobody waits for it.
+        except BaseException:  # called away: what was given is carried out; so is the rest, and nobody waits for it
             for other, _ in words:
                 other()
             _tell(call, admitted, entry)

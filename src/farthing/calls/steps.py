@@ -149,7 +149,7 @@ def advance_detached(life: Life, error: BaseException, rest: Iterable[bytes] = (
             step = life.send(step.result() if type(step) is Ready else None)
     except StopIteration:
         return
-    except BaseException as failure:
+    except BaseException as failure:  # what was thrown in comes out again; anything else is raised
         if failure is not error:
             raise
 

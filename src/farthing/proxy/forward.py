@@ -301,8 +301,7 @@ async def pass_on(
         await client.end()
     except Broken:
         client.cut()
-    except BaseException:
-        # The server stops, or a header that no client may be sent.
+    except BaseException:  # the server stops, or a header that no client may be sent: nobody reads on
         response.abort()
         raise
 

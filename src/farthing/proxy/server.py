@@ -56,7 +56,7 @@ class Opened:
             self.settings = replace(settings, port=port, session=session)
             self.runtime = Runtime(self.settings.calls, clock=clock, warns=False, reports=False)
             self._put_budgets()
-        except BaseException:
+        except BaseException:  # also a signal's: nobody else has the socket
             self.listening.close()
             raise
 

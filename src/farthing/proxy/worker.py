@@ -153,7 +153,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
         listening.listen(BACKLOG)
         listening.setblocking(False)
-    except BaseException:
+    except BaseException:  # also a signal's: nobody else has the socket
         listening.close()
         raise
     return listening

@@ -136,8 +136,7 @@ class Events:
         for subscriber in self.subscribers:
             try:
                 subscriber.tell(fact)
-            except Exception:
-                # Whatever it is: a fault of a subscriber is not the call's.
+            except Exception:  # whatever it is: a fault of a subscriber is not the call's
                 log.exception("a subscriber could not take what it was told")
 
     def close(self, seconds: float) -> None:

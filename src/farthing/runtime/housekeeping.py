@@ -120,8 +120,7 @@ class Housekeeper:
                 return
             try:
                 end()
-            except Exception:
-                # Its caller is gone, whoever runs this is an innocent one: there is nobody else to tell.
+            except Exception:  # its caller is gone, and whoever runs this has no part in it: nobody else can be told
                 log.exception("an abandoned call could not be settled; its hold stays until its deadline")
 
     def tick(self, *, sweep: bool) -> None:

@@ -227,7 +227,7 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
         if isinstance(step, ReadAll):
             body = b"".join(response.stream)
             response.stream.close()
-    except BaseException as error:
+    except BaseException as error:  # every way out ends the call, and a cancelled one waits for nothing
         advance_detached(attempt.life, attempt.failure(error))
         raise
     if isinstance(step, ReadAll):
@@ -254,7 +254,7 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         if isinstance(step, ReadAll):
             body = b"".join([chunk async for chunk in response.stream])
             await response.stream.aclose()
-    except BaseException as error:
+    except BaseException as error:  # every way out ends the call, and a cancelled one waits for nothing
         advance_detached(attempt.life, attempt.failure(error))
         raise
     if isinstance(step, ReadAll):
@@ -277,7 +277,7 @@ def _opened(attempt: Exchange, response: Any, *, asynchronous: bool) -> Any:
     attempt.opened()
     try:
         return relayed(response, attempt, http=_http(type(response)), asynchronous=asynchronous)
-    except BaseException as error:
+    except BaseException as error:  # nobody will read it: the call ends here
         attempt.broke(error)
         raise
 

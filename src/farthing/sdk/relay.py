@@ -75,7 +75,7 @@ class _SyncRelay:
                 yield relay.data
         except GeneratorExit:
             raise
-        except BaseException as error:
+        except BaseException as error:  # every way out ends the call
             attempt.broke(error)
             raise
         if (crossed := attempt.take_crossed()) is not None:
@@ -128,7 +128,7 @@ class _AsyncRelay:
                 yield relay.data
         except GeneratorExit:
             raise
-        except BaseException as error:
+        except BaseException as error:  # every way out ends the call
             attempt.broke(error)
             raise
         if (crossed := attempt.take_crossed()) is not None:

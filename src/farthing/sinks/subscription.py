@@ -208,7 +208,7 @@ class Subscription:
         try:
             assert self._on_drop is not None
             self._on_drop(error)
-        except Exception:
+        except Exception:  # a user's own function: what goes wrong in it reaches no call
             log.exception("on_drop_error failed")
 
     def _call(self, name: str) -> None:

@@ -109,8 +109,7 @@ class Response:
         waiter = self._waiter = self._loop.create_future()
         try:
             data: bytes = await waiter
-        except BaseException:
-            # The task was cancelled: nobody reads on, and a provider that goes on writing would be paid for it.
+        except BaseException:  # cancelled: nobody reads on, and a provider that goes on writing would be paid for it
             self.abort()
             raise
         return data

@@ -37,7 +37,7 @@ def connect(file: str, *, busy_seconds: float) -> sqlite3.Connection:
     connection = _plain(file, busy_seconds)
     try:
         _set_up(connection)
-    except BaseException:
+    except BaseException:  # also a signal's: nobody else has it
         connection.close()
         raise
     return connection
@@ -64,7 +64,7 @@ def open_ledger(file: str, lock: FileLock, *, patience_seconds: float) -> sqlite
                 version = _check(connection, file)
                 _set_up(connection)
                 _migrate(connection, version)
-            except BaseException:
+            except BaseException:  # also a signal's: nobody else has it
                 connection.close()
                 raise
             return connection

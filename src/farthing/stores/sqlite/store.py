@@ -330,10 +330,10 @@ class SQLiteStore:
             connection = open_ledger(self.name, lock, patience_seconds=self._patience_seconds)
             try:
                 owner = Owner(path.with_name(f"{path.name}-owners"))
-            except BaseException:
+            except BaseException:  # also a signal's: nobody else has it
                 connection.close()
                 raise
-        except BaseException:
+        except BaseException:  # as above
             lock.drop()
             raise
         writer = Writer(

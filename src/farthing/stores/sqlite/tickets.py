@@ -179,7 +179,7 @@ class Ticket(Generic[T]):
             lock.acquire(timeout=self._desk.patience_seconds)
             while not self.done and self._is_being_read():
                 lock.acquire(timeout=self._desk.patience_seconds)
-        except BaseException:
+        except BaseException:  # called away: nobody waits here any more
             self._leave()
             raise
         if not self.done:
@@ -199,7 +199,7 @@ class Ticket(Generic[T]):
             wake_at_last(loop, future, self._desk.patience_seconds)
             try:
                 yield from future
-            except BaseException:
+            except BaseException:  # called away: nobody waits here any more
                 self._leave()
                 raise
             if self.done:

@@ -287,7 +287,7 @@ class Writer:
                 self.looked_at = time.monotonic()
                 for ticket in unsaid:
                     _log.error("what a call said at its end could not be carried out", exc_info=ticket.error)
-            except BaseException:
+            except BaseException:  # whatever it was: half a group is never left in the file
                 if connection.in_transaction:
                     connection.rollback()
                 raise
