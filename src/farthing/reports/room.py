@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..calls.admission import Granted
@@ -22,8 +22,7 @@ def tightest(granted: Granted) -> Room | None:
     found: Room | None = None
     least, of_least = 1, 0
     for ledger, accounts in granted.held:
-        keys = [key for account in accounts for limit in account.limits for key in limit[2]]
-        known = ledger.store.known_balances(keys)
+        known = ledger.store.known_balances()
         for account in accounts:
             remaining = []
             tighter = False
@@ -40,12 +39,12 @@ def tightest(granted: Granted) -> Room | None:
     return found
 
 
-def _left(ceiling: int, counters: Sequence[str], known: Mapping[str, Balance]) -> int | None:
-    """What is left under a ceiling; None where a counter is not known."""
-    if not counters:
-        return None
-    try:
-        # A rolling window has dozens of counters; their totals are summed without a step for each.
-        return max(0, ceiling - sum(map(sum, map(known.__getitem__, counters))))
-    except KeyError:
-        return None
+def _left(ceiling: int, counters: Sequence[str], known: Callable[[str], Balance | None]) -> int | None:
+    """What is left under a ceiling; None where a counter is unknown, or there is none (a check of each call alone)."""
+    left = ceiling
+    for counter in counters:
+        balance = known(counter)
+        if balance is None:
+            return None
+        left -= sum(balance)
+    return max(0, left) if counters else None

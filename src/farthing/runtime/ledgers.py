@@ -48,7 +48,7 @@ class Ledger:
 
     def standing(self, tags: Tags) -> list[Budget]:
         """The budgets that bind every call which their scope matches."""
-        return [budget for budget in self._standing if matches(dict(budget.scope), tags)]
+        return [budget for budget in self._standing if not budget.scope or matches(dict(budget.scope), tags)]
 
     def put_away(self, name: str) -> None:
         """No call will ask for the account of this unit of work again."""

@@ -159,10 +159,10 @@ class Store(Protocol):
         """The balances of these counters (every counter if None); one that was never posted to is zero."""
         ...
 
-    def known_balances(self, keys: Iterable[str]) -> Mapping[str, Balance]:
+    def known_balances(self) -> Callable[[str], Balance | None]:
         """
-        These counters as this process last knew them, without waiting: for showing, never for deciding. One that is
-        not known now is missing.
+        Looks up a counter as this process last knew it, without waiting: for showing, never for deciding. None: it is
+        not known now.
         """
         ...
 

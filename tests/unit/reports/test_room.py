@@ -30,7 +30,7 @@ def granted(accounts: list[list[tuple[str, int, list[Balance | None]]]]) -> Any:
             named.append((unit, ceiling, keys))
         held.append(SimpleNamespace(budget=SimpleNamespace(title=f"budget {number}"), limits=tuple(named)))
     known = {key: balance for key, balance in balances.items() if balance is not None}
-    store = SimpleNamespace(known_balances=lambda keys: {key: known[key] for key in keys if key in known})
+    store = SimpleNamespace(known_balances=lambda: known.get)
     return SimpleNamespace(held=[(SimpleNamespace(store=store), held)])
 
 

@@ -127,8 +127,8 @@ class MemoryStore(Books):
             return Ready(self._locked(lambda: dict(self._balances)))
         return Ready(self._locked(lambda: dict(zip(names, map(self.balance, names), strict=True))))
 
-    def known_balances(self, keys: Iterable[str]) -> Mapping[str, Balance]:
-        return {key: self.balance(key) for key in keys}
+    def known_balances(self) -> Callable[[str], Balance | None]:
+        return self.balance
 
     def entries(
         self,

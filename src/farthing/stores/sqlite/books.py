@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...kernel.catalogue import Catalogue
@@ -64,7 +64,7 @@ class _Counters(dict[str, Balance]):
 
 class Books:
     """
-    See the module. Used by the writer's thread only, but for :meth:`now`, :meth:`known`, :meth:`known_balances` and
+    See the module. Used by the writer's thread only, but for :meth:`now`, :meth:`known`, :meth:`known_balance` and
     ``catalogue``.
     """
 
@@ -86,6 +86,9 @@ class Books:
         self._balances = _Counters()
         self.balance = self._balances.__getitem__
         """``balance(key)``: the rules ask for it some thirty times a call."""
+        # get, which reads nothing: asking for one that is missing would use the writer's connection.
+        self.known_balance: Callable[[str], Balance | None] = self._balances.get
+        """What is known now, the group that is being made included. Any thread may ask."""
         self._shapes: dict[tuple[Posting, ...], int] = {}
         self._own: dict[str, Hold] = {}
         """Held holds that this writer wrote, as they are in the file."""
@@ -127,12 +130,6 @@ class Books:
             self._absent.add(hold_id)
             return None
         return rows.hold_from_row(row)
-
-    def known_balances(self, keys: Iterable[str]) -> dict[str, Balance]:
-        """From any thread: what is known now, the group that is being made included."""
-        # get, which reads nothing: asking for one that is missing would use the writer's connection.
-        get = self._balances.get
-        return {key: balance for key in keys if (balance := get(key)) is not None}
 
     def expect(self, hold_ids: list[str]) -> None:
         """These ids will be asked for, and most are new: look for all of them at once."""

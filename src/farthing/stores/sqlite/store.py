@@ -182,9 +182,9 @@ class SQLiteStore:
         names = tuple(keys)
         return self._ask(LOOK, lambda books, now_ms: ({key: books.balance(key) for key in names}, NOTHING))
 
-    def known_balances(self, keys: Iterable[str]) -> Mapping[str, Balance]:
+    def known_balances(self) -> Callable[[str], Balance | None]:
         writer = self._writer
-        return {} if writer is None else writer.books.known_balances(keys)
+        return dict[str, Balance]().get if writer is None else writer.books.known_balance
 
     def entries(
         self,
