@@ -13,6 +13,7 @@ from typing import Any
 
 from . import json
 from .closing_messages import MessagesCloser
+from .dialect import JsonDialect
 from .facts import AnswerFacts, RequestFacts
 from .images import UNKNOWN, size_of_base64
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
@@ -69,13 +70,12 @@ _WHOLE_BLOCKS = (
 """Blocks that bring in their own JSON text and nothing else."""
 
 
-class AnthropicMessages:
+class AnthropicMessages(JsonDialect):
     """The dialect ``anthropic.messages``."""
 
     name = "anthropic.messages"
-
-    def __init__(self, provider: str = "anthropic") -> None:
-        self.provider = provider
+    provider = "anthropic"
+    ceiling_field = "max_tokens"
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no messages request."""
@@ -117,26 +117,6 @@ class AnthropicMessages:
             wants_usage=stream,
             path=path,
         )
-
-    def rewrite(
-        self,
-        facts: RequestFacts,
-        *,
-        model: str | None = None,
-        output_ceiling: int | None = None,
-        ask_usage: bool = False,
-    ) -> bytes:
-        """The same request with what is given changed. Its streams always carry usage: *ask_usage* changes nothing."""
-        request = dict(facts.body)
-        if model is not None:
-            request["model"] = model
-        if output_ceiling is not None:
-            request["max_tokens"] = output_ceiling
-        return json.encode(request)
-
-    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
-        """None: the model stands in the body."""
-        return None
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""

@@ -13,6 +13,7 @@ from typing import Any
 from ..kernel.usage import Usage
 from . import json
 from .closing_cohere import CohereCloser
+from .dialect import JsonDialect
 from .facts import AnswerFacts, RequestFacts
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
 from .reading import Gathering, count_in, flag_in, model_of, objects_in
@@ -26,13 +27,12 @@ _KINDS = frozenset({"text", "thinking"})
 _FINISHES = {"MAX_TOKENS": "length"}
 
 
-class CohereChat:
+class CohereChat(JsonDialect):
     """The dialect ``cohere.chat``."""
 
     name = "cohere.chat"
-
-    def __init__(self, provider: str = "cohere") -> None:
-        self.provider = provider
+    provider = "cohere"
+    ceiling_field = "max_tokens"
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no chat request of version 2."""
@@ -63,25 +63,6 @@ class CohereChat:
             wants_usage=True,
             path=path,
         )
-
-    def rewrite(
-        self,
-        facts: RequestFacts,
-        *,
-        model: str | None = None,
-        output_ceiling: int | None = None,
-        ask_usage: bool = False,
-    ) -> bytes:
-        """The same request with what is given changed. A stream's last event has the figure anyway."""
-        request = dict(facts.body)
-        if model is not None:
-            request["model"] = model
-        if output_ceiling is not None:
-            request["max_tokens"] = output_ceiling
-        return json.encode(request)
-
-    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
-        return None
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""

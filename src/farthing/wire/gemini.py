@@ -17,6 +17,7 @@ from typing import Any
 
 from . import json
 from .closing_gemini import GeminiCloser
+from .dialect import JsonDialect
 from .facts import AnswerFacts, RequestFacts
 from .gemini_content import either, read_content, read_tools, several, whole_in
 from .gemini_path import model_in, other_model, other_model_name, streams
@@ -57,13 +58,11 @@ _TIERS = {
 """How Vertex, and the API's longer spellings, say what the price table calls a service tier."""
 
 
-class GeminiGenerate:
+class GeminiGenerate(JsonDialect):
     """The dialect ``gemini.generate``."""
 
     name = "gemini.generate"
-
-    def __init__(self, provider: str = "google") -> None:
-        self.provider = provider
+    provider = "google"
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no such request, or a path that names no model."""
@@ -110,30 +109,21 @@ class GeminiGenerate:
             stream_type="text/event-stream" if sse else "application/json",
         )
 
-    def rewrite(
-        self,
-        facts: RequestFacts,
-        *,
-        model: str | None = None,
-        output_ceiling: int | None = None,
-        ask_usage: bool = False,
-    ) -> bytes:
-        """The same request with what is given changed. Its streams always carry usage: *ask_usage* changes nothing."""
-        request = dict(facts.body)
-        if model is not None and isinstance(request.get("model"), str):
-            request["model"] = other_model_name(request["model"], model)
-        if output_ceiling is not None:
-            field = "generation_config" if request.get("generation_config") is not None else "generationConfig"
-            given = request.get(field)
-            config = dict(given) if isinstance(given, Mapping) else {}
-            snake = config.get("max_output_tokens") is not None
-            config["max_output_tokens" if snake else "maxOutputTokens"] = output_ceiling
-            request[field] = config
-        return json.encode(request)
-
     def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
         """The path with another model."""
         return other_model(facts.path, model)
+
+    def _set_model(self, request: dict[str, Any], model: str) -> None:
+        if isinstance(request.get("model"), str):
+            request["model"] = other_model_name(request["model"], model)
+
+    def _set_ceiling(self, request: dict[str, Any], ceiling: int) -> None:
+        field = "generation_config" if request.get("generation_config") is not None else "generationConfig"
+        given = request.get(field)
+        config = dict(given) if isinstance(given, Mapping) else {}
+        snake = config.get("max_output_tokens") is not None
+        config["max_output_tokens" if snake else "maxOutputTokens"] = ceiling
+        request[field] = config
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import json
+from .dialect import JsonDialect
 from .facts import AnswerFacts, RequestFacts
 from .gemini_content import either, read_content, several
 from .gemini_path import model_in, other_model, other_model_name
@@ -27,13 +28,11 @@ _BODY_FIELDS = frozenset(
 )  # fmt: skip
 
 
-class GeminiEmbeddings:
+class GeminiEmbeddings(JsonDialect):
     """The dialect ``gemini.embeddings``."""
 
     name = "gemini.embeddings"
-
-    def __init__(self, provider: str = "google") -> None:
-        self.provider = provider
+    provider = "google"
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no such request, or a path that names no model."""
@@ -69,25 +68,15 @@ class GeminiEmbeddings:
             path=path,
         )
 
-    def rewrite(
-        self,
-        facts: RequestFacts,
-        *,
-        model: str | None = None,
-        output_ceiling: int | None = None,
-        ask_usage: bool = False,
-    ) -> bytes:
-        """The same request with another model, which a batch names once for every input. There is no ceiling to set."""
-        if model is None:
-            return json.encode(facts.body)
-        request = _renamed(facts.body, model)
-        if "requests" in request:
-            request["requests"] = [_renamed(one, model) for one in several(request, "requests")]
-        return json.encode(request)
-
     def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
         """The path with another model."""
         return other_model(facts.path, model)
+
+    def _set_model(self, request: dict[str, Any], model: str) -> None:
+        """A batch names it once for every input."""
+        request.update(_renamed(request, model))
+        if "requests" in request:
+            request["requests"] = [_renamed(one, model) for one in several(request, "requests")]
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""
@@ -97,9 +86,6 @@ class GeminiEmbeddings:
         usage, note = reported(mapping(answer.get("usageMetadata")))
         refused = bool(answer.get("error")) and usage is None
         return AnswerFacts(usage=usage, usage_note=note, complete=True, error=refused or not 200 <= status < 300)
-
-    def closer(self, facts: RequestFacts) -> None:
-        """None: nothing here can be cut."""
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> SingleAnswer:
         """These methods have no streams: whatever arrives as one is read at its end, as the answer it is."""

@@ -16,7 +16,7 @@ from .closing_chat import ChatCloser
 from .facts import AnswerFacts, RequestFacts
 from .images import UNKNOWN, size_of_url
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from .openai_shared import cache_breakpoint, other_deployment, read_cache_options, read_tool_choice
+from .openai_shared import OpenAIDialect, ask_usage_in, cache_breakpoint, read_cache_options, read_tool_choice
 from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
 from .reported import reported
 from .sse import parse_frame
@@ -74,7 +74,7 @@ _OPEN_FIELDS = {
 _request_facts, _answer_facts = RequestFacts.__new__, AnswerFacts.__new__
 
 
-class OpenAIChat:
+class OpenAIChat(OpenAIDialect):
     """
     The dialect ``openai.chat``. *ceiling_field* is what a ceiling of ours is called where the caller set none;
     *tells_usage*: every stream carries its usage figure unasked, and asking for it is refused (Mistral).
@@ -83,10 +83,10 @@ class OpenAIChat:
     name = "openai.chat"
 
     def __init__(
-        self, provider: str = "openai", *, ceiling_field: str = "max_completion_tokens", tells_usage: bool = False
+        self, provider: str | None = None, *, ceiling_field: str = "max_completion_tokens", tells_usage: bool = False
     ) -> None:
-        self.provider = provider
-        self._ceiling_field = ceiling_field
+        super().__init__(provider)
+        self.ceiling_field = ceiling_field
         self._tells_usage = tells_usage
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
@@ -125,29 +125,15 @@ class OpenAIChat:
             path=path,
         )
 
-    def rewrite(
-        self,
-        facts: RequestFacts,
-        *,
-        model: str | None = None,
-        output_ceiling: int | None = None,
-        ask_usage: bool = False,
-    ) -> bytes:
-        """The same request with what is given changed, every other field in its place."""
-        request = dict(facts.body)
-        if model is not None:
-            request["model"] = model
-        if output_ceiling is not None:
-            set_by_caller = [field for field in _CEILINGS if request.get(field) is not None]
-            for field in set_by_caller or [self._ceiling_field]:
-                request[field] = output_ceiling
-        if ask_usage:
-            request["stream_options"] = {**object_in(request, "stream_options"), "include_usage": True}
-        return json.encode(request)
+    def _set_ceiling(self, request: dict[str, Any], ceiling: int) -> None:
+        set_by_caller = [field for field in _CEILINGS if request.get(field) is not None]
+        for field in set_by_caller:
+            request[field] = ceiling
+        if not set_by_caller:
+            super()._set_ceiling(request, ceiling)
 
-    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
-        """Azure's paths name the deployment; others no model."""
-        return other_deployment(facts.path, model)
+    def _ask_usage(self, request: dict[str, Any]) -> None:
+        ask_usage_in(request)
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""

@@ -15,7 +15,7 @@ from .closing_chat import ChatCloser
 from .facts import AnswerFacts, RequestFacts
 from .metering import answer_object, mappings, string
 from .openai_chat import ChatMeter, finish_of
-from .openai_shared import other_deployment, read_inputs
+from .openai_shared import OpenAIDialect, ask_usage_in, read_inputs
 from .reading import Gathering, count_in, flag_in, model_of, object_in, word_in
 from .reported import reported
 
@@ -27,13 +27,11 @@ _BODY_FIELDS = frozenset(
 )  # fmt: skip
 
 
-class OpenAICompletions:
+class OpenAICompletions(OpenAIDialect):
     """The dialect ``openai.completions``."""
 
     name = "openai.completions"
-
-    def __init__(self, provider: str = "openai") -> None:
-        self.provider = provider
+    ceiling_field = "max_tokens"
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no completion request."""
@@ -64,27 +62,8 @@ class OpenAICompletions:
             path=path,
         )
 
-    def rewrite(
-        self,
-        facts: RequestFacts,
-        *,
-        model: str | None = None,
-        output_ceiling: int | None = None,
-        ask_usage: bool = False,
-    ) -> bytes:
-        """The same request with what is given changed, every other field in its place."""
-        request = dict(facts.body)
-        if model is not None:
-            request["model"] = model
-        if output_ceiling is not None:
-            request["max_tokens"] = output_ceiling
-        if ask_usage:
-            request["stream_options"] = {**object_in(request, "stream_options"), "include_usage": True}
-        return json.encode(request)
-
-    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
-        """Azure's paths name the deployment; others no model."""
-        return other_deployment(facts.path, model)
+    def _ask_usage(self, request: dict[str, Any]) -> None:
+        ask_usage_in(request)
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import json
 from .facts import AnswerFacts, RequestFacts
 from .metering import answer_object, mapping, string
-from .openai_shared import other_deployment, read_inputs
+from .openai_shared import OpenAIDialect, read_inputs
 from .reading import Gathering, model_of, word_in
 from .reported import reported
 from .single import SingleAnswer
@@ -18,13 +18,10 @@ from .single import SingleAnswer
 _BODY_FIELDS = frozenset({"model", "input", "encoding_format", "user", "metadata", "service_tier"})
 
 
-class OpenAIEmbeddings:
+class OpenAIEmbeddings(OpenAIDialect):
     """The dialect ``openai.embeddings``."""
 
     name = "openai.embeddings"
-
-    def __init__(self, provider: str = "openai") -> None:
-        self.provider = provider
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no embeddings request."""
@@ -50,21 +47,6 @@ class OpenAIEmbeddings:
             path=path,
         )
 
-    def rewrite(
-        self,
-        facts: RequestFacts,
-        *,
-        model: str | None = None,
-        output_ceiling: int | None = None,
-        ask_usage: bool = False,
-    ) -> bytes:
-        """The same request with another model. The endpoint knows no ceiling and refuses unknown fields."""
-        return json.encode(facts.body if model is None else {**facts.body, "model": model})
-
-    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
-        """Azure's paths name the deployment; others no model."""
-        return other_deployment(facts.path, model)
-
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""
         answer = answer_object(body)
@@ -81,9 +63,6 @@ class OpenAIEmbeddings:
             complete=True,
             error=refused or not 200 <= status < 300,
         )
-
-    def closer(self, facts: RequestFacts) -> None:
-        """None: nothing here can be cut."""
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> SingleAnswer:
         """The endpoint has no streams: whatever arrives as one is read at its end, as the answer it is."""

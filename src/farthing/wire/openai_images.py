@@ -18,7 +18,7 @@ from ..kernel.usage import Usage
 from . import json
 from .facts import AnswerFacts, RequestFacts
 from .metering import EventMeter, answer_object, event_data, mapping, string
-from .openai_shared import other_deployment
+from .openai_shared import OpenAIDialect
 from .reading import Gathering, count_in, flag_in, model_of
 from .reported import Reported, reported
 
@@ -39,13 +39,10 @@ _BODY_FIELDS = frozenset(
 )  # fmt: skip
 
 
-class OpenAIImages:
+class OpenAIImages(OpenAIDialect):
     """The dialect ``openai.images``."""
 
     name = "openai.images"
-
-    def __init__(self, provider: str = "openai") -> None:
-        self.provider = provider
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError where the request is multipart, or its answer reports no usage that covers its cost."""
@@ -85,21 +82,6 @@ class OpenAIImages:
             path=path,
         )
 
-    def rewrite(
-        self,
-        facts: RequestFacts,
-        *,
-        model: str | None = None,
-        output_ceiling: int | None = None,
-        ask_usage: bool = False,
-    ) -> bytes:
-        """The same request with another model. The endpoint knows no ceiling."""
-        return json.encode(facts.body if model is None else {**facts.body, "model": model})
-
-    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
-        """Azure's paths name the deployment; others no model."""
-        return other_deployment(facts.path, model)
-
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer. Images cannot be counted: without a figure it is no complete answer, and costs its hold."""
         failed = not 200 <= status < 300
@@ -109,9 +91,6 @@ class OpenAIImages:
         usage, note = _reported(answer.get("usage"))
         refused = bool(answer.get("error")) and answer.get("data") is None and usage is None
         return AnswerFacts(usage=usage, usage_note=note, complete=usage is not None, error=refused or failed)
-
-    def closer(self, facts: RequestFacts) -> None:
-        """None: nothing here can be cut."""
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> ImagesMeter:
         return ImagesMeter(images=facts.choices)

@@ -17,7 +17,7 @@ from .closing_responses import ResponsesCloser
 from .facts import AnswerFacts, RequestFacts
 from .images import UNKNOWN, size_of_base64, size_of_url
 from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from .openai_shared import cache_breakpoint, other_deployment, read_cache_options, read_tool_choice
+from .openai_shared import OpenAIDialect, cache_breakpoint, read_cache_options, read_tool_choice
 from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
 from .reported import reported
 
@@ -50,13 +50,11 @@ _PAST_WORK = (
 """Items that bring in their own JSON text and nothing else."""
 
 
-class OpenAIResponses:
+class OpenAIResponses(OpenAIDialect):
     """The dialect ``openai.responses``."""
 
     name = "openai.responses"
-
-    def __init__(self, provider: str = "openai") -> None:
-        self.provider = provider
+    ceiling_field = "max_output_tokens"
 
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no Responses request."""
@@ -93,26 +91,6 @@ class OpenAIResponses:
             wants_usage=stream,
             path=path,
         )
-
-    def rewrite(
-        self,
-        facts: RequestFacts,
-        *,
-        model: str | None = None,
-        output_ceiling: int | None = None,
-        ask_usage: bool = False,
-    ) -> bytes:
-        """The same request with what is given changed. Its streams always carry usage: *ask_usage* changes nothing."""
-        request = dict(facts.body)
-        if model is not None:
-            request["model"] = model
-        if output_ceiling is not None:
-            request["max_output_tokens"] = output_ceiling
-        return json.encode(request)
-
-    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
-        """Azure's paths name the deployment; others no model."""
-        return other_deployment(facts.path, model)
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer; also that of ``GET …/responses/{id}``, which may still be in progress."""

@@ -1,4 +1,4 @@
-"""What OpenAI's dialects have in common: prompt caching, the weight of a forced tool, Azure's deployments."""
+"""What OpenAI's dialects have in common: Azure's deployments, prompt caching, the weight of a forced tool."""
 
 from __future__ import annotations
 
@@ -7,11 +7,28 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from .dialect import JsonDialect
+from .facts import RequestFacts
 from .reading import Gathering, object_in
 
 TOOL_CHOICE_OVERHEAD = 8
 _DEFAULT_LIFETIME = "30m"
 _DEPLOYMENT = re.compile(r"(?<=/deployments/)[^/?#]+")
+
+
+class OpenAIDialect(JsonDialect):
+    """Base of OpenAI's dialects. Azure's paths name the deployment; others no model."""
+
+    provider = "openai"
+
+    def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
+        """An Azure path with another deployment; None for a path that names none."""
+        return other_deployment(facts.path, model)
+
+
+def ask_usage_in(request: dict[str, Any]) -> None:
+    """Have a stream end with its usage figure, which it does not tell unasked."""
+    request["stream_options"] = {**object_in(request, "stream_options"), "include_usage": True}
 
 
 def other_deployment(path: str, model: str) -> str | None:

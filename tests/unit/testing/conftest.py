@@ -8,13 +8,14 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
-from farthing.testing import FakeProvider
+from farthing.testing import FakeClock, FakeProvider
 from tests.unit.testing.words import count_words
 
 
 @pytest.fixture
 def provider() -> Iterator[FakeProvider]:
-    with FakeProvider(count=count_words) as running:
+    # Its clock stands still: two answers are told apart by what they are, and never by the second they came in.
+    with FakeProvider(count=count_words, now_ms=FakeClock()) as running:
         yield running
 
 
