@@ -15,6 +15,7 @@ from ..calls.polling import asks
 from ..errors import StoreUnavailable, UnmeteredCall
 from ..runtime.ambient import Ambient
 from ..runtime.runtime import Runtime
+from ..wire.ambiguous import check_spelling, said_once
 from ..wire.facts import RequestFacts
 from . import log
 from .client import BadBody, Client, Gone, Receive, Send
@@ -145,6 +146,8 @@ class Proxy:
     async def _call(self, door: Door, client: Client, routes: Routes, identity: Identity) -> None:
         body = await self._body(client, routes.family)
         route, facts = _read(routes, body, _with_query(routes.path, client.query))
+        if facts is not None:
+            body = said_once(body, facts.body)
         query = without_key(client.query) if _replaces(route, identity) else client.query
         path = _with_query(routes.path, query)
         if facts is None:
@@ -286,6 +289,7 @@ def _read(routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts |
     route = next(route for route in routes.candidates if route.found.dialect is not None)
     try:
         facts = _dialect(route).read_request(body, path)
+        check_spelling(facts.body)
     except ValueError as error:
         route = routes.default or route
         if route.upstream.unmetered == "allow":

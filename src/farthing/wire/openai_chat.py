@@ -115,7 +115,8 @@ class OpenAIChat(OpenAIDialect):
             text=tuple(found.text),
             overhead_tokens=found.overhead,
             images=tuple(found.images),
-            output_ceiling=min(ceilings, default=None),
+            # Two names of one thing: servers differ in which one they go by.
+            output_ceiling=max(ceilings, default=None),
             choices=_choices(request) if "n" in request or "best_of" in request else 1,
             writes_cache=found.caches,
             cache_1h=found.cache_long,

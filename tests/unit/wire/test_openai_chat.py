@@ -101,7 +101,8 @@ def test_what_has_no_bound_is_open(fields: dict[str, Any], reason: str) -> None:
         ({}, None),
         ({"max_tokens": 50}, 50),
         ({"max_completion_tokens": 60}, 60),
-        ({"max_tokens": 50, "max_completion_tokens": 60}, 50),
+        ({"max_tokens": 50, "max_completion_tokens": 60}, 60),
+        ({"max_tokens": 60, "max_completion_tokens": 50}, 60),
         ({"max_tokens": None, "max_completion_tokens": 60.0}, 60),
     ],
 )
