@@ -19,7 +19,7 @@ from openai import AsyncOpenAI, OpenAI
 from farthing import Amounts, instrument
 from farthing.kernel.hold import Entry, Hold
 from farthing.runtime.default import runtime
-from farthing.testing import FakeProvider
+from farthing.testing import FakeProvider, Reply
 
 _TLS = ssl.create_default_context()
 
@@ -27,12 +27,22 @@ NOTHING = Amounts(0, Decimal(0), 0)
 HI: Any = [{"role": "user", "content": "hi"}]
 HI_TOKENS = 8
 """What ``HI`` comes to for gpt-4o: 3 for the reply, 3 for the message, 1 for its role, 1 for its text."""
+FULL = Reply(output_tokens=1_000_000)
+"""An answer that fills whatever ceiling a request has."""
 RATES = {
     "gpt-4o": ("2.50", "10", "1.25"),
     "gpt-4o-mini": ("0.15", "0.60"),
     "claude-haiku-4-5": ("1", "5", "0.1", "1.25"),
 }
 """USD per million tokens, as published, and not read from the price table that is under test."""
+
+
+def chat(client: OpenAI, ceiling: int | None = 10, **keywords: Any) -> Any:
+    """One chat completion, with that ceiling; None: with none of its own."""
+    given: Any = {"model": "gpt-4o", "messages": HI, **keywords}
+    if ceiling is not None:
+        given["max_tokens"] = ceiling
+    return client.chat.completions.create(**given)
 
 
 def openai_client(provider: FakeProvider | str, *, governed: bool = True, **options: Any) -> OpenAI:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,24 +11,12 @@ from openai import AsyncOpenAI, OpenAI, OpenAIError
 from farthing import BudgetExceeded, instrument
 from farthing.agents import BudgetExceededError, BudgetManager
 from farthing.testing import FakeProvider, Reply
-from tests.doors.clients import HI, async_openai_client, openai_client
+from tests.doors.clients import HI, async_openai_client, chat
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
 IN = 8
 """What the provider bills for ``hi``."""
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider(Reply(output_tokens=1_000_000)) as running:
-        yield running
-
-
-@pytest.fixture
-def client(provider: FakeProvider) -> Iterator[OpenAI]:
-    with openai_client(provider) as made:
-        yield made
 
 
 def crew(**agents: int) -> BudgetManager:
@@ -38,11 +25,6 @@ def crew(**agents: int) -> BudgetManager:
     for priority, (name, limit) in zip(range(len(agents), 0, -1), agents.items(), strict=True):
         manager.register_agent(name, priority, limit, 0)
     return manager
-
-
-def chat(client: OpenAI, ceiling: int | None, **more: Any) -> Any:
-    limits = {} if ceiling is None else {"max_tokens": ceiling}
-    return client.chat.completions.create(model="gpt-4o", messages=HI, **limits, **more)  # type: ignore[call-overload]
 
 
 def figures(manager: BudgetManager, agent: str) -> tuple[int, int, int]:

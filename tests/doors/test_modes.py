@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -24,39 +23,12 @@ from tests.doors.clients import (
     anthropic_client,
     async_anthropic_client,
     async_openai_client,
+    chat,
     entries,
     openai_client,
 )
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
-
-FULL = Reply(output_tokens=1_000_000)
-"""An answer that fills whatever ceiling the request has."""
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider(FULL) as running:
-        yield running
-
-
-@pytest.fixture
-def client(provider: FakeProvider) -> Iterator[OpenAI]:
-    with openai_client(provider) as made:
-        yield made
-
-
-@pytest.fixture
-def claude(provider: FakeProvider) -> Iterator[Anthropic]:
-    with anthropic_client(provider) as made:
-        yield made
-
-
-def chat(client: OpenAI, ceiling: int | None = 10, **keywords: Any) -> Any:
-    given: Any = {"model": "gpt-4o", "messages": HI, **keywords}
-    if ceiling is not None:
-        given["max_tokens"] = ceiling
-    return client.chat.completions.create(**given)
 
 
 def wire(provider: FakeProvider) -> Any:

@@ -8,7 +8,6 @@ on the lines of the other.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from decimal import Decimal
 from itertools import product
 from typing import Any
@@ -19,29 +18,16 @@ from openai import OpenAI
 import farthing
 from farthing import Allow, BudgetExceeded, Decision
 from farthing.testing import FakeProvider, Reply
-from tests.doors.clients import HI, entries, holds, openai_client
+from tests.doors import clients
+from tests.doors.clients import HI, entries, holds
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 MODES = ("block", "clamp", "downgrade", "wait", "break", "truncate", "raise", "warn", "callable")
 MINI = {"gpt-4o": "gpt-4o-mini"}
 
 
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider(Reply(output_tokens=1_000_000)) as running:
-        yield running
-
-
-@pytest.fixture
-def client(provider: FakeProvider) -> Iterator[OpenAI]:
-    with openai_client(provider) as made:
-        yield made
-
-
 def chat(client: OpenAI, ceiling: int = 100, **keywords: Any) -> Any:
-    return client.chat.completions.create(
-        **{"model": "gpt-4o", "messages": HI, "max_tokens": ceiling, **keywords},
-    )
+    return clients.chat(client, ceiling, **keywords)
 
 
 def purse(mode: str, name: str | None = None, **limits: Any) -> farthing.BudgetHandle:

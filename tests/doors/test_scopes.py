@@ -27,8 +27,8 @@ from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import (
     HI,
     NOTHING,
-    anthropic_client,
     async_openai_client,
+    chat,
     entries,
     holds,
     openai_client,
@@ -37,31 +37,6 @@ from tests.doors.clients import (
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
 SIZE = 18
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider() as running:
-        yield running
-
-
-@pytest.fixture
-def client(provider: FakeProvider) -> Iterator[OpenAI]:
-    with openai_client(provider) as made:
-        yield made
-
-
-@pytest.fixture
-def claude(provider: FakeProvider) -> Iterator[Anthropic]:
-    with anthropic_client(provider) as made:
-        yield made
-
-
-def chat(client: OpenAI, ceiling: int | None = 10, **keywords: Any) -> Any:
-    given: Any = {"model": "gpt-4o", "messages": HI, **keywords}
-    if ceiling is not None:
-        given["max_tokens"] = ceiling
-    return client.chat.completions.create(**given)
 
 
 def calls_that_fit(client: OpenAI, most: int = 20) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from openai import OpenAI
 
 import farthing
+from tests.doors import clients
 from tests.doors.clients import HI
 
 LONG = 500
@@ -19,11 +20,8 @@ HAIKU: Mapping[str, Any] = MappingProxyType({"model": "claude-haiku-4-5", "max_t
 
 
 def chat(client: OpenAI, ceiling: int | None = LONG, **keywords: Any) -> Any:
-    """One chat completion."""
-    given: Any = {"model": "gpt-4o", "messages": HI, **keywords}
-    if ceiling is not None:
-        given["max_tokens"] = ceiling
-    return client.chat.completions.create(**given)
+    """One chat completion, with that ceiling; None: with none of its own."""
+    return clients.chat(client, ceiling, **keywords)
 
 
 def admitted(call: Callable[[], object]) -> bool:

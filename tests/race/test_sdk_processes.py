@@ -4,7 +4,6 @@ Several processes on one ledger file, with the real SDKs; and what is left of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,12 +34,6 @@ def sweep() -> None:
     assert durable is not None
     while durable.store.sweep().result():
         pass
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider(Reply(output_tokens=1_000_000)) as running:
-        yield running
 
 
 @pytest.fixture

@@ -39,23 +39,8 @@ pytestmark = pytest.mark.usefixtures("farthing_isolated")
 CEILING = 10
 SIZE = HI_TOKENS + CEILING
 SIZE_NANO = HI_TOKENS * 2_500 + CEILING * 10_000
-FULL = Reply(output_tokens=1_000_000)
-"""An answer that fills whatever ceiling the request has."""
-
 Job = Callable[[], bool]
 """Makes one call; whether it was admitted."""
-
-
-@pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider(FULL) as running:
-        yield running
-
-
-@pytest.fixture
-def client(provider: FakeProvider) -> Iterator[OpenAI]:
-    with openai_client(provider) as made:
-        yield made
 
 
 def job(client: OpenAI, **keywords: Any) -> Job:

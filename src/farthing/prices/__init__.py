@@ -14,7 +14,6 @@ from typing import Any
 
 from .book import Explanation, PriceBook
 from .rates import Bound, Rates
-from .registry import Usd
 
 __all__ = [
     "Bound",
@@ -35,26 +34,8 @@ default_book = PriceBook()
 """The price book of this process."""
 
 
-def register(
-    model: str,
-    *,
-    input: Usd,  # noqa: A002 - the word that users know
-    output: Usd,
-    cached: Usd | None = None,
-    cache_write: Usd | None = None,
-    cache_write_1h: Usd | None = None,
-    per: str = "1M",
-) -> None:
-    """Name the price of a model or a pattern, in USD: see :meth:`PriceBook.register`."""
-    default_book.register(
-        model,
-        input=input,
-        output=output,
-        cached=cached,
-        cache_write=cache_write,
-        cache_write_1h=cache_write_1h,
-        per=per,
-    )
+register = default_book.register
+unregister = default_book.unregister
 
 
 def register_all(
@@ -69,11 +50,6 @@ def register_all(
             unregister(model)
     for model, rates in now.items():
         register(model, **rates)
-
-
-def unregister(model: str) -> None:
-    """Forget a registration: see :meth:`PriceBook.unregister`."""
-    default_book.unregister(model)
 
 
 def explain(model: str, provider: str | None = None, *, at_ms: int | None = None) -> Explanation:
