@@ -1,6 +1,8 @@
 """
-Which tags a proxy's budgets may name: those that come from a caller's key, those that every call has by itself, and
-those that an operator trusts callers with. A budget on any other tag could be escaped by not sending it.
+Which tags a proxy's budgets may name.
+
+Those that come from a caller's key, those that every call has by itself, and those that an operator trusts callers
+with. A budget on any other tag could be escaped by not sending it.
 """
 
 from __future__ import annotations

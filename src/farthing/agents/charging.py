@@ -1,6 +1,8 @@
 """
-Charging what a call of an agent really used: at most what was held for it, else by borrowing the rest, else as an
-overrun. Money that is spent is always recorded. Life steps, for the sync and the async driver.
+Charging what a call of an agent really used.
+
+At most what was held for it, else by borrowing the rest, else as an overrun: money that is spent is always recorded.
+Life steps, for the sync and the async driver.
 """
 
 from __future__ import annotations

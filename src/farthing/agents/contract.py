@@ -1,6 +1,4 @@
-"""
-Contracts: what an agent may spend, how much it matters, what it always keeps, and when its answer is good enough.
-"""
+"""Contracts: what an agent may spend, how much it matters, what it always keeps, and when its answer is good enough."""
 
 from __future__ import annotations
 

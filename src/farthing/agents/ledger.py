@@ -1,6 +1,4 @@
-"""
-The agents' ledger: what each was given, what it used, and exact accounting where a provider says what a call used.
-"""
+"""The agents' ledger: what each was given and what it used, exactly where a provider says what a call used."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Moving allocations by hand: for good, and outside of any call. Calls borrow by themselves, before they are sent.
-"""
+"""Moving allocations by hand: for good, and outside of any call. Calls borrow by themselves, before they are sent."""
 
 from __future__ import annotations
 

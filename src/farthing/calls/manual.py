@@ -1,6 +1,4 @@
-"""
-Holding and recording without an SDK: for calls that farthing does not see, and for usage that was paid elsewhere.
-"""
+"""Holding and recording without an SDK: for calls that farthing does not see, and for usage that was paid elsewhere."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """
-The catalogue: which budgets exist in a ledger, what was granted on top of them, which are frozen. It has a version;
-a plan carries the version it was made from, and is made again when that is not the ledger's any more.
+The catalogue: which budgets exist in a ledger, what was granted on top of them, which are frozen.
+
+It has a version; a plan carries the version it was made from, and is made again when that is not the ledger's any more.
 """
 
 from __future__ import annotations

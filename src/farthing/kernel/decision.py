@@ -1,6 +1,7 @@
 """
-Decisions: allowed, or denied with the evidence: which budget, its limit, spent, held, asked, when it resets, and one
-thing to do about it.
+Decisions: allowed, or denied with the evidence.
+
+Which budget, its limit, spent, held, asked, when it resets, and one thing to do about it.
 
 Inside, a denial is a value; only the doors raise it. Amounts are integers, except in USD, where they are Decimals.
 """

@@ -1,6 +1,7 @@
 """
-What loans do to the counters of the ledger, at each thing that may become of their hold. Pure; called by
-:mod:`.ledger` for holds that have loans, and for no others.
+What loans do to the counters of the ledger, at each thing that may become of their hold. Pure.
+
+Called by :mod:`.ledger` for holds that have loans, and for no others.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """
-The proxy as an ASGI application: who calls, what it is, where it goes. One small table of pages comes first; everything
-else is a request to a provider, or it is refused.
+The proxy as an ASGI application: who calls, what it is, where it goes.
+
+One small table of pages comes first; everything else is a request to a provider, or it is refused.
 """
 
 from __future__ import annotations

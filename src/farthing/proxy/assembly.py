@@ -1,6 +1,7 @@
 """
-What a proxy is put together from, for every way to start one: who calls, its pages, its client towards providers, what
-is warmed up.
+What a proxy is put together from, for every way to start one.
+
+Who calls, its pages, its client towards providers, and what is warmed up.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """
-A client's request and the way back to it: what the handlers know of ASGI is here, so that another server can take its
-place.
+A client's request and the way back to it.
+
+What the handlers know of ASGI is here, so that another server can take its place.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """
-A client's connection: uvicorn's, with bounds that it lacks (the size of headers, the time they take, how many
-connections there are), and a word when the client has gone.
+A client's connection: uvicorn's, with bounds that it lacks, and a word when the client has gone.
+
+The bounds are the size of headers, the time they take, and how many connections there are.
 """
 
 from __future__ import annotations

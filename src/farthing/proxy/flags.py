@@ -1,6 +1,7 @@
 """
-The proxy as its flags say it: limits in tokens and USD, one upstream for OpenAI's clients. Each flag of ``farthing
-serve`` is a field here.
+The proxy as its flags say it: limits in tokens and USD, one upstream for OpenAI's clients.
+
+Each flag of ``farthing serve`` is a field here.
 """
 
 from __future__ import annotations

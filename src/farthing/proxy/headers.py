@@ -1,6 +1,4 @@
-"""
-Headers on their way through: what passes, what is ours, what belongs to one connection only; and credentials.
-"""
+"""Headers on their way through: what passes, what is ours, what belongs to one connection only; and credentials."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-What the proxy says: a line per call, a line per refusal, as text or as JSON. Never a credential, a query or a body.
-"""
+"""What the proxy says: a line per call or refusal, as text or as JSON. Never a credential, a query or a body."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """
-``/metrics`` for Prometheus. All figures come from the ledger, so every worker says the same, whichever is asked, and a
-call pays nothing for being counted.
+``/metrics`` for Prometheus.
+
+All figures come from the ledger, so every worker says the same, whichever is asked, and a call pays nothing for being
+counted.
 
 Counters are of rows as they were first written: they only grow. A row that was corrected later (a suspect call whose
 truth came) is in ``farthing_corrections_*``, gauges that may be negative; counter + gauge is what the ledger says now.

@@ -1,6 +1,7 @@
 """
-What a client is told when its request goes no further, in the language it speaks: status, body and headers that its
-SDK understands, with the evidence beside them.
+What a client is told when its request goes no further, in the language that it speaks.
+
+Status, body and headers are what its SDK understands, with the evidence beside them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""
-``farthing serve``: a proxy in the foreground, with one worker or several, until it is told to stop.
-"""
+"""``farthing serve``: a proxy in the foreground, with one worker or several, until it is told to stop."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-A proxy as programs start it: its socket, its ledger, its session, and one worker.
-"""
+"""A proxy as programs start it: its socket, its ledger, its session, and one worker."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """
-What a proxy is told: its upstreams, its bounds, how it speaks. Frozen and picklable: workers get a copy, and a reload
-replaces the whole.
+What a proxy is told: its upstreams, its bounds, how it speaks.
+
+Frozen and picklable: workers get a copy, and a reload replaces the whole.
 
 Validated when made: an unusable value is a ConfigError that names its key.
 """

@@ -1,6 +1,7 @@
 """
-One worker: a server, its event loop and its HTTP client, in the thread that runs it. It listens on a socket that it is
-given, and is stopped and told anew from other threads.
+One worker: a server, its event loop and its HTTP client, in the thread that runs it.
+
+It listens on a socket that it is given, and is stopped and told anew from other threads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """
-Several workers on one port and one ledger. Each is a process of its own; this one only watches: it replaces a worker
-that dies, passes on what it is told, and stops when it is asked to. A worker whose watcher has died stops by itself.
+Several workers on one port and one ledger.
+
+Each is a process of its own; this one only watches: it replaces a worker that dies, passes on what it is told, and
+stops when it is asked to. A worker whose watcher has died stops by itself.
 
 What a worker held when it died is found by its owner's lock: whoever sweeps the ledger next makes it suspect.
 """

@@ -1,6 +1,7 @@
 """
-``explain(...)``: would this call pass, and if not, why and when? Decided over the live balances; nothing is placed,
-counted or sent.
+``explain(...)``: would this call pass, and if not, why and when?
+
+Decided over the live balances; nothing is placed, counted or sent.
 
 The rules are those of admission: what a call asks (:mod:`.asking`), what its lines say (``kernel.plan.evaluate``) and
 what failing budgets do about it (:mod:`.exceeding`). Only where admission would act, this writes down what it would do.

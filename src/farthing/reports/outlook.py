@@ -1,6 +1,8 @@
 """
-What an operator wants to know of a budget beside its figures: when it is used up at this rate, what it denied in its
-window, and what it would have denied if it were not in shadow mode.
+What an operator wants to know of a budget beside its figures.
+
+When it is used up at this rate, what it denied in its window, and what it would have denied if it were not in shadow
+mode.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""
-The calls of a ledger's history, as :mod:`.replaying` makes them again: what each asked for, and what it used.
-"""
+"""The calls of a ledger's history, as :mod:`.replaying` makes them again: what each asked for, and what it used."""
 
 from __future__ import annotations
 

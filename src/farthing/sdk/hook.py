@@ -1,7 +1,9 @@
 """
-The hook: a governed transport. ``handle_request`` and ``handle_async_request`` of one transport object are wrapped, so
-that whatever an SDK does above it (``with_options``, beta endpoints, raw responses, stream helpers, its own retries)
-passes here, every HTTP attempt by itself.
+The hook: a governed transport.
+
+``handle_request`` and ``handle_async_request`` of one transport object are wrapped, so that whatever an SDK does above
+it (``with_options``, beta endpoints, raw responses, stream helpers, its own retries) passes here, every HTTP attempt by
+itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """
-Modules that are loaded later: told once each of them is there. SDKs import a library where they first need it, which
-may be in the middle of a call, so looking at what is loaded when a budget is entered would come too late.
+Modules that are loaded later: told once each of them is there.
+
+SDKs import a library where they first need it, which may be in the middle of a call, so looking at what is loaded when
+a budget is entered would come too late.
 """
 
 from __future__ import annotations

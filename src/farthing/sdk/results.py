@@ -1,6 +1,8 @@
 """
-The paid answer on an exception: ``on_exceed="raise"`` must not throw away what was paid for, so the body becomes the
-SDK's own typed object again (a plain dict where that is not possible).
+The paid answer on an exception.
+
+``on_exceed="raise"`` must not throw away what was paid for, so the body becomes the SDK's own typed object again (a
+plain dict where that is not possible).
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """
-The names under which OpenTelemetry knows calls of language models, and ours beside them. In one place, since the
-conventions are still in development: https://opentelemetry.io/docs/specs/semconv/gen-ai/ (read in November 2026).
+The names under which OpenTelemetry knows calls of language models, and ours beside them.
+
+In one place, since the conventions are still in development: https://opentelemetry.io/docs/specs/semconv/gen-ai/ (read
+in November 2026).
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""
-The provider's own account: what it really billed, whatever its answers said and whoever heard them.
-"""
+"""The provider's own account: what it really billed, whatever its answers said and whoever heard them."""
 
 from __future__ import annotations
 

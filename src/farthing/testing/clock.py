@@ -1,6 +1,4 @@
-"""
-A clock that stands still until it is told to move.
-"""
+"""A clock that stands still until it is told to move."""
 
 from __future__ import annotations
 

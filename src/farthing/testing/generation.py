@@ -1,6 +1,4 @@
-"""
-A reply made concrete for one request: what is generated, where it stops, and what it truly costs.
-"""
+"""A reply made concrete for one request: what is generated, where it stops, and what it truly costs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """
-A fake provider: a real HTTP server on loopback that answers as OpenAI, Anthropic and Gemini do, and keeps its own
-account.
+A fake provider: a real HTTP server on loopback, with an account of its own.
+
+It answers as OpenAI, Anthropic and Gemini do.
 
 ::
 

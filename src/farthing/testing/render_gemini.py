@@ -1,6 +1,8 @@
 """
-Gemini: ``generateContent``, ``streamGenerateContent`` (events with ``alt=sse``, else one JSON array), ``countTokens``,
-``embedContent`` and ``batchEmbedContents``, under the Gemini API's paths and Vertex AI's.
+Gemini's endpoints, under the Gemini API's paths and Vertex AI's.
+
+``generateContent``, ``streamGenerateContent`` (events with ``alt=sse``, else one JSON array), ``countTokens``,
+``embedContent`` and ``batchEmbedContents``.
 
 Shapes as the ``google-genai`` package 3.4 types them (``types``). Thoughts are always billed, and shown only where the
 request asks for them; calls of functions come whole, each in one chunk.

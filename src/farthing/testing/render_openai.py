@@ -1,6 +1,4 @@
-"""
-What OpenAI's endpoints have in common: errors, the refusal of unknown fields, and the usage object of completions.
-"""
+"""What OpenAI's endpoints have in common: errors, the refusal of unknown fields, the usage object of completions."""
 
 from __future__ import annotations
 

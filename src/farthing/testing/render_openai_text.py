@@ -1,6 +1,4 @@
-"""
-OpenAI's simple endpoints: ``POST /v1/completions`` and ``POST /v1/embeddings``.
-"""
+"""OpenAI's simple endpoints: ``POST /v1/completions`` and ``POST /v1/embeddings``."""
 
 from __future__ import annotations
 

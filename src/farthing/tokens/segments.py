@@ -1,6 +1,4 @@
-"""
-Counts of single texts, kept for long ones: an agent that sends its history again pays for counting it once.
-"""
+"""Counts of single texts, kept for long ones: an agent that sends its history again pays for counting it once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """
-OpenAI embeddings (``POST …/embeddings``): input alone is billed. Nothing is generated, so there is no ceiling to set,
-and none is ever sent.
+OpenAI embeddings (``POST …/embeddings``): input alone is billed.
+
+Nothing is generated, so there is no ceiling to set, and none is ever sent.
 
 Shapes: openai 3.54 ``types/embedding*``; public API docs, 2026-11.
 """

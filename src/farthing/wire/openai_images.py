@@ -1,6 +1,8 @@
 """
-OpenAI images (``POST …/images/generations`` and, where the body is JSON, ``…/images/edits``) by GPT Image models, which
-report tokens. DALL·E was billed by the image: a request that names no GPT Image model is refused as not metered.
+OpenAI images, by GPT Image models, which report tokens.
+
+``POST …/images/generations`` and, where the body is JSON, ``…/images/edits``. DALL·E was billed by the image: a request
+that names no GPT Image model is refused as not metered.
 
 Shapes: openai 3.54 ``types/image*``. An image's tokens have a public table for the first generation only (public API
 docs, "Image generation", read 2026-11: at most 6,240 for each of the three sizes): there the hold is proven. For the

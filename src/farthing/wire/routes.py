@@ -1,7 +1,9 @@
 """
-The endpoints of OpenAI, Anthropic, Gemini and Cohere, each with its verdict. Reviewed data, read in November 2026 from
-the resources of the SDKs openai 3.54, anthropic 2.12, google-genai 3.4 and cohere 7.3 and from the public API docs; a
-test holds the routes of the first three against it. What stands in no row is unmetered.
+The endpoints of OpenAI, Anthropic, Gemini and Cohere, each with its verdict.
+
+Reviewed data, read in November 2026 from the resources of the SDKs openai 3.54, anthropic 2.12, google-genai 3.4 and
+cohere 7.3 and from the public API docs; a test holds the routes of the first three against it. What stands in no row is
+unmetered.
 
 ==========  ============================================================================================================
 metered     a dialect reads request and answer; the note is its name. Priced by kind of token: embeddings have input

@@ -1,6 +1,8 @@
 """
-The demo's scenes: each runs real calls against two pretend providers, one for each way to keep a budget, and reads the
-figures off the providers' own bills.
+The demo's scenes.
+
+Each runs real calls against two pretend providers, one for each way to keep a budget, and reads the figures off the
+providers' own bills.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """
-One connection to an origin, one exchange at a time: what is written, what the parser makes of what comes back, and
-when that has taken too long.
+One connection to an origin, one exchange at a time.
+
+What is written, what the parser makes of what comes back, and when that has taken too long.
 
 The parser is ``httptools`` (llhttp, strict): ambiguous framing, such as two lengths, is an error. Added here are bounds
 on all that is not body, answers to nothing, transfer codings, and bodies that end with their connection.

@@ -1,6 +1,4 @@
-"""
-The connections to one origin. The last one freed is the first one used again, so that the others grow old and go.
-"""
+"""The connections to one origin. The last one freed is the first one used again, so that the others grow old and go."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """
-What the SQLite store needs of the operating system beside SQLite: locks that die with their process, private files,
-and which file systems may hold a ledger. Everything that is not the same on every platform is in this file.
+What the SQLite store needs of the operating system beside SQLite.
+
+Locks that die with their process, private files, and which file systems may hold a ledger. Everything that is not the
+same on every platform is in this file.
 """
 
 from __future__ import annotations
