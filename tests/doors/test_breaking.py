@@ -387,10 +387,23 @@ def test_watch_sends_the_request_as_it_is_and_cuts(provider: FakeProvider, clien
 
 
 def test_watch_is_shrunk_to_what_fits(provider: FakeProvider, client: OpenAI) -> None:
+    provider.script([stopping(236)])
     with farthing.budget(tokens=308, uncapped="watch") as purse:
         list(client.chat.completions.create(model="gpt-4o", messages=HI, stream=True))
     assert "max_completion_tokens" not in provider.requests[-1].json
     assert purse.spent.tokens == 308
+
+
+def test_watch_counts_what_came_beyond_its_hold(provider: FakeProvider, client: OpenAI) -> None:
+    """The provider was told no ceiling: all that it sent before we left is billed, however much came at once."""
+    provider.script([stopping(1, tokens_per_chunk=500)])
+    with farthing.budget(tokens=10_000, uncapped="watch", default_output_tokens=100) as purse:
+        list(client.chat.completions.create(model="gpt-4o", messages=HI, stream=True))
+    provider.wait_idle()
+    assert HI_TOKENS + 100 < provider.billed_tokens <= purse.spent.tokens
+    (entry,) = entries()
+    assert entry.ending == "cut"
+    assert dict(entry.overrun)["tokens"] == purse.spent.tokens - HI_TOKENS - 100
 
 
 def test_watch_leaves_an_answer_that_ends_in_time(provider: FakeProvider, client: OpenAI) -> None:

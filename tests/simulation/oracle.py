@@ -37,7 +37,7 @@ from .provider import PRICES
 if TYPE_CHECKING:
     from .faults import Command, SlowStore
 
-HARD = ("block", "clamp", "downgrade")
+HARD = ("block", "clamp", "break", "downgrade")
 STEP_MS = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 GRACE_MS = 3_600_000
 ROLLING_BUCKETS = 12
@@ -397,7 +397,7 @@ class Oracle:
         for budget in budgets:
             mode = budget.on_exceed
             # A ceiling of ours may shrink under every budget that refuses; the caller's own only where it says so.
-            elastic = mode == "clamp" or (asked.uncapped and mode in HARD)
+            elastic = mode in ("clamp", "break") or (asked.uncapped and mode in HARD)
             for unit in ("tokens", "usd", "requests", "concurrency"):
                 limit = self._ceiling(budget, unit, facts, asked, catalogue, now_ms)
                 if limit is None or (unit == "usd" and facts.price is None):

@@ -182,6 +182,10 @@ class SimulatedCall:
         if goes_wrong(0.06):
             self.detach(Broken(self.world.rng.choice(("abandoned", "connection_lost", "cancelled", "client_gone"))))
             return f"stream breaks: {self.fate}"
+        if relay.last:
+            self.world.seen["cut by us"] += 1
+            self.resume(None)
+            return "is cut: its hold is used up"
         if exchange.chunks:
             chunk = exchange.chunks.pop(0)
             exchange.delivered_bytes += len(chunk)

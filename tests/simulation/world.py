@@ -302,7 +302,7 @@ def call_of(hold_id: str) -> str:
 
 def draw_budget(rng: random.Random, number: int) -> Budget:
     anonymous = rng.random() < 0.3
-    mode = rng.choice(("block", "block", "block", "clamp", "clamp", "downgrade", "downgrade", "raise", "warn"))
+    mode = rng.choice(("block", "block", "block", "clamp", "break", "downgrade", "downgrade", "raise", "warn"))
     per = "lifetime"
     if rng.random() < 0.5:
         per = "request" if anonymous else rng.choice(("minute", "hour", "day", "rolling 60s", "rolling 10s", "request"))
@@ -312,7 +312,7 @@ def draw_budget(rng: random.Random, number: int) -> Budget:
     if per == "lifetime" and mode != "raise":
         units.add("concurrency")
     chosen = set(rng.sample(sorted(units), rng.randint(1, 2)))
-    if mode == "clamp":
+    if mode in ("clamp", "break"):
         chosen.add(rng.choice(("tokens", "usd")))
     limits: dict[str, Any] = {
         "tokens": rng.randint(60, 4000),
@@ -331,7 +331,7 @@ def draw_budget(rng: random.Random, number: int) -> Budget:
         each=() if anonymous else rng.choice(((), (), ("user",), ("user", "team"))),
         min_output_tokens=rng.choice((1, 16, 16)),
         default_output_tokens=rng.choice((None, None, 50, 300)),
-        uncapped=rng.choice(("inject", "inject", "inject", "reject")),
+        uncapped=rng.choice(("inject", "inject", "watch", "reject")),
         standing=not anonymous and rng.random() < 0.4,
     )
 

@@ -98,6 +98,8 @@ class Asked(NamedTuple):
     """No ceiling goes on the wire: the cut is all that bounds the output (``uncapped="watch"``)."""
     countable: bool = False
     """Long texts were bounded by their bytes: counted, they would ask for less."""
+    told: bool = True
+    """The ceiling is on the wire, or the endpoint's own."""
 
 
 def input_bound(request: RequestFacts, model: str) -> int:
@@ -190,6 +192,7 @@ def ask_for(
         # An implied one goes on the wire too: a compatible server may not keep to what the provider documents.
         ours = bool(terms.hard)
         injected = ours and not watched
+    told = injected or not uncapped
     price = None
     if rates is not None:
         bound = rates.bound(
@@ -212,14 +215,14 @@ def ask_for(
         choices=request.choices,
         price=price,
         price_version=None if rates is None else rates.version,
-        bound="open" if request.open_reasons or watched else "proven",
+        bound="proven" if told and not request.open_reasons else "open",
         asked_model=None if model == request.model else request.model,
     )
     ask = bare(Ask, (call_id, facts, ceiling, min(ceiling, floor), ours, deadline_ms))
     teaches = tokens.learns(family) and not request.open_reasons
     countable = not exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
     learned_from = weight if teaches else None
-    return Asked(ask, rates, known, injected, learned_from, cut_margin, uncapped and ours, watched, countable)
+    return Asked(ask, rates, known, injected, learned_from, cut_margin, uncapped and ours, watched, countable, told)
 
 
 def _open_input(request: RequestFacts, terms: Terms, known: ModelFacts, input_tokens: int, *, url: str) -> int:

@@ -63,8 +63,14 @@ class Bounds(NamedTuple):
     input_tokens: int
     output_tokens: int
     """All choices together."""
+    told: bool
+    """The provider was told that ceiling; one that only we know keeps nobody from billing more."""
     hidden_reasoning: bool
     known_model: bool
+
+    def output(self, delivered: int) -> int:
+        """What was delivered, as it is counted here, within the ceiling that its provider keeps."""
+        return min(delivered, self.output_tokens) if self.told else delivered
 
 
 class Limits(NamedTuple):
@@ -116,11 +122,9 @@ def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None
         return Settle(priced(answer.usage, limits, ending=ending, source="provider", answer=answer))
     bounds = limits.bounds()
     base = answer.partial_input or Usage(input=bounds.input_tokens)
+    output, source = bounds.output(_count(answer, limits.model) + limits.margin_tokens), "counted"
     if bounds.hidden_reasoning or not arrived:
-        output, source = bounds.output_tokens, "estimate"
-    else:
-        delivered = _count(answer, limits.model) + limits.margin_tokens
-        output, source = min(delivered, bounds.output_tokens), "counted"
+        output, source = max(output, bounds.output_tokens), "estimate"
     usage = _with_output(base, output)
     outcome = priced(usage, limits, ending=ending, source=source, answer=answer)
     return Settle(outcome._replace(note=note))
@@ -183,10 +187,9 @@ def at_least_priced(outcome: Outcome, facts: CallFacts, x: int) -> Outcome:
 def _counted(answer: AnswerFacts, limits: Limits) -> Outcome:
     # A model known to reason in secret delivered more than can be counted here: then what was held is assumed.
     bounds = limits.bounds()
+    output, source = bounds.output(_count(answer, limits.model)), "counted"
     if bounds.hidden_reasoning and bounds.known_model:
-        output, source = bounds.output_tokens, "estimate"
-    else:
-        output, source = min(_count(answer, limits.model), bounds.output_tokens), "counted"
+        output, source = max(output, bounds.output_tokens), "estimate"
     usage = _with_output(answer.partial_input or Usage(input=bounds.input_tokens), output)
     return priced(usage, limits, ending="ok", source=source, answer=answer)
 

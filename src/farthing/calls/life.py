@@ -250,7 +250,7 @@ def _held_bounds(request: RequestFacts, asked: Asked, x: int) -> Bounds:
     """The bounds of a call that was held for."""
     facts, known = asked.ask.facts, asked.model
     hidden = known.hidden_reasoning and not request.no_reasoning
-    return Bounds(facts.input_tokens, facts.choices * x, hidden, known.known)
+    return Bounds(facts.input_tokens, facts.choices * x, asked.told, hidden, known.known)
 
 
 def _bounds(request: RequestFacts, model: str) -> Bounds:
@@ -261,6 +261,7 @@ def _bounds(request: RequestFacts, model: str) -> Bounds:
     return Bounds(
         input_bound(request, model),
         ceiling * request.choices,
+        request.output_ceiling is not None or request.implied_ceiling is not None,
         known.hidden_reasoning and not request.no_reasoning,
         known.known,
     )

@@ -105,5 +105,6 @@ def _limits(call: Call, hold: Hold) -> Limits:
             runtime.prices, model=model, provider=facts.provider, at_ms=hold.placed_ms, price_as=price_as
         )
     known = tokens.facts_of(model, facts.provider)
-    bounds = Bounds(facts.input_tokens, facts.choices * hold.x, known.hidden_reasoning, known.known)
+    told = facts.bound == "proven"
+    bounds = Bounds(facts.input_tokens, facts.choices * hold.x, told, known.hidden_reasoning, known.known)
     return Limits(model, rates, runtime.settings.abort_margin_tokens, lambda: bounds)
