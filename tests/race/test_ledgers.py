@@ -182,6 +182,43 @@ def test_four_processes_on_one_file(tmp_path: Path) -> None:
     store.close()
 
 
+PASSER_BY = """
+import sys
+from farthing.kernel.ledger import Placed
+from farthing.stores.sqlite import SQLiteStore
+from tests.contract.calls import plan
+store = SQLiteStore(sys.argv[1])
+print(sum(isinstance(store.place(plan(store, f"{sys.argv[2]}-{n}")).result(), Placed) for n in range(int(sys.argv[3]))))
+store.close()
+"""
+
+
+def test_a_file_that_one_process_has_opened_twice_and_others_come_to_and_go_from(tmp_path: Path) -> None:
+    """
+    A proxy beside the library, in one process on one ledger. SQLite's locks belong to the process: whoever opens and
+    closes the file by hand takes them off, and then the next program that leaves takes the log away with it.
+    """
+    path, fits = tmp_path / "ledger.db", 30
+    first = SQLiteStore(path)
+    first.put_budget(make_budget("b", tokens=SIZE * fits)).result()
+    second = SQLiteStore(path)
+
+    def passer_by(name: str, calls: int) -> int:
+        argv = [sys.executable, "-c", PASSER_BY, str(path), name, str(calls)]
+        return int(subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+    def here(name: str, store: Store, calls: int) -> int:
+        return sum(isinstance(store.place(plan(store, f"{name}-{n}")).result(), Placed) for n in range(calls))
+
+    admitted = passer_by("p1", 5) + here("h1", first, 5) + here("h2", second, 5)
+    admitted += passer_by("p2", 20) + here("h3", first, 20) + here("h4", second, 20)
+    assert admitted == fits
+    assert tokens(first).total == tokens(second).total == SIZE * fits
+    check_books(first)
+    second.close()
+    first.close()
+
+
 def said(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()

@@ -7,6 +7,7 @@ same on every platform is in this file.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -126,11 +127,27 @@ def prepare_file(path: Path) -> None:
                 key="ledger",
                 file=file,
             )
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE))
+        if not path.exists():
+            _make(path)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError("a part of the path is a file, not a directory", key="ledger", file=file) from error
     except OSError as error:
         raise StoreUnavailable(file, f"cannot be opened for writing ({error.strerror or error})") from error
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreUnavailable(file, f"cannot be opened for writing ({os.strerror(errno.EACCES)})")
+
+
+def _make(path: Path) -> None:
+    """
+    Only a file that is not there is opened here. Closing any handle of one that SQLite has open in this process would
+    take SQLite's locks off it (they belong to the process, not to the handle), and the next program that closes the
+    ledger would believe to be the last one, and take the log away from under our connections.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))
+    except FileExistsError:
+        # Another process was faster.
+        pass
 
 
 def file_system_type(directory: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
