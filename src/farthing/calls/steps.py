@@ -67,7 +67,10 @@ class Relay(NamedTuple):
 
 
 class NotSent(Exception):
-    """The request certainly never left: connecting failed."""
+    """The request certainly never left: connecting failed. Its text is how the call ends."""
+
+    note: str | None = None
+    """Why, where that is known."""
 
 
 class Broken(Exception):

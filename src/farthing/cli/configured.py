@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -52,14 +53,22 @@ def check_configuration(path: str) -> Generator[Check, None, Configuration | Non
 
 
 def check_upstreams(configuration: Configuration) -> Iterator[Check]:
-    """Whether a connection to each can be opened. Nothing is sent."""
+    """Whether a connection to each can be opened, and its certificate is trusted. Nothing is sent."""
+    from ..proxy.http1.tls import Tls
+
     for upstream in configuration.proxy.upstreams:
         url = urlsplit(upstream.base_url)
         port = url.port or (443 if url.scheme == "https" else 80)
         key = "with a key of its own" if upstream.api_key else "with the callers' own keys"
         try:
-            socket.create_connection((url.hostname or "", port), timeout=REACH_SECONDS).close()
-        except OSError as error:
+            with socket.create_connection((url.hostname or "", port), timeout=REACH_SECONDS) as plain:
+                if url.scheme == "https":
+                    context = (upstream.tls or Tls()).context()
+                    context.wrap_socket(plain, server_hostname=url.hostname).close()
+        except ssl.SSLCertVerificationError as error:
+            says = f"{upstream.name}: {url.hostname}:{port} is not trusted: {error.verify_message}"
+            yield Check("upstreams", "failed", says, "name the authority of its certificate as its ca_file")
+        except (OSError, ConfigError) as error:
             says = f"{upstream.name}: {url.hostname}:{port} cannot be reached: {error}"
             yield Check("upstreams", "failed", says, "check its base_url, and this machine's network")
         else:

@@ -115,6 +115,15 @@ class UpstreamTable(Table):
         description="A call that may have been billed, and nobody knows: `suspect`, `settle_at_hold` or `release`.",
     )
     abort_margin_tokens: int | None = Field(None, description="As at the top of the file, for this upstream.")
+    ca_file: str | None = Field(
+        None,
+        description="PEM file of the authorities that are trusted for it, instead of the system's: for one with a "
+        "private certificate. A relative path is meant from where this file stands. SIGHUP reads it again.",
+    )
+    cert_file: str | None = Field(
+        None, description="PEM file of this proxy's own certificate, where the upstream asks for one."
+    )
+    key_file: str | None = Field(None, description="PEM file of that certificate's key, if it is not in `cert_file`.")
     connect_seconds: Number = Field(10.0, description="The longest wait for a connection.")
     idle_seconds: Number = Field(600.0, description="The longest wait for the next bytes of an answer.")
     total_seconds: Number = Field(3600.0, description="The longest that one call may take.")

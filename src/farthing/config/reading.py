@@ -137,9 +137,8 @@ class _Reading:
             return given
         for key, value in _said_in(table).items():
             given[key] = None if value == "none" and key in ("max_records", "stale_prices_after_days") else value
-            if key == "ledger" and self._folder and (key,) not in self._variables:
-                # A path in a file is meant from where the file stands, whoever reads it from wherever.
-                given[key] = value if url_of(value) == value else str(self._folder / FilePath(value).expanduser())
+            if key == "ledger":
+                given[key] = value if url_of(value) == value else self._path_of((key,), value)
             if self._made((), lambda key=key: Settings().changed(**{key: given[key]})) is None:  # type: ignore[misc]
                 del given[key]
         return given
@@ -203,11 +202,15 @@ class _Reading:
             timeouts = self._made(path, lambda: _taken(Timeouts, terms))  # noqa: B023 - called at once
             for key in terms.keys() & {"speaks", "models", "trusted_tags"}:
                 terms[key] = tuple(terms[key])
+            for key in terms.keys() & {"ca_file", "cert_file", "key_file"}:
+                terms[key] = self._path_of((*path, key), terms[key])
             upstream = self._made(
                 path,
                 lambda: _taken(Upstream, {**terms, "name": name, "timeouts": timeouts or Timeouts()}),  # noqa: B023 - called at once
             )
             if upstream is not None:
+                if self._for_proxy:
+                    self._made(path, upstream.check_files)
                 found.append(upstream)
         return tuple(found)
 
@@ -277,6 +280,12 @@ class _Reading:
         if not found:
             self._wrong(path, f"takes its value from the environment variable {variable}, which is not set")
         return found or None
+
+    def _path_of(self, path: Path, value: str) -> str:
+        """A path in a file is meant from where the file stands, whoever reads it from wherever."""
+        if self._folder is None or path in self._variables:
+            return value
+        return str(self._folder / FilePath(value).expanduser())
 
     def _has(self, path: Path) -> bool:
         return path in self._lines or path in self._variables or self._at(path) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from ..errors import ConfigError
+from .http1.tls import Tls
 from .settings import Timeouts
 from .upstream import Broken, Header, NotSent
 
@@ -31,14 +34,23 @@ class AioClient:
             max_line_size=64 * 1024,
             max_field_size=64 * 1024,
         )
+        self._contexts: dict[Tls, ssl.SSLContext] = {}
 
     async def request(
-        self, method: str, url: str, headers: Sequence[Header], body: bytes, *, timeouts: Timeouts
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[Header],
+        body: bytes,
+        *,
+        timeouts: Timeouts,
+        tls: Tls | None = None,
     ) -> AioResponse:
         """See :class:`~.upstream.UpstreamClient`."""
         limits = aiohttp.ClientTimeout(
             total=None, sock_connect=timeouts.connect_seconds, sock_read=timeouts.idle_seconds
         )
+        context = True if tls is None else self._context(tls)
         named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         try:
             response = await self._session.request(
@@ -48,11 +60,12 @@ class AioClient:
                 data=body or None,
                 timeout=limits,
                 allow_redirects=False,
+                ssl=context,
             )
         except aiohttp.ConnectionTimeoutError as error:
-            raise NotSent("connect_timeout") from error
+            raise _not_sent("connect_timeout", error) from error
         except aiohttp.ClientConnectorError as error:
-            raise NotSent("connect_error") from error
+            raise _not_sent("connect_error", error) from error
         except aiohttp.InvalidURL as error:
             raise NotSent("invalid_url") from error
         except TimeoutError as error:
@@ -61,8 +74,20 @@ class AioClient:
             raise Broken("connection_lost", type(error).__name__) from error
         return AioResponse(response)
 
+    def renew(self) -> None:
+        self._contexts = {}
+
     async def close(self) -> None:
         await self._session.close()
+
+    def _context(self, tls: Tls) -> ssl.SSLContext:
+        found = self._contexts.get(tls)
+        if found is None:
+            try:
+                found = self._contexts[tls] = tls.context()
+            except ConfigError as error:
+                raise _not_sent("connect_error", error) from error
+        return found
 
 
 class AioResponse:
@@ -116,3 +141,9 @@ class AioResponse:
 
     def abort(self) -> None:
         self._response.close()
+
+
+def _not_sent(ending: str, error: Exception) -> NotSent:
+    failed = NotSent(ending)
+    failed.note = str(error) or type(error).__name__
+    return failed

@@ -65,9 +65,10 @@ class Proxy:
         self.reload(settings)
 
     def reload(self, settings: ProxySettings) -> None:
-        """Take other settings over, from the next request on. Where it listens and its ledger stay as they are."""
+        """Take other settings over, from the next request on. What concerns its runtime is its worker's to tell."""
         prices.register_all(settings.prices, before=self._prices)
         self._prices = settings.prices
+        self._upstreams.renew()
         self.settings = settings
         self.bounds: Bounds = settings.bounds
         self.table = Table(settings.upstreams)

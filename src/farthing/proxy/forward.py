@@ -170,7 +170,12 @@ class _Exchange:
         body = outgoing.body if send.body is None else send.body
         try:
             self._response = await self._door.upstreams.request(
-                self._client.method, url, outgoing.headers, body, timeouts=self._upstream.timeouts
+                self._client.method,
+                url,
+                outgoing.headers,
+                body,
+                timeouts=self._upstream.timeouts,
+                tls=outgoing.route.tls,
             )
         except (NotSent, Broken) as error:
             await self._end_broken(error)
@@ -185,6 +190,7 @@ class _Exchange:
 
     async def _answer_gateway(self, error: NotSent | Broken) -> None:
         refusal = gateway_error(error, self._family, self._upstream)
+        log.say_unreached(self._upstream.name, error)
         self.status = refusal.status
         await self._client.answer(refusal.status, [*refusal.headers, *about(self._call)], refusal.body)
 
@@ -286,9 +292,11 @@ async def pass_on(
             outgoing.headers,
             outgoing.body,
             timeouts=upstream.timeouts,
+            tls=outgoing.route.tls,
         )
     except (NotSent, Broken) as error:
         refusal = gateway_error(error, family, upstream)
+        log.say_unreached(upstream.name, error)
         say(refusal.status)
         await client.answer(refusal.status, refusal.headers, refusal.body)
         return

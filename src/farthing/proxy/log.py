@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from ..calls.call import Call
 from ..calls.endings import Lost
+from ..calls.steps import Broken, NotSent
 from ..kernel.decision import Decision
 from ..kernel.money import usd_from_nano
 from .headers import hold_id
@@ -76,6 +77,13 @@ def to_stream(log_format: str, stream: TextIO | None = None) -> logging.Handler:
     return handler
 
 
+def change_format(log_format: str) -> None:
+    """Go on in this format, where the log is one of ours."""
+    for handler in logging.getLogger("farthing").handlers:
+        if isinstance(handler.formatter, (_Text, _Json)):
+            handler.setFormatter(_Json() if log_format == "json" else _Text())
+
+
 def _say(level: int, line: Line) -> None:
     """As ``logger.log`` does, but nobody is interested in which line of this file it was."""
     if logger.isEnabledFor(level):
@@ -126,6 +134,12 @@ def say_passed(method: str, path: str, status: int, upstream: str, reason: str) 
 def say_unmetered(method: str, path: str, upstream: str, reason: str) -> None:
     sentence = f"{method} {path} — unmetered ({reason}): its cost is in no report"
     _say(logging.WARNING, Line("unmetered", sentence, {"method": method, "path": path, "upstream": upstream}))
+
+
+def say_unreached(upstream: str, error: NotSent | Broken) -> None:
+    """Why an upstream gave no answer, for whoever can mend that: its clients are told less."""
+    if error.note:
+        logger.warning("upstream %r gave no answer: %s", upstream, error.note)
 
 
 def say_blocked(path: str, decision: Decision, model: str, *, message: str) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..wire.hosts import TELL_USAGE
 from ..wire.openai_chat import OpenAIChat
 from ..wire.recognise import Recognised, recognise
+from .http1.tls import Tls
 from .settings import Upstream
 
 _FAMILIES = {"openai": "openai", "anthropic": "anthropic", "google": "gemini", "cohere": "cohere"}
@@ -26,6 +27,7 @@ class Route(NamedTuple):
     upstream: Upstream
     found: Recognised
     family: str
+    tls: Tls | None = None
 
 
 class Routes(NamedTuple):
@@ -102,7 +104,7 @@ def _route(method: str, path: str, family: str, upstream: Upstream) -> Route:
     if field is not None and found.dialect is not None and found.dialect.name == OpenAIChat.name:
         home = found.dialect.provider
         found = found._replace(dialect=OpenAIChat(home, ceiling_field=field, tells_usage=home in TELL_USAGE))
-    return Route(upstream, found, family)
+    return Route(upstream, found, family, upstream.tls)
 
 
 def url_of(upstream: Upstream, family: str, path: str) -> str:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Self
 
 from ..admin.owned import put_owned
@@ -28,6 +28,10 @@ from .signals import signals
 from .worker import Worker, listen
 
 START_SECONDS = 60.0
+AT_THE_START = ("host", "port", "workers", "session")
+"""What a running proxy cannot change: it would not be the same one."""
+CALLS_AT_THE_START = ("ledger", "durability")
+"""And of what the pipeline is told."""
 
 
 class Opened:
@@ -42,6 +46,8 @@ class Opened:
         self.said: list[str] = []
         self._asked = settings
         self._totals: list[Budget] = []
+        for upstream in settings.upstreams:
+            upstream.check_files()
         try:
             self.listening = listen(settings.host, settings.port)
         except OSError as error:
@@ -119,13 +125,21 @@ class Opened:
         kept = self.settings
         for line in self._put(settings):
             log.logger.info(line)
-        for key in ("host", "port", "workers", "session", "calls"):
-            if getattr(settings, key) != getattr(self._asked, key):
-                what = "the ledger, or what stands before the first table," if key == "calls" else key
-                log.logger.warning("%s was changed: that takes a restart", what)
-        self.settings = replace(
-            settings, calls=kept.calls, host=kept.host, port=kept.port, session=kept.session, workers=kept.workers
-        )
+        for holder, asked, keys in (
+            (settings, self._asked, AT_THE_START),
+            (settings.calls, self._asked.calls, CALLS_AT_THE_START),
+        ):
+            for key in keys:
+                if getattr(holder, key) != getattr(asked, key):
+                    log.logger.warning("%s was changed: that takes a restart", key)
+        calls = replace(settings.calls, **{key: getattr(kept.calls, key) for key in CALLS_AT_THE_START})
+        for key in (field.name for field in fields(calls)):
+            before, now = getattr(kept.calls, key), getattr(calls, key)
+            if before != now:
+                log.logger.info("%s: %s → %s", key, _shown(before), _shown(now))
+        self.runtime.reconfigure(calls)
+        self.settings = replace(settings, calls=calls, **{key: getattr(kept, key) for key in AT_THE_START})
+        log.change_format(settings.log_format)
         return self.settings
 
     def lines(self) -> Iterable[str]:
@@ -215,7 +229,10 @@ class ProxyServer:
         self._worker.ask_reload = ask
 
     def reload(self, settings: ProxySettings) -> None:
-        """Take other settings over, from the next request on: all but the host, the port, the ledger and workers."""
+        """
+        Take other settings over, from the next request on. What takes a restart stays as it is, and is said: host,
+        port, workers, session, and the ledger with its durability.
+        """
         self._worker.reload(self._opened.reload(settings))
 
     @property
@@ -270,6 +287,10 @@ def begin(server: ProxyServer, *, block: bool) -> ProxyServer:
     with signals(server.ask_to_stop):
         server.run()
     return server
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _at(host: str, port: int) -> str:

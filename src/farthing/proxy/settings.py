@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..kernel.budget import Budget
 from ..runtime.settings import Settings
 from ..wire.hosts import provider_of
+from .http1.tls import Tls
 
 DENY_STATUSES = (400, 402, 403, 429)
 LOG_FORMATS = ("text", "json")
@@ -91,6 +92,11 @@ class Upstream:
     unknown_endings: str = "suspect"
     abort_margin_tokens: int | None = None
     """What it may go on to bill after a stream was cut; None: as :class:`Settings` says."""
+    ca_file: str | None = None
+    """A PEM bundle of the authorities that are trusted for it, instead of the system's."""
+    cert_file: str | None = None
+    """This proxy's own certificate, where the upstream asks for one; its key too, if *key_file* is None."""
+    key_file: str | None = None
 
     def __post_init__(self) -> None:
         where = f"upstreams.{self.name}"
@@ -114,6 +120,27 @@ class Upstream:
             _choice(f"{where}.ceiling_field", self.ceiling_field, CEILING_FIELDS)
         if self.abort_margin_tokens is not None:
             _at_least(f"{where}.abort_margin_tokens", self.abort_margin_tokens, 0)
+
+        for key in ("ca_file", "cert_file", "key_file"):
+            if getattr(self, key) is not None and url.scheme != "https":
+                raise ConfigError("is for an https:// upstream", key=f"{where}.{key}")
+        if self.key_file is not None and self.cert_file is None:
+            raise ConfigError("is the key of a certificate: give cert_file too", key=f"{where}.key_file")
+
+    def check_files(self) -> None:
+        """Read what this upstream's TLS needs. Raises ConfigError, naming the key of a file that cannot be used."""
+        try:
+            if self.tls is not None:
+                self.tls.context()
+        except ConfigError as error:
+            raise ConfigError(error.reason, key=f"upstreams.{self.name}.{error.key}") from error
+
+    @property
+    def tls(self) -> Tls | None:
+        """Whom to trust and what to show there; None: as for every other upstream."""
+        if self.ca_file is None and self.cert_file is None:
+            return None
+        return Tls(self.ca_file, self.cert_file, self.key_file)
 
     @property
     def host(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..calls.steps import Broken, NotSent
+from .http1.tls import Tls
 from .settings import Timeouts
 
 __all__ = ["Broken", "Header", "NotSent", "UpstreamClient", "UpstreamResponse"]
@@ -61,7 +62,14 @@ class UpstreamClient(Protocol):
     """One per event loop. Any number of requests at once."""
 
     async def request(
-        self, method: str, url: str, headers: Sequence[Header], body: bytes, *, timeouts: Timeouts
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[Header],
+        body: bytes,
+        *,
+        timeouts: Timeouts,
+        tls: Tls | None = None,
     ) -> UpstreamResponse:
         """
         Send one request and wait for the headers of its answer.
@@ -70,10 +78,15 @@ class UpstreamClient(Protocol):
             url: absolute and already escaped: sent as it is, byte for byte.
             headers: as they go out, in order. ``host``, ``content-length`` and ``connection`` are the client's own,
                 and never among them.
+            tls: whom to trust, and what to show, at this upstream; None: the system's authorities.
 
         Raises NotSent: connecting (DNS, TLS included) failed. Raises Broken otherwise. If the task is cancelled, the
         connection is closed.
         """
+        ...
+
+    def renew(self) -> None:
+        """Read files of authorities and certificates anew from the next connection on: they may have been changed."""
         ...
 
     async def close(self) -> None:

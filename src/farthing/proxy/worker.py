@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from ..runtime.runtime import Runtime
+from . import log
 from .app import Proxy
 from .assembly import upstream_client
 from .connection import Connection
@@ -86,9 +87,16 @@ class Worker:
 
     def reload(self, settings: ProxySettings) -> None:
         """From any thread: other settings from the next request on."""
-        proxy, loop = self.proxy, self._loop
-        if proxy is not None and loop is not None:
-            loop.call_soon_threadsafe(proxy.reload, settings)
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._take, settings)
+
+    def _take(self, settings: ProxySettings) -> None:
+        log.change_format(settings.log_format)
+        self._runtime.reconfigure(settings.calls)
+        if self.proxy is not None and self._server is not None:
+            self.proxy.reload(settings)
+            self._server.config.timeout_graceful_shutdown = _patience(settings)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -133,8 +141,13 @@ def _config(proxy: Proxy, settings: ProxySettings) -> uvicorn.Config:
         date_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(settings.bounds.shutdown_seconds)),
+        timeout_graceful_shutdown=_patience(settings),
     )
+
+
+def _patience(settings: ProxySettings) -> int:
+    """How many seconds a stop waits for calls in flight."""
+    return max(1, round(settings.bounds.shutdown_seconds))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -21,6 +23,7 @@ from farthing.kernel.hold import HELD
 from farthing.stores import open_store
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS, openai_client
+from tests.doors.proxy.raw import eventually
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on this system")
 
@@ -124,6 +127,65 @@ def test_a_wrong_file_changes_nothing_and_is_said(tmp_path: Path, fake_provider:
         proxy.wait_for("line 8: budgets.everything.tokns: unknown key; did you mean 'tokens'?")
         client.chat.completions.create(model="gpt-4o-mini", messages=HI, max_completion_tokens=10)
     assert fake_provider.billed_tokens > 0
+
+
+SETTINGS = """unpriced = "{unpriced}"
+abort_margin_tokens = 7
+suspect_after_hours = 2
+on_store_failure = "allow"
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_settings_at_the_top_of_the_file_are_taken_over(
+    tmp_path: Path, fake_provider: FakeProvider, workers: str
+) -> None:
+    file = tmp_path / "farthing.toml"
+    text = FILE.format(url=fake_provider.openai_url) + '[[budgets]]\nname = "dollars"\nusd = 1\n'
+    file.write_text(text)
+    with serving(file, "--workers", workers) as proxy, openai_client(f"{proxy.url}/v1", governed=False) as client:
+        ask = partial(client.chat.completions.create, model="no-such-model", messages=HI, max_completion_tokens=10)
+        with pytest.raises(openai.BadRequestError, match="no price is known"):
+            ask()
+        file.write_text(SETTINGS.format(unpriced="tokens_only") + text)
+        proxy.hang_up("was read anew")
+        assert [
+            line.removeprefix("[INFO] ").rstrip() for line in proxy.lines if "→" in line and "budget" not in line
+        ] == [
+            "unpriced: reject → tokens_only",
+            "on_store_failure: deny → allow",
+            "abort_margin_tokens: 64 → 7",
+            "suspect_after_hours: 24.0 → 2.0",
+        ]
+        # Every worker is told, and hears it a moment later; whichever takes the connection.
+        eventually(lambda: {status for status, _ in several(proxy.url)} == {200})
+        file.write_text(SETTINGS.format(unpriced="price_as:gpt-4o-mini") + text)
+        proxy.hang_up("was read anew")
+        eventually(lambda: None not in {cost for _, cost in several(proxy.url)})
+
+
+def several(url: str) -> list[tuple[int, str | None]]:
+    """Status and cost of the same call on several new connections."""
+    body = {"model": "no-such-model", "messages": HI, "max_completion_tokens": 10}
+    answers = [httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60) for _ in range(8)]
+    return [(answer.status_code, answer.headers.get("x-farthing-cost-usd")) for answer in answers]
+
+
+def test_what_takes_a_restart_is_said_by_name(tmp_path: Path, fake_provider: FakeProvider) -> None:
+    file = tmp_path / "farthing.toml"
+    text = FILE.format(url=fake_provider.openai_url)
+    file.write_text(text)
+    with serving(file) as proxy, openai_client(f"{proxy.url}/v1", governed=False) as client:
+        changed = 'durability = "normal"\nwatch = false\n' + text.replace("ledger.db", "other.db")
+        file.write_text(changed + '[proxy]\nworkers = 3\nsession = "x"\nhost = "::1"\nlog_format = "json"\n')
+        proxy.hang_up("was read anew")
+        said = [line for line in proxy.lines if "takes a restart" in line]
+        assert [line.split()[1] for line in said] == ["host", "workers", "session", "ledger", "durability"]
+        assert "[INFO] watch: true → false\n" in proxy.lines
+        # The ledger is the one it was started with, and the log's format is another from now on.
+        client.chat.completions.create(model="gpt-4o-mini", messages=HI, max_completion_tokens=10)
+        assert json.loads(proxy.wait_for('"event": "call"'))["status"] == 200
+    assert not (tmp_path / "other.db").exists()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -16,6 +16,7 @@ from farthing.prices import default_book
 from farthing.sdk import known
 from farthing.testing import FakeClock, FakeProvider
 from farthing.tokens import vocab
+from tests.doors.proxy.authority import make_authority, served, tls_before
 from tests.unit.cli.conftest import Run
 
 
@@ -161,3 +162,16 @@ def test_what_is_wrong_with_a_configuration_fails(run: Run, tmp_path: Path) -> N
     file.write_text("wach = true\n[[budgets]]\nname = 'b'\n")
     done = run("doctor", "--config", file, "--ledger", tmp_path / "none.db")
     assert (done.code, "line 1: wach: unknown key" in done.out, "a budget needs a limit" in done.out) == (1, True, True)
+
+
+def test_an_upstream_that_is_not_trusted_is_told_from_one_that_is(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "farthing.toml"
+    authority = make_authority(tmp_path)
+    with tls_before(("127.0.0.1", 9), served(authority)) as url:
+        text = f'ledger = "none.db"\n[upstreams.here]\nbase_url = "{url}/v1"\n'
+        file.write_text(text)
+        ((status, says),) = statuses(run, "--config", file)["upstreams"]
+        assert (status, "is not trusted" in says) == ("failed", True)
+        file.write_text(f'{text}ca_file = "ca.pem"\n')
+        ((status, says),) = statuses(run, "--config", file)["upstreams"]
+        assert (status, "can be reached" in says) == ("ok", True)

@@ -3,96 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import ipaddress
 import ssl
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from farthing.errors import ConfigError
 from farthing.proxy.http1.errors import ConnectFailed, ConnectionLost
 from farthing.proxy.http1.tls import Tls
-from tests.unit.proxy.http1.hostile import Peer, ask, client_of, hostile, run, whole
+from tests.doors.proxy.authority import Authority, make_authority, served
+from tests.unit.proxy.http1.hostile import SOON, Peer, ask, client_of, hostile, run, whole
 
-Key = ec.EllipticCurvePrivateKey
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-BEGINNING = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-END = dt.datetime(2120, 1, 1, tzinfo=dt.UTC)
-
-
-class Authority(NamedTuple):
-    """Signs certificates for whatever name is asked for."""
-
-    folder: Path
-    key: Key
-    certificate: x509.Certificate
-
-    @property
-    def file(self) -> str:
-        return str(self.folder / "ca.pem")
-
-    def sign(self, name: str, *, alternative: x509.GeneralName) -> str:
-        """A file with a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            _builder(name, self.certificate.subject, key)
-            .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
-        path = self.folder / f"{name}.pem"
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
-        return str(path)
-
-
-def _builder(name: str, issuer: x509.Name, key: Key) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(BEGINNING)
-        .not_valid_after(END)
-    )
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "farthing test authority")])
-    certificate = (
-        _builder("farthing test authority", name, key)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.KeyUsage(
-                digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
-                key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
-            ),
-            critical=True,
-        )
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    made = Authority(tmp_path_factory.mktemp("authority"), key, certificate)
-    Path(made.file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return made
-
-
-def served(authority: Authority, name: str = "localhost") -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority.sign(name, alternative=x509.DNSName(name)))
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    return context
+    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 async def answering(peer: Peer) -> None:
@@ -272,3 +201,39 @@ def test_files_that_cannot_be_used_are_said_at_once(key: str, tmp_path: Path) ->
         with pytest.raises(ConfigError, match=name) as caught:
             Tls(**{key: str(tmp_path / name)}).context()
         assert caught.value.key == key
+
+
+def test_each_upstream_has_a_tls_of_its_own(loop: str, authority: Authority, tmp_path: Path) -> None:
+    """Who trusts a private authority lends its connections to nobody else, and reads its file anew when it is told."""
+    (tmp_path / "other").mkdir()
+    other = make_authority(tmp_path / "other")
+    own = tmp_path / "ca.pem"
+    own.write_bytes(Path(authority.file).read_bytes())
+
+    async def main() -> None:
+        async with hostile(answering, context=served(authority)) as server, client_of() as client:
+            url = server.url.replace("127.0.0.1", "localhost")
+            tls = Tls(ca_file=str(own))
+
+            async def post(tls: Tls | None) -> bytes:
+                return await whole(await client.request("POST", url, [], b"", timeouts=SOON, tls=tls))
+
+            assert [await post(tls) for _ in range(3)] == [b"hello"] * 3
+            assert server.connections == 1
+            with pytest.raises(ConnectFailed):
+                await post(None)
+            own.write_bytes(Path(other.file).read_bytes())
+            assert await post(tls) == b"hello"
+            client.renew()
+            with pytest.raises(ConnectFailed) as caught:
+                await post(tls)
+            assert "not trusted" in caught.value.note
+            own.unlink()
+            client.renew()
+            with pytest.raises(ConnectFailed) as caught:
+                await post(tls)
+            assert str(own) in caught.value.note
+            own.write_bytes(Path(authority.file).read_bytes())
+            assert await post(tls) == b"hello"
+
+    run(loop, main())
