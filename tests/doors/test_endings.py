@@ -349,6 +349,23 @@ def test_an_async_stream_left_half_way(way: Way, leave: str, fake_provider: Fake
         as_cut("abandoned", "cancelled")(way, row, fake_provider.bill)
 
 
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-5"])
+def test_a_reader_that_stops_at_the_finish_reason_pays_what_was_billed(fake_provider: FakeProvider, model: str) -> None:
+    """
+    ``if chunk.choices[0].finish_reason: break`` is how many programs read a stream. All was generated and billed by
+    then, and the usage frame is the next thing on the wire; nobody reads it.
+    """
+    fake_provider.reply = Reply(output_tokens=20)
+    with clients.openai_client(fake_provider) as client, farthing.budget(tokens=10_000) as budget:
+        with client.chat.completions.create(
+            model=model, messages=clients.HI, max_completion_tokens=2_000, stream=True
+        ) as stream:
+            for chunk in stream:
+                if chunk.choices[0].finish_reason:
+                    break
+        assert budget.spent.tokens == fake_provider.billed_tokens == 28
+
+
 @pytest.mark.parametrize("way", STREAMS, ids=lambda way: way.id)
 def test_a_stream_drained_after_its_budget_ended_is_still_on_it(way: Way, fake_provider: FakeProvider) -> None:
     make = clients.anthropic_client if way.sdk == "anthropic" else clients.openai_client
