@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from farthing.calls import admission, endings, life
+from farthing.calls import admission, endings, holding, life
 from farthing.calls.endings import Lost, Settle
 from farthing.kernel import ledger, plan
 from farthing.kernel.hold import Outcome
@@ -110,12 +110,12 @@ def the_inner_budget_masks_the_outer(patch: Patch) -> None:
     def innermost(ask: Any, accounts: Any, **given: Any) -> Any:
         return make_plan(ask, tuple(accounts)[-1:], **given)
 
-    patch.setattr(admission, "make_plan", innermost)
+    patch.setattr(holding, "make_plan", innermost)
 
 
 @mutant
 def memory_is_kept_when_the_durable_ledger_refuses(patch: Patch) -> None:
-    patch.setattr(admission, "_give_back", lambda held, hold_id: None)
+    patch.setattr(holding, "_give_back", lambda held, hold_id: None)
 
 
 @mutant
@@ -156,7 +156,8 @@ def old_terms_pass_under_a_new_version(patch: Patch) -> None:
             ledger = (self._runtime.memory, self._runtime.durable)[place]
             return int(ledger.catalogue.version)
 
-    patch.setattr(admission, "_versions", Late)
+    patch.setattr(admission, "catalogue_versions", Late)
+    patch.setattr(holding, "catalogue_versions", Late)
 
 
 @mutant

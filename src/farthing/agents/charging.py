@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from ..calls.admission import Granted, hold
+from ..calls.holding import Granted, hold
 from ..calls.lending import exceeded
 from ..calls.manual import HOLD_MS, end_held, write_paid
 from ..calls.steps import Finished, Life

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..calls.admission import Granted, hold
 from ..calls.asking import find_rates
+from ..calls.holding import Granted, hold
 from ..calls.lending import Work, exceeded, give_back
 from ..calls.manual import HOLD_MS
 from ..calls.steps import Finished, Life, Pause

@@ -21,10 +21,11 @@ from ..runtime.default import runtime
 from ..runtime.events import Who
 from ..runtime.runtime import Runtime, log
 from ..wire.reported import usage_from
-from .admission import Granted, warn_unpriced
-from .admission import hold as place_hold
+from .admission import warn_unpriced
 from .asking import find_rates
 from .endings import at_least_priced
+from .holding import Granted
+from .holding import hold as place_hold
 from .lending import exceeded, measured, work_of
 from .steps import Finished, Life, advance, advance_async
 from .telling import say_advisory, say_denied, say_ended

@@ -16,10 +16,11 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from ..calls.admission import accounts_for, asked_of
+from ..calls.admission import asked_of
 from ..calls.asking import Asked
 from ..calls.call import Call
 from ..calls.exceeding import Consult, Downgrade, Wait, next_step
+from ..calls.holding import accounts_for
 from ..errors import UnmeteredCall, UnpricedModel
 from ..kernel.budget import Budget
 from ..kernel.decision import ALLOWED, Decision, FailedLine, denial, line_figures, refusal, room_for_output

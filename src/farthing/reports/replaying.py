@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ..calls.admission import accounts_for
 from ..calls.asking import find_rates
 from ..calls.exceeding import Downgrade, Wait, next_step
+from ..calls.holding import accounts_for
 from ..kernel.budget import Budget
 from ..kernel.decision import resets_ms, room_for_output
 from ..kernel.hold import Outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..calls.admission import Granted
+from ..calls.holding import Granted
 from ..kernel.plan import Balance
 
 

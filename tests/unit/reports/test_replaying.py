@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing import prices
-from farthing.calls.admission import accounts_for
+from farthing.calls.holding import accounts_for
 from farthing.kernel.budget import make_budget
 from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import Placed

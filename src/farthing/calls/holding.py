@@ -1,0 +1,211 @@
+"""
+Holding: on memory and on at most one durable ledger, all or nothing.
+
+Memory first, then durable with at most the output that memory granted, then memory shrinks to what durable granted. If
+durable refuses, memory is voided; if memory refuses, the durable lines are still read, so that the denial names every
+budget that said no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from ..errors import HoldConflict, HoldNotFound, StoreUnavailable
+from ..kernel.budget import Budget
+from ..kernel.hold import Hold
+from ..kernel.ledger import Denied, Placed, Stale
+from ..kernel.plan import Account, Ask, LineResult, Plan, evaluate, make_plan
+from ..runtime.ambient import Ambient
+from ..runtime.ledgers import Ledger
+from ..runtime.runtime import Runtime, log
+from ..stores.contract import Ticket
+from . import lending
+
+REPLANS_MAX = 100
+"""How often a plan may be found stale. Each time the catalogue or a window really changed, so this is never reached."""
+
+
+class Granted(NamedTuple):
+    """The holds of one call: ``x`` output tokens per choice, on these ledgers, under this id."""
+
+    id: str
+    x: int
+    held: tuple[tuple[Ledger, tuple[Account, ...]], ...]
+    advisory: tuple[LineResult, ...]
+    holds: tuple[Hold, ...] = ()
+    """As they were placed: beside *held*."""
+
+
+def hold(
+    runtime: Runtime, ask: Ask, ambient: Ambient, tags: dict[str, str]
+) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...]]:
+    """Hold an ask that depends on no budget's terms, on both ledgers or on neither: the grant, or all that failed."""
+    for tries in range(REPLANS_MAX):
+        # Looked up each time: a plan is stale because a budget was changed, and the old terms must not be held on.
+        versions = catalogue_versions(runtime)
+        here, there = runtime.budgets(ambient, tags)
+        answer = yield from hold_once(runtime, numbered(ask, tries), here, there, tags, versions, ambient)
+        if not isinstance(answer, Stale):
+            return answer
+    raise restless(runtime)
+
+
+def catalogue_versions(runtime: Runtime) -> tuple[int, int]:
+    """
+    Of the two catalogues. Asked before their budgets are: if another call learns of a change while this one is planned,
+    its plan is stale, and never a new version with old terms.
+    """
+    durable = runtime.durable
+    return runtime.memory.catalogue.version, -1 if durable is None else durable.catalogue.version
+
+
+def restless(runtime: Runtime) -> StoreUnavailable:
+    return StoreUnavailable(
+        runtime.main.store.name, f"its budgets changed {REPLANS_MAX} times while one call was planned"
+    )
+
+
+def hold_once(
+    runtime: Runtime,
+    ask: Ask,
+    here: list[Budget],
+    there: list[Budget],
+    tags: dict[str, str],
+    versions: tuple[int, int],
+    ambient: Ambient,
+) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
+    """Hold on each ledger; whatever is raised meanwhile, nothing stays held."""
+    held: list[tuple[Ledger, tuple[Account, ...]]] = []
+    try:
+        answer = yield from _hold_each(runtime, ask, here, there, tags, versions, ambient, held)
+    except BaseException as error:  # a signal's too: then nothing stays held
+        _give_back(held, ask.id)
+        if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow" or not there:
+            raise
+        log.error("%s; the call goes out without a durable hold (on_store_failure='allow')", error)
+        # A new id: nobody knows what became of the durable hold, and its id is not to be used again.
+        other = ask._replace(id=f"{ask.id}m")
+        return (
+            (yield from hold_once(runtime, other, here, [], tags, versions, ambient))
+            if here
+            else Granted(other.id, ask.x_want, (), ())
+        )
+    if not isinstance(answer, Granted):
+        _give_back(held, ask.id)
+    return answer
+
+
+def _hold_each(
+    runtime: Runtime,
+    ask: Ask,
+    here: list[Budget],
+    there: list[Budget],
+    tags: dict[str, str],
+    versions: tuple[int, int],
+    ambient: Ambient,
+    held: list[tuple[Ledger, tuple[Account, ...]]],
+) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
+    """Hold on memory, then on the durable ledger. *held* says at any time what would have to be given back."""
+    memory, durable = runtime.memory, runtime.durable
+    work = lending.work_of(ambient)
+    advisory: tuple[LineResult, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    x = ask.x_want
+    if here:
+        accounts = accounts_for(memory, ask, here, tags)
+        plan = make_plan(ask, accounts, catalogue_version=versions[0])
+        # Before it is placed: memory holds at once, and an exception may come between the hold and its answer.
+        held.append((memory, accounts))
+        placed: Placed | Denied | Stale = yield from _place(memory, plan, work)
+        if not isinstance(placed, Placed):
+            held.clear()
+            if isinstance(placed, Stale):
+                yield from _catch_up(memory, placed)
+                return placed
+            return placed.failed + (yield from _failing(durable, ask, there, tags))
+        advisory, x, holds = placed.advisory, placed.hold.x, (placed.hold,)
+    if there and durable is not None:
+        accounts = accounts_for(durable, ask, there, tags)
+        plan = make_plan(ask, accounts, catalogue_version=versions[1])._replace(x_most=x)
+        # A durable store takes a hold back by itself if its answer was not waited for.
+        placed = yield from _place(durable, plan, work)
+        if not isinstance(placed, Placed):
+            if isinstance(placed, Stale):
+                yield from _catch_up(durable, placed)
+                return placed
+            return placed.failed
+        held.append((durable, accounts))
+        if here and placed.hold.x < x:
+            yield from _shrink(memory, ask.id, placed.hold.x)
+            holds = (holds[0]._replace(x=placed.hold.x),)
+        advisory, x, holds = advisory + placed.advisory, placed.hold.x, (*holds, placed.hold)
+    if work is not None:
+        lending.measured(runtime, work)
+    return Granted(ask.id, x, tuple(held), advisory, holds)
+
+
+def _place(
+    ledger: Ledger, plan: Plan, work: lending.Work | None
+) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
+    if ledger.lends or work is not None:
+        return (yield from lending.place(ledger, plan, work))
+    placed: Placed | Denied | Stale = yield ledger.store.place(plan)
+    return placed
+
+
+def _give_back(held: list[tuple[Ledger, tuple[Account, ...]]], hold_id: str) -> None:
+    """Void what no call will use. Not waited for: its caller may be on the way out."""
+    for ledger, _ in held:
+        try:
+            ledger.store.void(hold_id)
+        except (HoldNotFound, StoreUnavailable) as error:
+            # The exception came before the hold was placed, or in the middle of it: then memory voids it afterwards.
+            log.debug("hold %s was not given back: %s", hold_id, error)
+
+
+def _shrink(memory: Ledger, hold_id: str, x: int) -> Generator[Ticket[Any], Any, None]:
+    try:
+        yield memory.store.resize(hold_id, x=x)
+    except HoldConflict:
+        # The machine slept past the hold's deadline: it is suspect by now, and counts as it is until the call settles.
+        log.debug("hold %s could not shrink: it is past its deadline", hold_id)
+
+
+def accounts_for(ledger: Ledger, ask: Ask, budgets: list[Budget], tags: dict[str, str]) -> tuple[Account, ...]:
+    """The accounts to hold on. A call that was let through without a price (``tokens_only``) is not held in USD."""
+    accounts = ledger.accounts(budgets, tags, ledger.store.now())
+    if ask.facts.price is not None:
+        return accounts
+    return tuple(
+        replace(account, limits=tuple(limit for limit in account.limits if limit[0] != "usd")) for account in accounts
+    )
+
+
+def _catch_up(ledger: Ledger, stale: Stale) -> Generator[Ticket[Any], Any, None]:
+    """Learn what other budgets there are since the plan was made."""
+    if stale.catalogue_version != ledger.catalogue.version:
+        ledger.refresh((yield ledger.store.catalogue()))
+
+
+def _failing(
+    ledger: Ledger | None, ask: Ask, budgets: list[Budget], tags: dict[str, str]
+) -> Generator[Ticket[Any], Any, tuple[LineResult, ...]]:
+    """The lines of the durable ledger that would fail too; nothing is placed."""
+    if ledger is None or not budgets:
+        return ()
+    plan = make_plan(ask, accounts_for(ledger, ask, budgets, tags))
+    try:
+        balances = yield ledger.store.balances({key for line in plan.lines for key in line.keys})
+    except StoreUnavailable as error:
+        log.warning("%s; the denial names the budgets in memory only", error)
+        return ()
+    failed = evaluate(plan, balances.__getitem__).failed
+    # Others might have lent an agent what it is short of: nobody asked them.
+    return tuple(result for result in failed if result.line.budget.lending is None)
+
+
+def numbered(ask: Ask, number: int) -> Ask:
+    """An id names one plan for ever, and memory may have placed (and voided) an earlier one of this call."""
+    return ask if number == 0 else ask._replace(id=f"{ask.id}.{number}")
