@@ -23,7 +23,7 @@ from ...kernel.plan import ZERO, Balance, Posting, bare
 from ...kernel.ratios import Ratios, merged
 from ...kernel.window import steady_now
 from ..contract import Clock, DenialKey
-from . import rows
+from . import definitions, rows
 
 _log = logging.getLogger("farthing.stores")
 
@@ -41,10 +41,6 @@ _SELECT_KNOWN = "SELECT id FROM holds WHERE id IN (SELECT value FROM json_each(?
 _SELECT_STATE = f"SELECT {', '.join(rows.MUTABLE)} FROM holds WHERE id = ?"
 _SELECT_LATEST_ENTRY = f"{rows.SELECT_ENTRY} WHERE entries.seq = (SELECT entry FROM holds WHERE id = ?)"
 
-_UPSERT_RATIO = (
-    "INSERT INTO ratios (model, dialect, milli, calls, extra) VALUES (?, ?, ?, ?, ?) ON CONFLICT (model, dialect) "
-    "DO UPDATE SET milli = excluded.milli, calls = excluded.calls, extra = excluded.extra"
-)
 _SELECT_ANSWER = "SELECT hold_id FROM answers WHERE id = ?"
 _UPSERT_ANSWER = (
     "INSERT INTO answers (id, hold_id) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET hold_id = excluded.hold_id"
@@ -189,12 +185,13 @@ class Books:
         meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         self._next_seq = meta["next_seq"]
         self._last_seen_ms = max(self._last_seen_ms, meta["last_seen_ms"])
-        if meta["catalogue_version"] != self.catalogue.version:
-            self._read_catalogue(meta["catalogue_version"])
-        if meta["keys_version"] != self.keys.version:
-            self._read_keys(meta["keys_version"])
-        if meta["ratios_version"] != self._ratios_version:
-            self._read_ratios(meta["ratios_version"])
+        if (at := meta["catalogue_version"]) != self.catalogue.version:
+            self.catalogue = self._catalogue_now = definitions.read_catalogue(connection, at)
+        if (at := meta["keys_version"]) != self.keys.version:
+            self.keys = self._keys_now = definitions.read_keys(connection, at, self.keys)
+        if (at := meta["ratios_version"]) != self._ratios_version:
+            self.ratios = self._ratios_now = definitions.read_ratios(connection)
+            self._ratios_version = at
 
     def apply(self, change: Change) -> tuple[Entry, ...]:
         """Take a command's change into the group. Returns its entries with the numbers that they get."""
@@ -311,11 +308,12 @@ class Books:
         if self._answers:
             write(_UPSERT_ANSWER, list(self._answers.items()))
         if self._catalogue_now is not self.catalogue:
-            self._write_catalogue(self.catalogue, self._catalogue_now)
+            definitions.write_catalogue(self._connection, self.catalogue, self._catalogue_now)
         if self._keys_now is not self.keys:
-            self._write_keys(self.keys, self._keys_now)
+            definitions.write_keys(self._connection, self.keys, self._keys_now)
         if self._ratios_now is not self.ratios:
-            self._write_ratios(self.ratios, self._ratios_now)
+            version = self._ratios_version + 1
+            definitions.write_ratios(self._connection, self.ratios, self._ratios_now, version=version)
         write(
             "UPDATE meta SET value = ? WHERE key = ?",
             [
@@ -371,53 +369,3 @@ class Books:
             self._shapes.clear()
         self._shapes[shape] = number
         return int(number)
-
-    def _read_catalogue(self, version: int) -> None:
-        budgets = self._connection.execute("SELECT name, terms, frozen FROM budgets ORDER BY no").fetchall()
-        grants = self._connection.execute(
-            "SELECT budget, unit, amount, at_ms, until_ms, scope, reason, who FROM grants ORDER BY no"
-        ).fetchall()
-        self.catalogue = self._catalogue_now = rows.catalogue_from_rows(version, budgets, grants)
-
-    def _write_catalogue(self, before: Catalogue, after: Catalogue) -> None:
-        execute = self._connection.execute
-        for name in before.budgets.keys() - after.budgets.keys():
-            execute("DELETE FROM budgets WHERE name = ?", (name,))
-        self._connection.executemany(
-            "INSERT INTO budgets (name, terms, frozen) VALUES (?, ?, ?) "
-            "ON CONFLICT (name) DO UPDATE SET terms = excluded.terms, frozen = excluded.frozen",
-            [
-                (name, rows.budget_text(budget), int(name in after.frozen))
-                for name, budget in after.budgets.items()
-                if before.budgets.get(name) != budget or (name in before.frozen) != (name in after.frozen)
-            ],
-        )
-        if before.grants != after.grants:
-            execute("DELETE FROM grants")
-            self._connection.executemany(
-                "INSERT INTO grants (budget, unit, amount, at_ms, until_ms, scope, reason, who) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                map(rows.grant_row, after.grants),
-            )
-
-    def _read_keys(self, version: int) -> None:
-        """Only what changed since: keys are never removed, and there may be one for every run of an agent."""
-        known = self.keys if self.keys.version < version else KeyRing()
-        found = self._connection.execute(f"{rows.SELECT_KEY} WHERE version > ?", (known.version,))
-        changed = {key.id: key for key in map(rows.key_from_row, found)}
-        self.keys = self._keys_now = KeyRing(version, {**known.keys, **changed})
-
-    def _write_keys(self, before: KeyRing, after: KeyRing) -> None:
-        changed = [key for key in after.keys.values() if before.keys.get(key.id) is not key]
-        self._connection.executemany(rows.UPSERT_KEY, [rows.key_row(key, after.version) for key in changed])
-        self._connection.execute("UPDATE meta SET value = ? WHERE key = 'keys_version'", (after.version,))
-
-    def _read_ratios(self, version: int) -> None:
-        found = self._connection.execute("SELECT model, dialect, milli, calls, extra FROM ratios")
-        self.ratios = self._ratios_now = dict(map(rows.ratio_from_row, found))
-        self._ratios_version = version
-
-    def _write_ratios(self, before: Ratios, after: Ratios) -> None:
-        changed = [(*key, *ratio) for key, ratio in after.items() if before.get(key) != ratio]
-        self._connection.executemany(_UPSERT_RATIO, changed)
-        self._connection.execute("UPDATE meta SET value = ? WHERE key = 'ratios_version'", (self._ratios_version + 1,))
