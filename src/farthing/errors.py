@@ -20,6 +20,8 @@ Every error that farthing raises, each with its evidence as attributes and as ``
     └── InvariantError            farthing's own books would become wrong; nothing was changed
 
 Bad arguments in code are plain ``ValueError``s that name the field.
+
+One file, so that what can be caught is seen at once.
 """
 
 from __future__ import annotations

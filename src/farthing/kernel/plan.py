@@ -14,6 +14,8 @@ What a call asks of a unit (:class:`CallFacts`) does not depend on its budgets, 
 (:class:`Frame`) does not depend on the call: a frame is made once for a set of accounts, and a plan only puts both
 beside each other. Amounts are integers of their unit; rates that are not whole nano-dollars stay exact in ``base``,
 ``slope`` and ``den`` of a formula, and are rounded up once.
+
+One file: what a line says is only right beside how it is evaluated.
 """
 
 from __future__ import annotations

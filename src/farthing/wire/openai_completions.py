@@ -14,7 +14,7 @@ from . import json
 from .closing_chat import ChatCloser
 from .facts import AnswerFacts, RequestFacts
 from .metering import answer_object, mappings, string
-from .openai_chat import ChatMeter, finish_of
+from .metering_chat import ChatMeter, finish_of
 from .openai_shared import OpenAIDialect, ask_usage_in, read_inputs
 from .reading import Gathering, count_in, flag_in, model_of, object_in, word_in
 from .reported import reported

@@ -19,6 +19,8 @@ ours                    ``input_tokens output_tokens cached_tokens cache_write_t
 
 The provider's own total is the check. Where figures contradict each other, none is lost: the larger reading is taken,
 and a note says what was done.
+
+One file, because the shapes overlap, and which of them a figure is in is told by comparing all.
 """
 
 from __future__ import annotations

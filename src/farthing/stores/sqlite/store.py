@@ -2,7 +2,8 @@
 The durable ledger: one SQLite file, shared by the threads and tasks of many processes.
 
 Every verb of :class:`~farthing.stores.contract.Store` hands a command to this process's writer and returns its ticket.
-The rules are the kernel's; the writer carries them out.
+The rules are the kernel's; the writer carries them out. One class, because the verbs of a store are one contract, and
+opening and forking decide which writer they reach.
 """
 
 from __future__ import annotations
