@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 from ..kernel.budget import Budget
-from ..runtime.settings import Settings
+from ..runtime.settings import Settings, check_at_least, check_choice
 from ..wire.hosts import provider_of
 from .http1.tls import Tls
 
@@ -29,16 +29,6 @@ UNKNOWN_ENDINGS = ("suspect", "settle_at_hold", "release")
 """What becomes of a call that may have been billed, and nobody knows: stay suspect, or be resolved at once."""
 CEILING_FIELDS = ("max_tokens", "max_completion_tokens")
 MIB = 1024 * 1024
-
-
-def _choice(key: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{value!r} is unknown; choose one of {', '.join(known)}", key=key)
-
-
-def _at_least(key: str, value: object, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise ConfigError(f"must be an integer of at least {least}, not {value!r}", key=key)
 
 
 def _seconds(key: str, value: object, *, least: float = 0.001) -> None:
@@ -114,12 +104,12 @@ class Upstream:
             raise ConfigError(f"must be some of {', '.join(SPEAKS)}", key=f"{where}.speaks")
         if self.prefix and not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", self.prefix):
             raise ConfigError(f"must look like '/groq', not {self.prefix!r}", key=f"{where}.prefix")
-        _choice(f"{where}.unmetered", self.unmetered, UNMETERED)
-        _choice(f"{where}.unknown_endings", self.unknown_endings, UNKNOWN_ENDINGS)
+        check_choice(f"{where}.unmetered", self.unmetered, UNMETERED)
+        check_choice(f"{where}.unknown_endings", self.unknown_endings, UNKNOWN_ENDINGS)
         if self.ceiling_field is not None:
-            _choice(f"{where}.ceiling_field", self.ceiling_field, CEILING_FIELDS)
+            check_choice(f"{where}.ceiling_field", self.ceiling_field, CEILING_FIELDS)
         if self.abort_margin_tokens is not None:
-            _at_least(f"{where}.abort_margin_tokens", self.abort_margin_tokens, 0)
+            check_at_least(f"{where}.abort_margin_tokens", self.abort_margin_tokens, 0)
 
         for key in ("ca_file", "cert_file", "key_file"):
             if getattr(self, key) is not None and url.scheme != "https":
@@ -172,7 +162,7 @@ class Bounds:
 
     def __post_init__(self) -> None:
         for key in ("max_body_bytes", "max_header_bytes", "max_connections"):
-            _at_least(key, getattr(self, key), 1)
+            check_at_least(key, getattr(self, key), 1)
         for key in ("read_seconds", "drain_seconds", "shutdown_seconds"):
             _seconds(key, getattr(self, key), least=0)
 
@@ -216,9 +206,9 @@ class ProxySettings:
             raise ConfigError("at least one is needed, each with a name of its own", key="upstreams")
         if type(self.port) is not int or not 0 <= self.port <= 65_535:
             raise ConfigError(f"must be from 0 to 65535, not {self.port!r}", key="port")
-        _at_least("workers", self.workers, 1)
+        check_at_least("workers", self.workers, 1)
         if self.workers > 1 and self.calls.ledger is None:
             raise ConfigError("several workers need a ledger that they share: name a file", key="workers")
         if self.deny_status not in DENY_STATUSES:
             raise ConfigError(f"must be one of {', '.join(map(str, DENY_STATUSES))}", key="deny_status")
-        _choice("log_format", self.log_format, LOG_FORMATS)
+        check_choice("log_format", self.log_format, LOG_FORMATS)

@@ -45,16 +45,16 @@ class Settings:
             raise ConfigError(
                 f"must be a path or a URL such as 'sqlite:///ledger.db', not {self.ledger!r}", key="ledger"
             )
-        _choice("durability", self.durability, DURABILITY)
+        check_choice("durability", self.durability, DURABILITY)
         _unpriced(self.unpriced)
-        _choice("on_store_failure", self.on_store_failure, STORE_FAILURE)
-        _choice("suspect_policy", self.suspect_policy, SUSPECT)
+        check_choice("on_store_failure", self.on_store_failure, STORE_FAILURE)
+        check_choice("suspect_policy", self.suspect_policy, SUSPECT)
         if self.max_records is not None:
-            _at_least("max_records", self.max_records, 1)
+            check_at_least("max_records", self.max_records, 1)
         for key in ("retention_days", "stale_prices_after_days"):
             if getattr(self, key) is not None:
-                _at_least(key, getattr(self, key), 1)
-        _at_least("abort_margin_tokens", self.abort_margin_tokens, 0)
+                check_at_least(key, getattr(self, key), 1)
+        check_at_least("abort_margin_tokens", self.abort_margin_tokens, 0)
         hours = self.suspect_after_hours
         if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 <= hours <= 24 * 3650:
             raise ConfigError(f"must be hours, at least 0, not {hours!r}", key="suspect_after_hours")
@@ -113,12 +113,14 @@ def read_setting(text: str, annotation: str) -> Any:
     return text
 
 
-def _choice(key: str, value: object, known: tuple[str, ...]) -> None:
+def check_choice(key: str, value: object, known: tuple[str, ...]) -> None:
+    """Raises ConfigError for *key* if it is none of those."""
     if value not in known:
         raise ConfigError(f"{value!r} is unknown; choose one of {', '.join(known)}", key=key)
 
 
-def _at_least(key: str, value: object, least: int) -> None:
+def check_at_least(key: str, value: object, least: int) -> None:
+    """Raises ConfigError for *key* if it is no integer, or a smaller one."""
     if type(value) is not int or value < least:
         raise ConfigError(f"must be an integer of at least {least}, not {value!r}", key=key)
 
