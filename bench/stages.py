@@ -21,7 +21,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import farthing
-from farthing.proxy.server import ProxyServer
+from farthing.proxy.process.server import ProxyServer
 
 from .proxy.load import request
 from .proxy.ours import settings

@@ -11,7 +11,7 @@ import sys
 from decimal import Decimal
 
 from farthing.kernel.budget import make_budget
-from farthing.proxy.serve import serve
+from farthing.proxy.process.serve import serve
 from farthing.proxy.settings import ProxySettings, Upstream
 from farthing.runtime.settings import Settings
 

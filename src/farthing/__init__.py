@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .kernel.decision import Decision
     from .kernel.usage import Usage
     from .proxy.flags import BudgetConfig
-    from .proxy.server import ProxyServer
+    from .proxy.process.server import ProxyServer
     from .reports.estimates import estimate
     from .reports.explaining import Explanation, explain
     from .reports.lookback import clamps, downgrades, dropped, unpriced_calls
@@ -137,7 +137,7 @@ _HOMES = {
     "Decision": "kernel.decision",
     "Explanation": "reports.explaining",
     "ManualHold": "calls.manual",
-    "ProxyServer": "proxy.server",
+    "ProxyServer": "proxy.process.server",
     "Report": "reports.spending",
     "StalePriceTableWarning": "runtime.runtime",
     "StalePricesWarning": "runtime.runtime",

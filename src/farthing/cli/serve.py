@@ -84,7 +84,7 @@ def serve(
 ) -> None:
     """Stand in front of LLM APIs and refuse what no budget covers. Point a client's base URL here."""
     from ..proxy.flags import BudgetConfig
-    from ..proxy.serve import serve as run
+    from ..proxy.process.serve import serve as run
 
     with ExitStack() as stack:
         fake_url = None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..proxy.flags import BudgetConfig
-from ..proxy.server import ProxyServer, begin
+from ..proxy.process.server import ProxyServer, begin
 from ..proxy.settings import ProxySettings
 from .loading import from_mapping, load
 

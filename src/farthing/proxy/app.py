@@ -19,12 +19,12 @@ from ..runtime.runtime import Runtime
 from ..wire.ambiguous import check_spelling, said_once
 from ..wire.facts import RequestFacts
 from . import log
+from .callers.identity import Caller, Identify, Identity, Loopback, Refused
 from .client import BadBody, Client, Gone, Receive, Send
 from .flags import SESSION_TAG
 from .forward import Door, Outgoing, forward, pass_on
 from .headers import credential_of, free_tags, outgoing, without_key
-from .identity import Caller, Identify, Identity, Loopback, Refused
-from .pages import Page, Pages, Request, find_page
+from .pages.page import Page, Pages, Request, find_page
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, Routes, Table, family_of, hint_of
 from .settings import Bounds, ProxySettings

@@ -12,15 +12,15 @@ from urllib.request import getproxies
 from .. import tokens
 from ..errors import FarthingError
 from ..runtime.runtime import Runtime
-from .admin import PREFIX, admin
 from .app import Proxy
-from .health import healthz, readyz
+from .callers.identity import Identify
+from .callers.keys import KeyIdentify
 from .http1.client import Http1Client
-from .identity import Identify
-from .keys import KeyIdentify
-from .metrics import metrics
-from .mine import pages_about_callers
-from .pages import Pages
+from .pages.admin import PREFIX, admin
+from .pages.health import healthz, readyz
+from .pages.metrics import metrics
+from .pages.mine import pages_about_callers
+from .pages.page import Pages
 from .upstream import UpstreamClient
 
 log = logging.getLogger("farthing.proxy")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 
 from farthing.admin.keys import Made, create_key, revoke_key
-from farthing.proxy.server import ProxyServer
+from farthing.proxy.process.server import ProxyServer
 from farthing.proxy.settings import ProxySettings, Upstream
 from farthing.runtime.settings import Settings
 from farthing.stores.sqlite import SQLiteStore

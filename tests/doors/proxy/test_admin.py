@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from farthing.proxy.admin import ROUTES
+from farthing.proxy.pages.admin import ROUTES
 from farthing.testing import FakeProvider, Reply
 
 from .keyed import BODY, CALL_TOKENS, CHAT, Desk, bearer, workers

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from farthing import BudgetConfig, BudgetManager, ConfigError, start_proxy
-from farthing.proxy.server import ProxyServer
+from farthing.proxy.process.server import ProxyServer
 from farthing.testing import FakeProvider, Reply
 from tests.doors.proxy.keyed import BODY, CALL_TOKENS, CHAT
 

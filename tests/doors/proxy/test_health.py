@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from farthing.admin.standing import set_budget
-from farthing.proxy import health
+from farthing.proxy.pages import health
 from farthing.proxy.settings import Bounds
 from farthing.stores.sqlite.files import FileLock
 from farthing.testing import FakeProvider, Reply

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farthing.proxy.admin import ROUTES
+from farthing.proxy.pages.admin import ROUTES
 from farthing.testing import FakeProvider
 
 from .keyed import BODY, CHAT, Desk, bearer, workers

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from farthing.errors import ConfigError
+from farthing.proxy.callers.identity import Caller, Loopback, Refused, is_loopback
 from farthing.proxy.encoding import Decoder, decoded, decoder_of
 from farthing.proxy.headers import credential_of, free_tags, incoming, outgoing, without_key
-from farthing.proxy.identity import Caller, Loopback, Refused, is_loopback
-from farthing.proxy.pages import Pages, Reply, Request, find_page
+from farthing.proxy.pages.page import Pages, Reply, Request, find_page
 from farthing.proxy.routing import Table, family_of, hint_of, url_of
 from farthing.proxy.settings import DEFAULT_UPSTREAMS, Bounds, ProxySettings, Timeouts, Upstream
 

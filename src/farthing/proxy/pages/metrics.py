@@ -15,16 +15,16 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..kernel.hold import HELD, SUSPECT
-from ..kernel.money import NANO_PER_USD
-from ..kernel.tallies import NOTHING, Tally, TallyKey
-from ..kernel.usage import KINDS
-from ..reports.accounts import BudgetFigures, list_accounts
-from ..runtime.runtime import Runtime
-from ..stores.contract import Store
+from ...kernel.hold import HELD, SUSPECT
+from ...kernel.money import NANO_PER_USD
+from ...kernel.tallies import NOTHING, Tally, TallyKey
+from ...kernel.usage import KINDS
+from ...reports.accounts import BudgetFigures, list_accounts
+from ...runtime.runtime import Runtime
+from ...stores.contract import Store
+from ..callers.keys import KeyIdentify
 from .health import READY_SECONDS, ledger_trouble
-from .keys import KeyIdentify
-from .pages import Page, Reply, Request
+from .page import Page, Reply, Request
 from .replies import answered
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 
 from farthing.admin.keys import Made, create_key, revoke_key, rotate_key
 from farthing.errors import StoreUnavailable
-from farthing.proxy.identity import Caller, Identity, Refused
-from farthing.proxy.keys import KeyIdentify
+from farthing.proxy.callers.identity import Caller, Identity, Refused
+from farthing.proxy.callers.keys import KeyIdentify
 from farthing.runtime.runtime import Runtime
 from farthing.runtime.settings import Settings
 from farthing.stores.contract import Ready, Ticket

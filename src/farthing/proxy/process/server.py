@@ -9,21 +9,21 @@ from contextvars import Context
 from dataclasses import fields, replace
 from typing import Any, Self
 
-from ..admin.owned import put_owned
-from ..admin.trust import escapable, known_tags
-from ..errors import ConfigError, FarthingError
-from ..kernel.budget import Budget
-from ..kernel.money import usd_from_nano
-from ..reports.accounts import list_accounts
-from ..runtime.runtime import Runtime
-from ..stores.contract import Clock, wall_clock_ms
-from . import log
-from .assembly import identify_for, pages_for, warm_up
+from ...admin.owned import put_owned
+from ...admin.trust import escapable, known_tags
+from ...errors import ConfigError, FarthingError
+from ...kernel.budget import Budget
+from ...kernel.money import usd_from_nano
+from ...reports.accounts import list_accounts
+from ...runtime.runtime import Runtime
+from ...stores.contract import Clock, wall_clock_ms
+from .. import log
+from ..assembly import identify_for, pages_for, warm_up
+from ..callers.identity import is_loopback
+from ..flags import BudgetConfig
+from ..settings import ProxySettings
 from .collecting import collect_rarely
-from .flags import BudgetConfig
-from .identity import is_loopback
 from .sessions import close_session, open_session
-from .settings import ProxySettings
 from .signals import signals
 from .worker import Worker, listen
 

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from ..errors import ConfigError, FarthingError, HoldConflict, HoldNotFound, StoreUnavailable
-from ..wire import json
-from .identity import Refused
-from .pages import Reply, Request
-from .refusal import refuse, why_silent
+from ...errors import ConfigError, FarthingError, HoldConflict, HoldNotFound, StoreUnavailable
+from ...wire import json
+from ..callers.identity import Refused
+from ..refusal import refuse, why_silent
+from .page import Reply, Request
 
 NO_STORE = (b"cache-control", b"no-store")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from ..errors import FarthingError
-from . import log
-from .flags import BudgetConfig
+from ...errors import FarthingError
+from .. import log
+from ..flags import BudgetConfig
+from ..settings import ProxySettings
 from .server import Opened, ProxyServer
-from .settings import ProxySettings
 from .signals import hang_up, signals
 from .workers import Workers
 

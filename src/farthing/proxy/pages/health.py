@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..errors import StoreUnavailable
-from ..runtime.runtime import Runtime
-from ..stores.contract import Store
-from .pages import Page, Reply, Request
-from .refusal import why_silent
+from ...errors import StoreUnavailable
+from ...runtime.runtime import Runtime
+from ...stores.contract import Store
+from ..refusal import why_silent
+from .page import Page, Reply, Request
 from .replies import answered, reply_json
 
 READY_SECONDS = 2.0

@@ -15,14 +15,14 @@ from typing import Any
 
 import uvicorn
 
-from ..runtime.runtime import Runtime
-from . import log
-from .app import Proxy
-from .assembly import upstream_client
-from .connection import Connection
-from .identity import Identify
-from .pages import Pages
-from .settings import ProxySettings
+from ...runtime.runtime import Runtime
+from .. import log
+from ..app import Proxy
+from ..assembly import upstream_client
+from ..callers.identity import Identify
+from ..connection import Connection
+from ..pages.page import Pages
+from ..settings import ProxySettings
 
 BACKLOG = 4096
 KEEP_ALIVE_SECONDS = 75

@@ -11,10 +11,10 @@ import pytest
 from farthing.admin.keys import create_key
 from farthing.errors import StoreUnavailable
 from farthing.kernel.keys import KeyRing
-from farthing.proxy import looking
-from farthing.proxy.identity import Caller, Identity, Refused
-from farthing.proxy.keys import KeyIdentify
-from farthing.proxy.looking import Looks
+from farthing.proxy.callers import looking
+from farthing.proxy.callers.identity import Caller, Identity, Refused
+from farthing.proxy.callers.keys import KeyIdentify
+from farthing.proxy.callers.looking import Looks
 from farthing.runtime.runtime import Runtime
 from farthing.runtime.settings import Settings
 from farthing.stores.contract import Ticket

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from ..kernel.keys import KeyRing
+from ...kernel.keys import KeyRing
 
 PAUSE_SECONDS = 0.1
 """From the beginning of one look to that of the next: the longest that a good key waits for its turn."""

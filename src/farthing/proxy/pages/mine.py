@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import UnmeteredCall
-from ..kernel.decision import refusal
-from ..reports.bound import bound_accounts
-from ..reports.explaining import Explanation, explain_async
-from ..reports.shown import shown_call
-from ..runtime.ambient import Ambient
-from ..stores.contract import Ready
-from .headers import free_tags
-from .identity import Identity
-from .keys import KeyIdentify
-from .pages import Page, Pages, Reply, Request
+from ...errors import UnmeteredCall
+from ...kernel.decision import refusal
+from ...reports.bound import bound_accounts
+from ...reports.explaining import Explanation, explain_async
+from ...reports.shown import shown_call
+from ...runtime.ambient import Ambient
+from ...stores.contract import Ready
+from ..callers.identity import Identity
+from ..callers.keys import KeyIdentify
+from ..headers import free_tags
+from .page import Page, Pages, Reply, Request
 from .replies import answered, query_of, reply_error, reply_json
 
 if TYPE_CHECKING:
-    from .app import Proxy
+    from ..app import Proxy
 
 CALLS = "/v1/calls/"
 

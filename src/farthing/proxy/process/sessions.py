@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from ..admin.standing import changes_between
-from ..kernel.budget import Budget
-from ..stores.contract import Store
-from .flags import BudgetConfig, owner_of
+from ...admin.standing import changes_between
+from ...kernel.budget import Budget
+from ...stores.contract import Store
+from ..flags import BudgetConfig, owner_of
 
 
 def open_session(store: Store, flags: BudgetConfig, session: str) -> tuple[list[Budget], list[str]]:

@@ -13,15 +13,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import TypeVar
 
-from ..errors import StoreUnavailable
-from ..kernel.keys import PREFIX, Key, KeyRing, is_key
-from ..kernel.keys import Refused as KeyRefused
-from ..runtime.runtime import Runtime
-from ..stores.contract import Ready, Ticket
-from .headers import credential_of
+from ...errors import StoreUnavailable
+from ...kernel.keys import PREFIX, Key, KeyRing, is_key
+from ...kernel.keys import Refused as KeyRefused
+from ...runtime.runtime import Runtime
+from ...stores.contract import Ready, Ticket
+from ..headers import credential_of
+from ..pages.page import Request
 from .identity import Caller, Identify, Identity, Loopback, Refused
 from .looking import Looks
-from .pages import Request
 
 T = TypeVar("T")
 

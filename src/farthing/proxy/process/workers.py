@@ -18,11 +18,11 @@ import time
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from ..runtime.runtime import Runtime
-from . import log
-from .assembly import identify_for, pages_for, warm_up
+from ...runtime.runtime import Runtime
+from .. import log
+from ..assembly import identify_for, pages_for, warm_up
+from ..settings import ProxySettings
 from .collecting import collect_rarely
-from .settings import ProxySettings
 from .signals import hang_up
 from .worker import Worker
 

@@ -15,25 +15,25 @@ from urllib.parse import unquote
 
 import msgspec
 
-from ..admin.holds import open_holds, resolve_holds
-from ..admin.keys import create_key, id_of, key_figures, list_keys, revoke_key, rotate_key
-from ..admin.standing import grant_more, set_budget
-from ..admin.trust import escapable, known_tags
-from ..errors import ConfigError
-from ..kernel.instants import instant_ms
-from ..kernel.keys import Key
-from ..reports.accounts import list_accounts
-from ..reports.shown import shown_call, shown_entry
-from ..reports.spending import read_report
-from ..stores.contract import Store
+from ...admin.holds import open_holds, resolve_holds
+from ...admin.keys import create_key, id_of, key_figures, list_keys, revoke_key, rotate_key
+from ...admin.standing import grant_more, set_budget
+from ...admin.trust import escapable, known_tags
+from ...errors import ConfigError
+from ...kernel.instants import instant_ms
+from ...kernel.keys import Key
+from ...reports.accounts import list_accounts
+from ...reports.shown import shown_call, shown_entry
+from ...reports.spending import read_report
+from ...stores.contract import Store
+from ..callers.keys import KeyIdentify
 from .admin_bodies import Grant, NewKey, Resolution, Rotation, Terms
-from .keys import KeyIdentify
 from .openapi import description
-from .pages import Page, Reply, Request
+from .page import Page, Reply, Request
 from .replies import NO_STORE, answered, query_of, reply_error, reply_json
 
 if TYPE_CHECKING:
-    from .app import Proxy
+    from ..app import Proxy
 
 log = logging.getLogger("farthing.proxy")
 PREFIX = "/admin/"
