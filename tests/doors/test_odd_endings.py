@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.doors.clients import HI, async_openai_client, entries, holds, openai_
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 HALF = Reply(output_tokens=50, pause_after_chunks=10)
+WHOLE = Reply(output_tokens=50)
 ASK: Any = {"model": "gpt-4o", "messages": HI, "max_tokens": 100, "stream": True}
 
 
@@ -100,6 +102,69 @@ def test_a_connection_that_does_not_close_cleanly(
                 with pytest.raises(Broken):
                     stream.close()
         assert budget.held.tokens == 0
+    ended_once("abandoned")
+
+
+def test_a_stream_that_another_task_closes_while_its_reader_is_busy(fake_provider: FakeProvider) -> None:
+    """A stop button. The reader that wants to go on finds the end; what had arrived by then was billed all the same."""
+    fake_provider.reply = WHOLE
+
+    async def main() -> None:
+        async with async_openai_client(fake_provider) as client:
+            stream = await client.chat.completions.create(**ASK)
+            busy, stopped = asyncio.Event(), asyncio.Event()
+
+            async def read() -> int:
+                chunks = 0
+                async for _ in stream:
+                    chunks += 1
+                    busy.set()
+                    await stopped.wait()
+                return chunks
+
+            reading = asyncio.create_task(read())
+            await busy.wait()
+            await asyncio.to_thread(fake_provider.wait_idle)
+            await stream.close()
+            stopped.set()
+            assert await reading < 50
+
+    with farthing.budget(tokens=1_000) as budget:
+        asyncio.run(main())
+        assert budget.spent.tokens == fake_provider.billed_tokens == 58
+    ended_once("ok")
+
+
+def test_a_stream_that_another_thread_closes_while_its_reader_is_busy(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = WHOLE
+    with farthing.budget(tokens=1_000) as budget, openai_client(fake_provider) as client:
+        stream = client.chat.completions.create(**ASK)
+        reading = iter(stream)
+        next(reading)
+        fake_provider.wait_idle()
+        closing = threading.Thread(target=stream.close)
+        closing.start()
+        closing.join()
+        assert len(list(reading)) < 49
+        assert budget.spent.tokens == fake_provider.billed_tokens == 58
+    ended_once("ok")
+
+
+def test_a_stream_that_another_thread_closes_with_a_piece_on_its_way(fake_provider: FakeProvider) -> None:
+    """Nobody has all that arrived, in order: the call costs what was held."""
+    fake_provider.reply = HALF
+    with farthing.budget(tokens=1_000) as budget, openai_client(fake_provider) as client:
+        stream = client.chat.completions.create(**ASK)
+        ours = stream.response.stream
+        while not isinstance(ours, relay._SyncRelay):
+            ours = ours._stream
+        attempt, rest = ours._attempt, ours._chunks
+        piece = attempt.take(rest)
+        assert piece
+        stream.close()
+        attempt.feed(piece)
+        assert attempt.take(rest) is None
+        assert budget.spent.tokens == 108
     ended_once("abandoned")
 
 

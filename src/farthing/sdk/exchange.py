@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from ..calls.call import Call
@@ -53,6 +53,8 @@ class Exchange:
     leftover: Callable[[], list[bytes] | None] | None = None
     """Asked when a stream ends unread: what had arrived; None: nobody can say."""
     _ending = _ended = _claimed = False
+    _taking = _torn = False
+    """A piece is on its way from the connection to the life of the call; and one came while another closed it."""
 
     def __init__(self, request: Any, call: Call, *, sdk: str | None) -> None:
         self.call = call
@@ -126,18 +128,49 @@ class Exchange:
         self._busy = threading.Lock()
         self.call.runtime.housekeeper.opened(id(self), self._end_abandoned)
 
+    def take(self, chunks: Iterator[bytes]) -> bytes | None:
+        """The next piece to feed; None at the end, and where another has closed the stream meanwhile."""
+        self._taking = True
+        try:
+            chunk = next(chunks, None)
+        except Exception:
+            self._taking = False
+            raise
+        return self._taken(chunk)
+
+    async def take_async(self, chunks: AsyncIterator[bytes]) -> bytes | None:
+        self._taking = True
+        try:
+            chunk = await anext(chunks, None)
+        except Exception:
+            self._taking = False
+            raise
+        return self._taken(chunk)
+
+    def _taken(self, chunk: bytes | None) -> bytes | None:
+        if chunk is None:
+            self._taking = False
+        elif self._claimed:
+            # Whoever closes it read what came before this piece, or what came after: nobody has all of it in order.
+            self._torn, chunk = True, None
+        return chunk
+
     def feed(self, chunk: bytes | None) -> Relay | None:
         """The bytes to relay for these; None when the life is over."""
         with self._busy:
-            return self._note(advance(self.life, chunk))
+            relay = self._note(advance(self.life, chunk))
+        self._taking = False
+        return relay
 
     async def feed_async(self, chunk: bytes | None) -> Relay | None:
         with self._busy:
-            return self._note(await advance_async(self.life, chunk))
+            relay = self._note(await advance_async(self.life, chunk))
+        self._taking = False
+        return relay
 
     def broke(self, error: BaseException) -> None:
         """The stream broke. Does not wait: its caller may be cancelled."""
-        if not self._ending:
+        if not self._ending and not self._claimed:
             self._ending = True
             with self._busy:
                 advance_detached(self.life, self.failure(error))
@@ -152,6 +185,16 @@ class Exchange:
         """Whether its caller is the one to read what arrived of an open stream: once, the first that asks."""
         claimed, self._claimed = self._claimed, True
         return not claimed and self.is_open
+
+    @property
+    def is_left(self) -> bool:
+        """Another than its reader has closed the stream, has read what was left of it, and ends the call with that."""
+        return self._claimed
+
+    def leave(self, rest: list[bytes] | None) -> None:
+        """Whoever claimed the stream has read what was left; None: nobody can say what that was."""
+        whole = not self._taking and not self._torn
+        self.leftover = lambda: rest if whole else None
 
     def abandon(self) -> None:
         """Nobody will read on. Safe in a finaliser: only puts the end in line."""

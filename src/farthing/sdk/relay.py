@@ -57,9 +57,9 @@ class _SyncRelay:
         attempt.leftover = read_and_close
 
     def __iter__(self) -> Iterator[bytes]:
-        attempt = self._attempt
+        attempt, chunks = self._attempt, self._chunks
         try:
-            for chunk in self._chunks:
+            while (chunk := attempt.take(chunks)) is not None:
                 relay = attempt.feed(chunk)
                 if relay is None or not relay.data:
                     continue
@@ -71,7 +71,7 @@ class _SyncRelay:
                     yield relay.data
                     break
                 yield relay.data
-            while (relay := attempt.feed(None)) is not None:
+            while not attempt.is_left and (relay := attempt.feed(None)) is not None:
                 yield relay.data
         except GeneratorExit:
             raise
@@ -85,7 +85,7 @@ class _SyncRelay:
         try:
             if self._attempt.claim():
                 rest = _leftover(self._extensions, self._chunks)
-                self._attempt.leftover = lambda: rest
+                self._attempt.leave(rest)
             self._stream.close()
         finally:
             # Who is interrupted here has claimed the stream, so nobody else would end its call.
@@ -112,9 +112,9 @@ class _AsyncRelay:
         attempt.keep = (self._stream, self._chunks)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        attempt = self._attempt
+        attempt, chunks = self._attempt, self._chunks
         try:
-            async for chunk in self._chunks:
+            while (chunk := await attempt.take_async(chunks)) is not None:
                 relay = await attempt.feed_async(chunk)
                 if relay is None or not relay.data:
                     continue
@@ -124,7 +124,7 @@ class _AsyncRelay:
                     yield relay.data
                     break
                 yield relay.data
-            while (relay := await attempt.feed_async(None)) is not None:
+            while not attempt.is_left and (relay := await attempt.feed_async(None)) is not None:
                 yield relay.data
         except GeneratorExit:
             raise
@@ -138,7 +138,7 @@ class _AsyncRelay:
         try:
             if self._attempt.claim():
                 rest = await _leftover_async(self._extensions, self._chunks)
-                self._attempt.leftover = lambda: rest
+                self._attempt.leave(rest)
             await self._stream.aclose()
         finally:
             self._attempt.abandon()
@@ -175,7 +175,7 @@ class _Closing:
             return
         try:
             rest = await _leftover_async(self._extensions, self._chunks)
-            attempt.leftover = lambda: rest
+            attempt.leave(rest)
         finally:
             attempt.abandon()
         await self._stream.aclose()
