@@ -24,7 +24,7 @@ from . import lending
 from .asking import Asked, ask_for, continued, find_rates, terms_of
 from .call import Call, History
 from .exceeding import Allow, Consult, Deny, Downgrade, Wait, next_step
-from .holding import REPLANS_MAX, Granted, catalogue_versions, hold_once, numbered, restless
+from .holding import REPLANS_MAX, Granted, catalogue_versions, give_back, hold_once, numbered, restless
 from .steps import Pause
 from .telling import say_advisory, say_changed, say_denied
 
@@ -109,7 +109,11 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
         runtime.check_prices(budgets, call.started_ms)
     answer = yield from hold_once(runtime, numbered(asked.ask, tries), here, there, tags, versions, call.ambient)
     if isinstance(answer, Granted):
-        _say_terms(call, terms, asked.ask, answer)
+        try:
+            _say_terms(call, terms, asked.ask, answer)
+        except BaseException:  # a signal, while something was logged: nobody will send, or end, this call
+            give_back(answer)
+            raise
         return Admitted(terms.model, asked, answer)
     if isinstance(answer, Stale):
         terms.stale += 1

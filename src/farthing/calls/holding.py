@@ -155,6 +155,11 @@ def _place(
     return placed
 
 
+def give_back(granted: Granted) -> None:
+    """Void what no call will use."""
+    _give_back(list(granted.held), granted.id)
+
+
 def _give_back(held: list[tuple[Ledger, tuple[Account, ...]]], hold_id: str) -> None:
     """Void what no call will use. Not waited for: its caller may be on the way out."""
     for ledger, _ in held:

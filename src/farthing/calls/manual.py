@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -24,7 +25,7 @@ from ..wire.reported import usage_from
 from .admission import warn_unpriced
 from .asking import find_rates
 from .endings import at_least_priced
-from .holding import Granted
+from .holding import Granted, give_back
 from .holding import hold as place_hold
 from .lending import exceeded, measured, work_of
 from .steps import Finished, Life, advance, advance_async
@@ -38,6 +39,9 @@ class ManualHold:
     """
     What :func:`hold` returns: a context manager (sync and async). Leaving it without :meth:`settle` or :meth:`void`
     settles at what was held, on an exception too: what may have been spent is never forgotten.
+
+    Each `with` of it is one call, with an id of its own. It can be entered again when it was left, not before: two
+    calls at once need two of them.
     """
 
     def __init__(self, facts: CallFacts, rates: Rates | None) -> None:
@@ -45,22 +49,37 @@ class ManualHold:
         self._rates = rates
         self._granted: Granted | None = None
         self._ended = False
+        self._entered = threading.Lock()
+        self._ids = 0
         self.id = runtime().new_id()
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        advance(self._place())
+        self._begin()
+        try:
+            advance(self._place())
+        except BaseException:
+            self._take_back()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._ended:
-            self._end(self._at_hold(), void=False)
+        try:
+            if not self._ended:
+                self._end(self._at_hold(), void=False)
+        finally:
+            self._entered.release()
 
     async def __aenter__(self) -> Self:
-        await advance_async(self._place())
+        self._begin()
+        try:
+            await advance_async(self._place())
+        except BaseException:
+            self._take_back()
+            raise
         return self
 
     async def __aexit__(
@@ -94,6 +113,21 @@ class ManualHold:
         self._end(Outcome((), Usage(), 0, ending="void"), void=True)
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if not self._entered.acquire(blocking=False):
+            raise ValueError("this hold is open already, and stands for one call: make another with hold(…)")
+        if self._ids:
+            # An id names one hold for ever: a ledger would answer with the first one, and hold nothing.
+            self.id = runtime().new_id()
+        self._ids += 1
+        self._granted, self._ended = None, False
+
+    def _take_back(self) -> None:
+        """It was not entered after all: a denial, or an exception on the way in, perhaps of a signal."""
+        if self._granted is not None:
+            give_back(self._granted)
+        self._entered.release()
 
     def _place(self) -> Life:
         here = runtime()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 import farthing
-from tests.doors.clients import entries
+from farthing.testing import FakeProvider
+from tests.doors.clients import HI, entries, holds, openai_client
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
@@ -62,3 +67,75 @@ def test_what_a_program_registers_outlives_a_reset() -> None:
     finally:
         farthing.prices.unregister("house-model")
         farthing.tokens.unregister("house-model")
+
+
+# -- each with is a call of its own ----------------------------------------------------------------------------------
+
+
+def test_a_hold_that_is_entered_again_holds_again() -> None:
+    with farthing.budget(tokens=250) as budget:
+        held = farthing.hold(tokens=100)
+        seen = set()
+        for _ in range(2):
+            with held:
+                assert budget.held.tokens == 100
+                seen.add(held.id)
+        assert (budget.spent.tokens, len(seen)) == (200, 2)
+        with pytest.raises(farthing.BudgetExceeded), held:
+            pass
+    with farthing.budget(tokens=100) as budget, held:
+        assert budget.held.tokens == 100, "after a denial too"
+    assert len(entries()) == 3
+
+
+def test_a_hold_that_is_open_is_no_second_one() -> None:
+    with farthing.budget(tokens=250) as budget:
+        with farthing.hold(tokens=100) as held:
+            with pytest.raises(ValueError, match="make another"), held:
+                pass
+            assert budget.held.tokens == 100
+        assert budget.spent.tokens == 100
+
+
+def test_a_hold_that_one_ledger_refused_is_new_to_the_other(tmp_path: Path) -> None:
+    """The first time it was placed, and taken back, in memory: the same id there is no hold any more."""
+    farthing.configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
+    held = farthing.hold(tokens=100)
+    with farthing.budget(tokens=100) as unit:
+        with farthing.budget("named", tokens=50), pytest.raises(farthing.BudgetExceeded), held:
+            pass
+        with held:
+            assert unit.held.tokens == 100
+        assert unit.spent.tokens == 100
+
+
+@contextmanager
+def interrupted_by_the_log() -> Iterator[None]:
+    """A signal that arrives while something is logged."""
+
+    class Interrupt(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise KeyboardInterrupt
+
+    handler = Interrupt(logging.WARNING)
+    logging.getLogger("farthing").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("farthing").removeHandler(handler)
+
+
+def test_an_interrupted_entry_holds_nothing(fake_provider: FakeProvider) -> None:
+    """What is said of a call is said when it is held already."""
+    with (
+        farthing.budget(tokens=1_000) as budget,
+        farthing.budget(requests=0, on_exceed="warn"),
+        openai_client(fake_provider) as client,
+    ):
+        with interrupted_by_the_log():
+            with pytest.raises(KeyboardInterrupt), farthing.hold(tokens=100):
+                pass
+            with pytest.raises(KeyboardInterrupt):
+                client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=100)
+        assert (budget.held.tokens, budget.spent.tokens) == (0, 0)
+    assert (holds(), entries(), fake_provider.posts) == ([], [], 0)
