@@ -70,6 +70,12 @@ def ask(request: pytest.FixtureRequest) -> Iterator[Ask]:
         yield lambda ticket: runner.run(wait(ticket))
 
 
+def let_pass(store: Store, ask: Ask, clock: FakeClock) -> None:
+    """That so much time has passed, and no clock leapt, is certain after another half an hour."""
+    ask(store.roll_up())
+    clock.advance(minutes=30)
+
+
 def check_books(store: Store) -> None:
     """I4 and I5: balances are the journal's projection, and none is negative."""
     balances = store.balances().result()

@@ -16,7 +16,7 @@ from farthing.stores.contract import DenialKey, Store
 from farthing.testing import FakeClock
 
 from .calls import outcome, plan
-from .conftest import Ask
+from .conftest import Ask, let_pass
 from .test_holds import put
 
 EVERY = ("day", *KEYS)
@@ -111,6 +111,7 @@ def test_an_alert_is_said_once(store: Store, ask: Ask, clock: FakeClock) -> None
     assert not ask(store.alert_once("a"))
     assert ask(store.alert_once("b", ends_ms=clock() + 1_000))
     clock.advance(seconds=2)
+    let_pass(store, ask, clock)
     ask(store.roll_up())
     assert ask(store.alert_once("b"))
     assert not ask(store.alert_once("a"))
@@ -120,6 +121,7 @@ def test_rolled_up_rows_are_in_the_sums_and_in_the_balances(store: Store, ask: A
     write(store, ask, clock, 80)
     before, balances = ask(store.sums(EVERY)), ask(store.balances())
     rows = len(ask(store.entries()))
+    let_pass(store, ask, clock)
     while ask(store.roll_up(keep_ms=4 * DAY_MS)):
         pass
     entries = ask(store.entries())
@@ -141,6 +143,7 @@ def test_a_rolled_up_day_counts_as_a_whole(store: Store, ask: Ask, clock: FakeCl
         clock.advance(hours=1)
     noon_ms = clock()
     clock.advance(days=3)
+    let_pass(store, ask, clock)
     while ask(store.roll_up(keep_ms=DAY_MS)):
         pass
     assert ask(store.entries()) == []
@@ -154,6 +157,7 @@ def test_a_late_word_after_the_roll_up_finds_no_hold(store: Store, ask: Ask, clo
     ask(store.place(plan(store, "old")))
     ask(store.settle("old", outcome()))
     clock.advance(days=2)
+    let_pass(store, ask, clock)
     ask(store.settle("old", outcome()))  # a repetition is answered as long as rows are kept
     while ask(store.roll_up(keep_ms=DAY_MS)):
         pass
@@ -167,6 +171,7 @@ def test_what_an_automatic_end_may_still_correct_is_kept(store: Store, ask: Ask,
     ask(store.suspect("lost", ending="timeout"))
     ask(store.resolve("lost", "settle_at_hold"))
     clock.advance(days=3)
+    let_pass(store, ask, clock)
     while ask(store.roll_up()):
         pass
     ask(store.settle("lost", outcome(output=1)))
@@ -181,6 +186,7 @@ def test_a_hold_in_flight_keeps_its_window(store: Store, ask: Ask, clock: FakeCl
     put(store, ask, tokens=1_000, per="minute")
     ask(store.place(plan(store, "slow")))
     clock.advance(days=1)
+    let_pass(store, ask, clock)
     while ask(store.roll_up(keep_ms=HOUR_MS)):
         pass
     ask(store.settle("slow", outcome()))
@@ -196,9 +202,59 @@ def test_counts_of_denials_become_daily(store: Store, ask: Ask, clock: FakeClock
     ]
     ask(store.add_denials(dict.fromkeys(keys, 2)))
     clock.advance(days=5)
+    let_pass(store, ask, clock)
     while ask(store.roll_up(keep_ms=DAY_MS)):
         pass
     counts = ask(store.denials())
     assert sum(counts.values()) == 12
     assert {(key.budget, count) for key, count in counts.items()} == {("b", 6), ("c", 6)}
     assert {key.hour_ms for key in counts} == {start_ms}
+
+
+# -- a clock that leaps ----------------------------------------------------------------------------------------------
+
+
+def spent(store: Store, ask: Ask) -> int:
+    """What is left of the account of this instant is what a ledger admits."""
+    account = ask(store.catalogue()).account(ask(store.catalogue()).budgets["b"], {}, store.now())
+    return sum(balance.settled for balance in ask(store.balances(account.counters("tokens"))).values())
+
+
+@pytest.mark.parametrize("per", ["day", "month", "rolling 7d"])
+@pytest.mark.parametrize("minutes", [1, 29])
+def test_a_clock_that_is_wrong_for_a_while_gives_no_second_budget(
+    store: Store, ask: Ask, clock: FakeClock, per: str, minutes: int
+) -> None:
+    """The window that it leaves behind is not over."""
+    put(store, ask, tokens=1_000, per=per)
+    while ask(store.roll_up()):
+        pass
+    ask(store.record(plan(store, "call"), outcome()))
+    assert ask(store.alert_once("said", ends_ms=clock() + DAY_MS))
+    assert spent(store, ask) == 120
+    clock.advance(days=40)
+    for _ in range(3):
+        ask(store.sweep())
+        assert not ask(store.roll_up(keep_ms=DAY_MS))
+        clock.advance(minutes=minutes / 3)
+    assert spent(store, ask) == 0
+    clock.jump_back(days=40)
+    ask(store.sweep())
+    while ask(store.roll_up(keep_ms=DAY_MS)):
+        pass
+    assert spent(store, ask) == 120
+    assert len(ask(store.entries())) == 1
+    assert not ask(store.alert_once("said"))
+
+
+def test_a_clock_that_was_right_after_all_is_believed(store: Store, ask: Ask, clock: FakeClock) -> None:
+    """A machine that slept: time has passed, and it goes on."""
+    put(store, ask, tokens=1_000, per="day")
+    ask(store.record(plan(store, "call"), outcome()))
+    clock.advance(days=40)
+    for _ in range(2):
+        assert not ask(store.roll_up(keep_ms=DAY_MS))
+        clock.advance(minutes=15)
+    while ask(store.roll_up(keep_ms=DAY_MS)):
+        pass
+    assert (ask(store.balances()), ask(store.entries())) == ({}, [])

@@ -8,7 +8,7 @@ from farthing.stores.contract import Store, Tallies
 from farthing.testing import FakeClock
 
 from .calls import outcome, plan
-from .conftest import Ask
+from .conftest import Ask, let_pass
 from .test_holds import put
 
 
@@ -71,6 +71,7 @@ def test_what_was_rolled_up_is_still_counted(store: Store, ask: Ask, clock: Fake
     ask(store.place(plan(store, "new")))
     ask(store.settle("new", outcome()))
     everything = summed(store, ask)
+    let_pass(store, ask, clock)
     while ask(store.roll_up(keep_ms=86_400_000)):
         pass
     assert [entry.id for entry in ask(store.entries())] == ["suspect", "new"]

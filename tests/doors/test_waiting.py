@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
+import time
 from typing import Any
 
 import pytest
 
 import farthing
 from farthing import Allow, BudgetExceeded, Decision
+from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, anthropic_client, async_anthropic_client, async_openai_client, openai_client
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 SIZE = 8 + 100
+LEFT = 8 + 1 + 64
+"""What a stream costs that is left after its first token: with what may still be billed of it."""
 
 
 def test_wait_lets_all_through_as_the_ones_before_them_settle(fake_provider: FakeProvider) -> None:
@@ -92,6 +97,49 @@ def test_a_cancelled_waiter_leaves_the_line(fake_provider: FakeProvider) -> None
         asyncio.run(main())
         assert budget.spent.tokens == fake_provider.billed_tokens == 2 * 9
         assert budget.held.tokens == 0
+
+
+def test_who_has_room_does_not_wait_for_who_has_none(fake_provider: FakeProvider) -> None:
+    """Each user has an account: alice, who waits for hers, is in nobody else's way."""
+    fake_provider.reply = Reply(output_tokens=1, pause_after_chunks=1)
+    ask: Any = {"model": "gpt-4o", "messages": HI, "max_tokens": 100}
+    with (
+        openai_client(fake_provider) as client,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+        farthing.budget("each", tokens=SIZE + LEFT, each=["user"], on_exceed="wait", wait_seconds=3) as budget,
+    ):
+        with farthing.track(user="alice"):
+            stream = client.chat.completions.create(**ask, stream=True)
+            waiting = pool.submit(lambda: client.chat.completions.create(**ask))
+        while not runtime().line.is_waited_in:
+            time.sleep(0.001)
+        fake_provider.reply = Reply(output_tokens=1)
+        with farthing.track(user="bob"):
+            client.chat.completions.create(**ask)
+            assert budget.spent.tokens == 9
+        assert runtime().line.is_waited_in, "bob waited until alice gave up"
+        stream.close()
+        waiting.result()
+    assert fake_provider.calls == 3
+
+
+def test_a_waiter_finds_what_a_stream_gave_back_that_was_left(fake_provider: FakeProvider) -> None:
+    """The stream is closed by a thread that makes no other call: the waiter itself has to see to its end."""
+    fake_provider.reply = Reply(output_tokens=1, pause_after_chunks=1)
+    ask: Any = {"model": "gpt-4o", "messages": HI, "max_tokens": 100}
+    with (
+        openai_client(fake_provider) as client,
+        farthing.budget(tokens=SIZE + LEFT, on_exceed="wait", wait_seconds=3) as budget,
+    ):
+        stream = client.chat.completions.create(**ask, stream=True)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            waiting = pool.submit(lambda: client.chat.completions.create(**ask))
+            while not runtime().line.is_waited_in:
+                time.sleep(0.001)
+            fake_provider.reply = Reply(output_tokens=1)
+            stream.close()
+            waiting.result()
+        assert budget.spent.tokens == LEFT + 9
 
 
 def test_truncate_ends_the_with_quietly(fake_provider: FakeProvider) -> None:

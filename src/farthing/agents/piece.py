@@ -85,6 +85,7 @@ class Piece:
         """Hold an estimate. Raises ConfidenceReached, BudgetExceededError, UnknownAgent: then nothing may be called."""
         governing, manager = self._governing, self._governing.manager
         here, outside = runtime(), current()
+        here.housekeeper.catch_up()
         self._budget, _ = manager.crew.budget(governing.agent)
         self._work.expected_output = manager.past(governing.agent).expected_output()
         self._inside = manager.crew.enter(outside, self._budget, self._work)
@@ -139,7 +140,7 @@ class Piece:
 
     def _hold(self, here: Runtime, scope: Ambient, facts: CallFacts) -> Generator[Any, Any, Granted]:
         """Hold the range; where only others of unknown size are in the way, after them."""
-        line = frozenset({self._governing.manager.crew.pool})
+        line = frozenset({(None, self._governing.manager.crew.pool)})
         place = here.line.join(line) if here.line.waits_for(line) else None
         waits_until = here.monotonic() + self._governing.manager.wait_seconds
         tags, expected = dict(scope.tags), self._work.expected_output
@@ -162,6 +163,7 @@ class Piece:
                         raise self._denied(here, answer, scope)
                 place = place or here.line.join(line)
                 yield Pause(place.pause(here.random))
+                here.housekeeper.catch_up()
             raise AssertionError("counting never ends")
         finally:
             if place is not None:

@@ -18,7 +18,7 @@ from ..kernel.hold import Hold
 from ..kernel.ledger import Stale
 from ..kernel.plan import Ask, LineResult
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
-from ..runtime.waiting import Place
+from ..runtime.waiting import Place, queue_of
 from ..stores.contract import Ticket
 from . import lending
 from .asking import Asked, ask_for, continued, find_rates, terms_of
@@ -95,7 +95,10 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
     budgets = [*here, *there]
     if not budgets:
         return Admitted(terms.model, None, None)
-    if (terms.place is not None or runtime.line.is_waited_in) and (yield from _in_line(call, terms, budgets)):
+    if terms.place is not None:
+        # What it waits for may be held by a call that was left since: nobody else may come by to end that.
+        runtime.housekeeper.catch_up()
+    if (terms.place is not None or runtime.line.is_waited_in) and (yield from _in_line(call, terms, budgets, tags)):
         return None
     if call.request.previous_response_id is not None and call.history is None:
         call.history = yield from _history(runtime, call.request.previous_response_id)
@@ -169,12 +172,12 @@ def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> G
             terms.model, terms.downgraded_by = allowed.model or terms.model, name
             limits = (terms.output_tokens, allowed.max_output_tokens)
             terms.output_tokens = min((limit for limit in limits if limit is not None), default=None)
-        case Wait(names, seconds):
+        case Wait(queues, seconds):
             if terms.place is None:
-                terms.place = runtime.line.join(names)
+                terms.place = runtime.line.join(queues)
                 terms.waits_until = runtime.monotonic() + seconds
             else:
-                terms.place.widen(names)
+                terms.place.widen(queues)
             if runtime.monotonic() >= terms.waits_until:
                 raise _denied(call, terms.model, denial(failed, now_ms=now_ms), failed)
             yield Pause(terms.place.pause(runtime.random))
@@ -182,15 +185,17 @@ def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> G
             raise _denied(call, terms.model, denial(failed, now_ms=now_ms), failed, truncates)
 
 
-def _in_line(call: Call, terms: _Terms, budgets: list[Budget]) -> Generator[Pause, Any, bool]:
+def _in_line(
+    call: Call, terms: _Terms, budgets: list[Budget], tags: dict[str, str]
+) -> Generator[Pause, Any, bool]:
     """Whether others came before: then wait a little, in the line."""
     runtime = call.runtime
     if terms.place is None:
         waiting = [budget for budget in budgets if budget.on_exceed == "wait"]
-        names = frozenset([budget.name for budget in waiting])
-        if not waiting or not runtime.line.waits_for(names):
+        queues = frozenset([queue_of(budget, tags) for budget in waiting])
+        if not waiting or not runtime.line.waits_for(queues):
             return False
-        terms.place = runtime.line.join(names)
+        terms.place = runtime.line.join(queues)
         terms.waits_until = runtime.monotonic() + min(budget.wait_seconds for budget in waiting)
     if terms.place.is_first or runtime.monotonic() >= terms.waits_until:
         return False

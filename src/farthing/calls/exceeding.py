@@ -17,6 +17,7 @@ from ..kernel.budget import Budget
 from ..kernel.decision import resets_ms
 from ..kernel.plan import LineResult
 from ..runtime.ambient import Binding
+from ..runtime.waiting import Queue, queue_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,9 @@ class Downgrade(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Something may refill or come back: wait in the line of these budgets, at most this long in all."""
+    """Something may refill or come back: wait in these queues, at most this long in all."""
 
-    budgets: frozenset[str]
+    queues: frozenset[Queue]
     seconds: float
 
 
@@ -110,7 +111,7 @@ def _wait(failed: tuple[LineResult, ...], now_ms: int) -> Deny | Wait:
     """Wait, unless one of the lines can certainly not come to fit in time."""
     seconds = min(result.line.budget.wait_seconds for result in failed)
     if all(_may_fit(result, now_ms, seconds) for result in failed):
-        return Wait(frozenset(result.line.budget.name for result in failed), seconds)
+        return Wait(frozenset(queue_of(result.line.budget, dict(result.line.scope)) for result in failed), seconds)
     return Deny()
 
 

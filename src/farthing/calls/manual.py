@@ -131,6 +131,7 @@ class ManualHold:
 
     def _place(self) -> Life:
         here = runtime()
+        here.housekeeper.catch_up()
         ambient = current()
         inherited = here.inherited(ambient)
         if inherited is not None:

@@ -55,18 +55,14 @@ class Catalogue(NamedTuple):
         account = open_account(budget, tags, now_ms, frozen=budget.name in self.frozen)
         if not self.grants:
             return account
-        granted = [
-            (grant.unit, grant.amount)
-            for grant in self.grants
-            if grant.budget == budget.name and grant.live(account, now_ms)
-        ]
+        own = [grant for grant in self.grants if grant.budget == budget.name]
+        over = [grant.until_ms for grant in own if grant.until_ms is not None and grant.until_ms <= now_ms]
+        if over:
+            account = replace(account, valid_from_ms=max(account.valid_from_ms or 0, *over))
+        granted = [(grant.unit, grant.amount) for grant in own if grant.live(account, now_ms)]
         if not granted:
             return account
-        ends = [
-            grant.until_ms
-            for grant in self.grants
-            if grant.budget == budget.name and grant.until_ms is not None and grant.until_ms > now_ms
-        ]
+        ends = [grant.until_ms for grant in own if grant.until_ms is not None and grant.until_ms > now_ms]
         until = [*ends, account.valid_until_ms] if account.valid_until_ms is not None else ends
         return account.raised(tuple(granted), min(until) if until else None)
 

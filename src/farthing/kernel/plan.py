@@ -182,6 +182,8 @@ class Account:
     posts: tuple[tuple[str, str], ...] = ()
     """For each unit that is counted: the counter to post to."""
     frozen: bool = False
+    valid_from_ms: int | None = None
+    """Since when these are its counters and ceilings: a clock that is set back behind it leads to others."""
 
     def counters(self, unit: str) -> tuple[str, ...]:
         """The counters whose sum is this account's balance in a unit."""
@@ -213,7 +215,7 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
     window = str(budget.window)
     key = account_key(budget.name, scope, starts_ms, window)
     rolling: tuple[str, ...] = ()
-    valid_until_ms = ends_ms
+    valid_from_ms, valid_until_ms = starts_ms, ends_ms
     if budget.window.kind == "rolling" and starts_ms is not None:
         bucket_ms = budget.window.bucket_ms
         starts = range(starts_ms - ROLLING_BUCKETS * bucket_ms, starts_ms + 1, bucket_ms)
@@ -222,6 +224,8 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
     lending = budget.lending
     if lending is not None:
         frozen = frozen or lending.ended(now_ms)
+        if lending.expires_ms is not None and now_ms >= lending.expires_ms:
+            valid_from_ms = lending.expires_ms
         valid_until_ms = valid_until_ms if frozen or lending.expires_ms is None else lending.expires_ms
     kept = budget.window.kind != "request"
     summed = (rolling or (key,)) if kept else ()
@@ -242,6 +246,7 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
         limits=limits,
         posts=tuple((unit, counter_key(key, unit)) for unit in counted) if kept else (),
         frozen=frozen,
+        valid_from_ms=valid_from_ms,
     )
 
 

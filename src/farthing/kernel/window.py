@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .money import div_ceil
@@ -104,6 +105,33 @@ def steady_now(now_ms: int, last_seen_ms: int) -> int:
     if now_ms < last_seen_ms <= now_ms + CLOCK_AHEAD_MAX_MS:
         return last_seen_ms
     return now_ms
+
+
+LOOK_MS = 1_800_000
+
+
+class Looks(NamedTuple):
+    """
+    Two earlier looks at the clock: what tells time that has passed from a clock that leapt ahead.
+
+    A ledger that forgets by its clock alone forgets this month's figures when the clock is wrong for a minute, and has
+    a second budget for the month when it is right again. So what is over for good is asked of :meth:`certain_ms`.
+    """
+
+    before_ms: int = 0
+    last_ms: int = 0
+    """At least ``LOOK_MS`` after the one before."""
+
+    def at(self, now_ms: int) -> Looks:
+        """With a look at this instant."""
+        if now_ms < self.last_ms:
+            # The clock was wrong then: nothing that it said counts.
+            return Looks(min(self.before_ms, now_ms), now_ms)
+        return self if now_ms - self.last_ms < LOOK_MS else Looks(self.last_ms, now_ms)
+
+    def certain_ms(self, now_ms: int) -> int:
+        """How far time has come for certain: until now, or, after a leap, until before it, for another half an hour."""
+        return now_ms if now_ms - self.before_ms <= 3 * LOOK_MS else self.before_ms
 
 
 def datetime_from_ms(at_ms: int) -> datetime:

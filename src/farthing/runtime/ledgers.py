@@ -74,7 +74,7 @@ class Ledger:
                 account is None
                 or account.budget is not budget
                 or (account.valid_until_ms is not None and now_ms >= account.valid_until_ms)
-                or (account.starts_ms is not None and now_ms < account.starts_ms)
+                or (account.valid_from_ms is not None and now_ms < account.valid_from_ms)
             ):
                 account = self.catalogue.account(budget, tags, now_ms)
                 if len(prepared) >= ACCOUNTS_MAX:

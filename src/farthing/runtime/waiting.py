@@ -1,17 +1,28 @@
 """
 The line of those who wait for a budget (``on_exceed="wait"``): first come, first served in this process.
 
-Arrivals are numbered; whoever has the lowest number among all that wait for one of the same budgets may try. Other
-processes are not in the line: everyone looks again after a short, jittered pause.
+Arrivals are numbered; whoever has the lowest number among all that wait for one of the same accounts may try: of a
+budget that has one for each user, a user who has used theirs up keeps no other waiting. Other processes are not in the
+line: everyone looks again after a short, jittered pause.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from ..kernel.budget import Budget
+
+Queue = tuple[str | None, ...]
+"""What is waited for: the name of a budget, and the values of its ``each`` tags. (A window of it is over by waiting.)"""
 
 PAUSE_FIRST_SECONDS = 0.002
 PAUSE_MOST_SECONDS = 0.05
+
+
+def queue_of(budget: Budget, tags: Mapping[str, str | None]) -> Queue:
+    """The line for the account of this budget that a call with these tags falls into."""
+    return (budget.name, *[tags.get(name) for name in budget.each])
 
 
 class Line:
@@ -19,22 +30,22 @@ class Line:
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._waiting: dict[int, frozenset[str]] = {}
+        self._waiting: dict[int, frozenset[Queue]] = {}
 
     @property
     def is_waited_in(self) -> bool:
         """Whether anybody waits at all."""
         return bool(self._waiting)
 
-    def join(self, budgets: frozenset[str]) -> Place:
-        """Take the last place for these budgets."""
+    def join(self, queues: frozenset[Queue]) -> Place:
+        """Take the last place in these queues."""
         number = next(self._numbers)
-        self._waiting[number] = budgets
+        self._waiting[number] = queues
         return Place(self, number)
 
-    def waits_for(self, budgets: frozenset[str]) -> bool:
-        """Whether somebody waits for one of these budgets."""
-        return any(names & budgets for names in list(self._waiting.values()))
+    def waits_for(self, queues: frozenset[Queue]) -> bool:
+        """Whether somebody waits in one of these queues."""
+        return any(waiting & queues for waiting in list(self._waiting.values()))
 
 
 class Place:
@@ -47,14 +58,14 @@ class Place:
 
     @property
     def is_first(self) -> bool:
-        """Nobody who came before waits for one of the same budgets."""
+        """Nobody who came before waits in one of the same queues."""
         waiting = self._line._waiting
         mine = waiting[self._number]
-        return not any(number < self._number and names & mine for number, names in list(waiting.items()))
+        return not any(number < self._number and queues & mine for number, queues in list(waiting.items()))
 
-    def widen(self, budgets: frozenset[str]) -> None:
-        """Wait for these budgets as well, without losing the place."""
-        self._line._waiting[self._number] |= budgets
+    def widen(self, queues: frozenset[Queue]) -> None:
+        """Wait in these queues as well, without losing the place."""
+        self._line._waiting[self._number] |= queues
 
     def pause(self, random: Callable[[], float]) -> float:
         """How long to wait before looking again, in seconds: longer each time, and never in step with others."""

@@ -66,8 +66,8 @@ def test_every_mode_beside_every_other(together: int) -> None:
                     by = lines[modes.index("downgrade")].line.budget
                     assert step == Downgrade("gpt-4o-mini", by), modes
                 case "wait":
-                    names = frozenset(line.line.budget.name for line in lines)
-                    assert step == Wait(names, 30), modes
+                    queues = frozenset((line.line.budget.name,) for line in lines)
+                    assert step == Wait(queues, 30), modes
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -109,7 +109,7 @@ def test_waiting_is_as_long_as_the_most_impatient_waits() -> None:
     patient = make_budget("patient", tokens=100, on_exceed="wait", wait_seconds=60)
     hasty = make_budget("hasty", tokens=100, on_exceed="wait", wait_seconds=2)
     step = next_step((failing(patient), failing(hasty)), model="m", now_ms=0)
-    assert step == Wait(frozenset({"patient", "hasty"}), 2)
+    assert step == Wait(frozenset({("patient",), ("hasty",)}), 2)
 
 
 def test_nobody_waits_for_what_one_budget_can_never_give() -> None:

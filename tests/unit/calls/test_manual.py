@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import farthing
-from farthing.testing import FakeProvider
+from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, entries, holds, openai_client
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
@@ -107,6 +107,14 @@ def test_a_hold_that_one_ledger_refused_is_new_to_the_other(tmp_path: Path) -> N
         with held:
             assert unit.held.tokens == 100
         assert unit.spent.tokens == 100
+
+
+def test_a_hold_finds_what_a_stream_gave_back_that_was_left(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(output_tokens=1, pause_after_chunks=1)
+    with openai_client(fake_provider) as client, farthing.budget(tokens=173):
+        client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=100, stream=True).close()
+        with farthing.hold(tokens=100):
+            pass
 
 
 @contextmanager

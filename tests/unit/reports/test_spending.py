@@ -85,6 +85,7 @@ def test_rows_that_were_rolled_up_are_still_reported(tmp_path: Path) -> None:
         here = runtime()
         for _ in range(4):
             here.housekeeper.tick(sweep=True)
+            clock.advance(minutes=30)
         assert here.durable is not None
         assert here.durable.store.entries().result() == []
         assert farthing.report(["day", "feature"], since="all").to_dicts() == before

@@ -31,7 +31,7 @@ from ...kernel.plan import ZERO, Balance, bare
 from ...kernel.ratios import Ratios
 from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
 from ...kernel.tallies import Tally, TallyKey, tally_entries
-from ...kernel.window import steady_now
+from ...kernel.window import Looks, steady_now
 from ..contract import COUNTER_GRACE_MS, ROLL_UP_BATCH, Clock, DenialKey
 
 T = TypeVar("T")
@@ -61,6 +61,7 @@ class Books:
     def _start(self) -> None:
         """Empty books and a free lock: at birth, and again in a forked child, which has none of its parent's holds."""
         self._last_seen_ms = 0
+        self._looks = Looks()
         self._lock = threading.RLock()
         # Whether this thread holds it. Not in the lock's public interface, but what threading.Condition relies on.
         self._is_inside: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
@@ -232,6 +233,10 @@ class Books:
         """The counters that some hold may still change: live ones, and by a difference to what was settled others."""
         holds = [hold for hold in self._holds.values() if hold.state in LIVE or hold.id in self._correctable]
         return {posting.key for hold in holds for posting in hold.postings}
+
+    def _certain_ms(self, now_ms: int) -> int:
+        self._looks = self._looks.at(now_ms)
+        return self._looks.certain_ms(now_ms)
 
     def _put_counters_away(self, now_ms: int) -> None:
         over = [key for key, ends_ms in self._ends.items() if ends_ms + COUNTER_GRACE_MS <= now_ms]

@@ -112,7 +112,7 @@ class MemoryStore(Books):
             due = (hold for hold in self._holds.values() if ledger.due(hold, **terms))
             results = ledger.sweep(self, list(islice(due, SWEEP_BATCH)), **terms)
             answers = tuple(self._answer(settled, self._commit(change)) for settled, change in results)
-            self._put_counters_away(now_ms)
+            self._put_counters_away(self._certain_ms(now_ms))
             return answers
 
         return Ready(self._locked(run))
@@ -265,7 +265,7 @@ class MemoryStore(Books):
 
     def roll_up(self, *, keep_ms: int | None = None) -> Ready[int]:
         def run() -> int:
-            now_ms = self.now()
+            now_ms = self._certain_ms(self.now())
             counters = len(self._balances)
             self._put_counters_away(now_ms)
             over = [key for key, ends_ms in self._alerts.items() if ends_ms is not None and ends_ms <= now_ms]

@@ -16,10 +16,14 @@ from ...kernel.ledger import NOTHING, Change
 from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
 from ...kernel.tallies import Tally, TallyKey, tally_entries
 from ...kernel.usage import KINDS
+from ...kernel.window import Looks
 from ..contract import COUNTER_GRACE_MS, ROLL_UP_BATCH
 from . import rows
 from .books import Books
 
+_LOOKED = ("looked_before_ms", "looked_ms")
+_LOOKS = "SELECT key, value FROM meta WHERE key IN ('looked_before_ms', 'looked_ms')"
+_LOOK = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 LOOKED_AT_MAX = 4_096
 """Counters that cannot go yet are looked at again and again, so there is room for others behind them."""
 _OVER_COUNTERS = "SELECT key, settled, held, suspect FROM counters WHERE ends_ms <= ? LIMIT ?"
@@ -55,10 +59,21 @@ _ADD_SNAPSHOT = (
 
 def roll_up(books: Books, now_ms: int, keep_ms: int | None) -> tuple[int, Change]:
     """One step; see :meth:`farthing.stores.contract.Store.roll_up`."""
+    now_ms = _certain_ms(books, now_ms)
     done = _put_counters_away(books, now_ms) + _forget_alerts(books, now_ms)
     if keep_ms is not None:
         done += _roll_entries(books, now_ms - keep_ms) + _roll_denials(books, now_ms - keep_ms)
     return done, NOTHING
+
+
+def _certain_ms(books: Books, now_ms: int) -> int:
+    """How far time has come for certain: by the looks of all processes, kept in the file."""
+    known = dict(books.select(_LOOKS, ()))
+    before = Looks(*(known.get(name, 0) for name in _LOOKED))
+    looks = before.at(now_ms)
+    if looks != before:
+        books.also(_LOOK, list(zip(_LOOKED, looks, strict=True)))
+    return looks.certain_ms(now_ms)
 
 
 def _put_counters_away(books: Books, now_ms: int) -> int:
