@@ -185,9 +185,7 @@ def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> G
             raise _denied(call, terms.model, denial(failed, now_ms=now_ms), failed, truncates)
 
 
-def _in_line(
-    call: Call, terms: _Terms, budgets: list[Budget], tags: dict[str, str]
-) -> Generator[Pause, Any, bool]:
+def _in_line(call: Call, terms: _Terms, budgets: list[Budget], tags: dict[str, str]) -> Generator[Pause, Any, bool]:
     """Whether others came before: then wait a little, in the line."""
     runtime = call.runtime
     if terms.place is None:

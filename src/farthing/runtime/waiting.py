@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from ..kernel.budget import Budget
 
 Queue = tuple[str | None, ...]
-"""What is waited for: the name of a budget, and the values of its ``each`` tags. (A window of it is over by waiting.)"""
+"""What is waited for: the name of a budget, and the values of its ``each`` tags; whatever the window."""
 
 PAUSE_FIRST_SECONDS = 0.002
 PAUSE_MOST_SECONDS = 0.05
