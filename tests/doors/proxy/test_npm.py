@@ -22,7 +22,9 @@ from tests.doors.proxy.running import proxy_before
 
 HERE = Path(__file__).with_name("npm")
 ROOT = Path(__file__).resolve().parents[3]
-CLIENTS = ("openai", "openai-stream", "openai-responses", "anthropic", "anthropic-stream", "ai")
+CLIENTS = (
+    "openai", "openai-stream", "openai-responses", "anthropic", "anthropic-stream", "google", "google-stream", "ai",
+)  # fmt: skip
 SECONDS = 180
 
 pytestmark = pytest.mark.skipif(
