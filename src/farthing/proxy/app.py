@@ -117,6 +117,10 @@ class Proxy:
         await client.answer(reply.status, headers, reply.body)
 
     async def _route(self, client: Client) -> None:
+        if not client.path.startswith("/"):
+            # "*", or something behind it: put after a base URL, it would be a part of the host's name.
+            message = "the target of a request must be a path that begins with /"
+            raise _Refusal(refuse("openai", 400, "bad_target", message), said=message, closes=True)
         door = self._door
         routes = self.table.find(client.method, client.path, hint_of(client.headers))
         family = routes.family

@@ -31,6 +31,8 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
+        # Uvicorn would log whole URLs, keys in their queries too, as soon as anybody in this process listens to it.
+        self.access_log = False
         app = self.config.app
         self.bounds = getattr(app, "bounds", self.bounds)
         self.when_gone: Callable[[], None] | None = None

@@ -16,19 +16,33 @@ class Decoder:
     """One body with a content encoding, piece by piece."""
 
     def __init__(self, window: int) -> None:
-        self._inflate = zlib.decompressobj(window)
+        self._window = window
+        self._inflate: zlib._Decompress | None = None
         self._left = MAX_DECODED_BYTES
 
     def feed(self, data: bytes) -> bytes:
         """The decoded bytes of one more piece. Raises ValueError on a damaged body."""
-        try:
-            decoded = self._inflate.decompress(data, self._left)
-        except zlib.error as error:
-            raise ValueError(f"the answer's content encoding is damaged: {error}") from error
-        self._left -= len(decoded)
-        if self._left <= 0:
-            raise ValueError("the answer is larger than anything that could be metered")
-        return decoded
+        decoded = []
+        while data:
+            inflate = self._inflate
+            if inflate is None or inflate.eof:
+                # The first, or one more of those that a body may be put together from.
+                inflate = self._inflate = zlib.decompressobj(self._window)
+            try:
+                piece = inflate.decompress(data, self._left)
+            except zlib.error as error:
+                raise ValueError(f"the answer's content encoding is damaged: {error}") from error
+            self._left -= len(piece)
+            if self._left <= 0:
+                raise ValueError("the answer is larger than anything that could be metered")
+            decoded.append(piece)
+            data = inflate.unused_data
+        return b"".join(decoded)
+
+    def end(self) -> None:
+        """The body is over. Raises ValueError if its encoding is not: something is missing."""
+        if self._inflate is not None and not self._inflate.eof:
+            raise ValueError("the answer's content encoding has no end")
 
 
 def decoder_of(headers: Sequence[Header]) -> Decoder | None:

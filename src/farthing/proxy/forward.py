@@ -359,8 +359,10 @@ def content_type(headers: Sequence[Header]) -> bytes:
 
 
 def _readable(decoder: Decoder, data: bytes) -> bytes:
-    """What the meter and the client get of an encoded piece. Raises Broken on a damaged encoding."""
+    """What the meter and the client get of an encoded piece, b"" at its end. Raises Broken on a damaged encoding."""
     try:
+        if not data:
+            decoder.end()
         return decoder.feed(data)
     except ValueError as error:
         raise Broken("connection_lost", str(error), arrived=False) from error

@@ -34,7 +34,7 @@ class Line:
 
     def __str__(self) -> str:
         shown = [_SHOWN.get(name, f"{name}={{}}").format(of) for name, of in self.fields.items() if of is not None]
-        return " ".join([self.sentence, *filter(None, shown)])
+        return one_line(" ".join([self.sentence, *filter(None, shown)]))
 
 
 _SHOWN = {
@@ -44,9 +44,19 @@ _SHOWN = {
 """How fields stand in a line of text, if not as ``name=value``; those that its sentence has already, not at all."""
 
 
+def one_line(text: str) -> str:
+    """
+    The text with whatever is not printable escaped: what callers choose (a tag, say) neither ends a line and begins one
+    that we never said, nor paints the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = f"[{record.levelname}] {record.getMessage()}"
+        text = f"[{record.levelname}] {one_line(record.getMessage())}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 

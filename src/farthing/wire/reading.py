@@ -14,14 +14,17 @@ from . import json
 from .facts import Image
 
 MAX_COUNT = 2**53
+MODEL_LENGTH_MAX = 256
 _OBJECTS = {dict}
 
 
 def model_of(body: Mapping[str, Any]) -> str:
-    """The model's id. Raises ValueError if it is missing."""
+    """The model's id. Raises ValueError if it is missing, or can be no name: it goes into logs, rows and reports."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise ValueError(f"model must be a non-empty string, not {model!r:.80}")
+    if len(model) > MODEL_LENGTH_MAX or not model.isprintable():
+        raise ValueError(f"model must be a name of at most {MODEL_LENGTH_MAX} printable characters, not {model!r:.80}")
     return model
 
 

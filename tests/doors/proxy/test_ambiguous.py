@@ -109,3 +109,12 @@ def test_two_ceilings_are_held_at_the_larger(proxy: ProxyServer, provider: FakeP
     both: dict[str, Any] = {"model": "gpt-4o-mini", "messages": HI, "max_tokens": 1, "max_completion_tokens": 100_000}
     assert ask(proxy.url, CHAT, both).status == 429
     assert provider.requests == []
+
+
+@pytest.mark.parametrize("model", ["gpt\n[INFO] All is well", "gpt\x1b[31m", "m" * 300])
+def test_a_model_that_is_no_name_is_refused(proxy: ProxyServer, provider: FakeProvider, model: str) -> None:
+    """It would stand in the log, in rows and in reports."""
+    answer = ask(proxy.url, CHAT, {"model": model, "messages": HI, "max_tokens": 9})
+    assert (answer.status, answer.json["error"]["code"]) == (400, "unreadable_request")
+    assert len(answer.body) < 1_000
+    assert provider.requests == []

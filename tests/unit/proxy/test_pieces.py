@@ -220,3 +220,19 @@ def test_settings_that_cannot_be_used_name_their_key(make: Any, key: str) -> Non
 
 def test_a_credential_is_in_no_repr() -> None:
     assert "sk-1" not in repr(ProxySettings(upstreams=(Upstream("a", "http://h", api_key="sk-1"),)))
+
+
+def test_an_encoding_may_have_several_members_and_must_have_an_end() -> None:
+    body = gzip.compress(b"one ") + gzip.compress(b"two")
+    for cut in range(1, len(body)):
+        decoder = decoder_of([(b"content-encoding", b"gzip")])
+        assert decoder is not None
+        assert decoder.feed(body[:cut]) + decoder.feed(body[cut:]) == b"one two"
+        decoder.end()
+    for cut in range(len(body)):
+        decoder = decoder_of([(b"content-encoding", b"gzip")])
+        assert decoder is not None
+        assert b"one two".startswith(decoder.feed(body[:cut]))
+        if cut not in (0, len(gzip.compress(b"one "))):
+            with pytest.raises(ValueError, match="no end"):
+                decoder.end()
