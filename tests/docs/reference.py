@@ -17,6 +17,7 @@ from typer.main import get_command
 
 import farthing
 from farthing.cli.app import app
+from farthing.cli.helping import EXAMPLES
 from farthing.cli.running import EXIT_CODES
 from farthing.config.document import BudgetTable, Document, PriceTable, ProxyTable, SettingsTable, Table, UpstreamTable
 
@@ -111,7 +112,7 @@ def command_line() -> str:
     for path, command in _commands(root):
         if hasattr(command, "commands"):
             continue
-        lines += [f"## `farthing {' '.join(path)}`", "", inspect.cleandoc(command.help or ""), ""]
+        lines += [f"## `farthing {' '.join(path)}`", "", _paragraphs(command.help or ""), ""]
         arguments = [of for of in command.params if of.param_type_name == "argument"]
         options = [of for of in command.params if of.param_type_name == "option"]
         lines += ["| | |", "|---|---|"]
@@ -119,8 +120,14 @@ def command_line() -> str:
             lines.append(f"| `{of.metavar or of.name.upper()}` | {_cell(of.help or '')} |")
         for of in options:
             lines.append(f"| {_option(of)} | {_cell(_help(of))} |")
-        lines.append("")
+        # Shown, not run here: tests/unit/cli/test_help.py runs each of them where what they name is there.
+        examples = textwrap.dedent(command.epilog.partition(f"{EXAMPLES}\n")[2].partition("\n\n")[0])
+        lines += ["", "```text", examples, "```", ""]
     return "\n".join(lines)
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(textwrap.fill(paragraph, 120) for paragraph in text.split("\n\n"))
 
 
 def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

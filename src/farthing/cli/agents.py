@@ -14,10 +14,12 @@ from rich.text import Text
 from ..agents.overview import AgentFigures, CrewFigures, LentFigures, overview
 from ..stores.contract import Store
 from .amounts import usd_text
-from .ledger import JsonOption, LedgerOption, open_ledger
-from .running import Failure, UsageMistake
-from .screen import bar, console, print_json
+from .ledger import open_ledger
+from .options import JsonOption, LedgerOption
+from .running import UsageMistake
+from .screen import bar, console, print_json, print_table
 
+EXAMPLES = ("farthing agents", "farthing agents newsroom --all", "farthing agents --watch")
 BAR_WIDTH = 24
 WIDE = 110
 """From how many columns on there is room for a picture."""
@@ -25,15 +27,17 @@ WIDE = 110
 
 def agents(
     crew: Annotated[
-        str | None, typer.Argument(metavar="[CREW]", help="Only this one; all by default.", show_default=False)
+        str | None, typer.Argument(metavar="CREW", help="Only the crew of this name. Else all.", show_default=False)
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Agents that are closed or expired, too.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every second, until you press Ctrl-C.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Also agents that are closed or expired.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second, until you press Ctrl-C.")] = False,
     json: JsonOption = False,
     ledger: LedgerOption = None,
 ) -> None:
     """
-    Who has what, and who lent to whom: the crews that programs made with BudgetManager(name=…) on this ledger.
+    Agents that share a budget: what each has, has used and has left, and who lent to whom.
+
+    A crew is what a program makes with BudgetManager(name=…) on this ledger.
     """
     if watch and json:
         raise UsageMistake("give either --watch or --json")
@@ -43,13 +47,14 @@ def agents(
         elif watch:
             _watch(store, crew, ended=all_)
         else:
-            console().print(_shown(_look(store, crew, ended=all_)))
+            for part in _parts(_look(store, crew, ended=all_)):
+                print_table(part) if isinstance(part, Table) else console().print(part)
 
 
 def _look(store: Store, crew: str | None, *, ended: bool) -> list[CrewFigures]:
     found = overview(store, crew, ended=ended)
     if crew is not None and not found:
-        raise Failure(f"no crew is named {crew!r} in this ledger")
+        raise UsageMistake(f"no crew is named {crew!r} in this ledger; `farthing agents` shows all of them")
     return found
 
 
@@ -64,9 +69,13 @@ def _watch(store: Store, crew: str | None, *, ended: bool) -> None:
 
 
 def _shown(crews: list[CrewFigures]) -> RenderableType:
+    return Group(*_parts(crews))
+
+
+def _parts(crews: list[CrewFigures]) -> list[RenderableType]:
     if not crews:
-        return Text("No agents here: a program makes them with BudgetManager(name=…) on this ledger.")
-    return Group(*(part for crew in crews for part in _crew(crew)))
+        return [Text("No agents are in this ledger: a program makes them with BudgetManager(name=…) and its ledger.")]
+    return [part for crew in crews for part in _crew(crew)]
 
 
 def _crew(crew: CrewFigures) -> list[RenderableType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -10,6 +11,8 @@ from ..kernel.money import NANO_PER_USD, div_half_up, format_usd
 from .running import UsageMistake
 
 NOTHING = "–"
+_COUNT = re.compile(r"([+-]?\d[\d,]{0,17}(?:\.\d{1,9})?)([kKmM]?)")
+_THOUSANDS = {"": 1, "k": 1_000, "m": 1_000_000}
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -23,20 +26,31 @@ def usd_from_text(text: str | None, *, option: str) -> Decimal | None:
         raise UsageMistake(f"{option} takes an amount of US dollars such as 5.00, not {text!r}") from error
 
 
-def pairs_from_texts(texts: Iterable[str] | None, *, option: str) -> dict[str, str] | None:
-    """``["team=search", …]`` as a dict; None for nothing. Raises UsageMistake naming the option."""
+def count_from_text(text: str | None, *, option: str) -> int | None:
+    """A whole number as typed: ``4096``, ``4,096``, ``100k``, ``1.5M``. Raises UsageMistake naming the option."""
+    if text is None:
+        return None
+    number = _COUNT.fullmatch(text.strip().replace("_", ""))
+    exact = number and Decimal(number[1].replace(",", "")) * _THOUSANDS[number[2].lower()]
+    if exact is None or exact != int(exact):
+        raise UsageMistake(f"{option} takes a whole number such as 4096 or 100k, not {text!r}")
+    return int(exact)
+
+
+def pairs_from_texts(texts: Iterable[str] | None, *, option: str, form: str = "TAG=VALUE") -> dict[str, str] | None:
+    """``["team=search", …]`` as a dict; None for nothing. Raises UsageMistake naming the option and the form."""
     pairs = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name.strip() or not value.strip():
-            raise UsageMistake(f"{option} takes NAME=VALUE, not {text!r}")
+            raise UsageMistake(f"{option} takes {form}, not {text!r}")
         pairs[name.strip()] = value.strip()
     return pairs or None
 
 
 def names_from_texts(texts: Iterable[str] | None) -> list[str]:
-    """``["feature,model", "user"]`` as a flat list."""
-    return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
+    """``["feature,model", "user"]`` as a flat list, each name once."""
+    return list(dict.fromkeys(name.strip() for text in texts or () for name in text.split(",") if name.strip()))
 
 
 def decimals_from_text(text: str | None, *, option: str) -> list[Decimal] | None:

@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from . import agents, budgets, demo, doctor, estimate, explain, export, holds, keys, prices, replay, report, serve
-from .running import EXIT_CODES
+from .helping import command, group
 
-app = typer.Typer(
+app = group(
+    "Hard budgets for LLM calls: held before a call leaves, settled to what it really cost.\n\n"
+    "New here? `farthing demo` shows it at work, offline and free of charge.",
     name="farthing",
-    help="Hard budgets for LLM calls: held before a call leaves, settled to what it really cost.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    completion=True,
 )
 
 
@@ -30,22 +28,22 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def farthing(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and leave.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
 
 
-app.command("demo", epilog=EXIT_CODES)(demo.demo)
-app.command("serve", epilog=EXIT_CODES)(serve.serve)
-app.command("report", epilog=EXIT_CODES)(report.report)
-app.command("export", epilog=EXIT_CODES)(export.export)
+command(app, "demo", examples=demo.EXAMPLES)(demo.demo)
+command(app, "serve", examples=serve.EXAMPLES)(serve.serve)
+command(app, "report", examples=report.EXAMPLES)(report.report)
+command(app, "export", examples=export.EXAMPLES)(export.export)
 app.add_typer(budgets.app, name="budgets")
 app.add_typer(holds.app, name="holds")
-app.command("agents", epilog=EXIT_CODES)(agents.agents)
+command(app, "agents", examples=agents.EXAMPLES)(agents.agents)
 app.add_typer(keys.app, name="keys")
-app.command("explain", epilog=EXIT_CODES)(explain.explain)
-app.command("replay", epilog=EXIT_CODES)(replay.replay)
-app.command("estimate", epilog=EXIT_CODES)(estimate.estimate)
+command(app, "explain", examples=explain.EXAMPLES)(explain.explain)
+command(app, "replay", examples=replay.EXAMPLES)(replay.replay)
+command(app, "estimate", examples=estimate.EXAMPLES)(estimate.estimate)
 app.add_typer(prices.app, name="prices")
-app.command("doctor", epilog=EXIT_CODES)(doctor.doctor)
+command(app, "doctor", examples=doctor.EXAMPLES)(doctor.doctor)

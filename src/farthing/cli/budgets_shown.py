@@ -20,6 +20,7 @@ from .screen import HELD, SPENT, SUSPECT, bar
 
 _UNIT_WIDTH = 13
 _BAR_MOST, _BAR_LEAST = 24, 8
+_PLURALS = {"usd": "dollars"}
 
 
 def print_budgets(out: Console, found: list[BudgetFigures], ahead: list[list[Outlook]] | None = None) -> None:
@@ -64,12 +65,12 @@ def print_budget(out: Console, found: BudgetFigures, ahead: list[list[Outlook]])
         out.print(Text(budget.description))
     out.print(Text(binding_text(budget), "dim"))
     if budget.defined_by is not None:
-        out.print(Text(f"Defined by {budget.defined_by}: changed there.", "dim"))
+        out.print(Text(f"Defined by {budget.defined_by}: change it there.", "dim"))
     if budget.alerts:
         parts = ", ".join(f"{Decimal(part) / 100:f} %" for part in budget.alerts)
-        out.print(Text(f"Says once when {parts} of its limit is spent.", "dim"))
+        out.print(Text(f"Alerts: it says so once when {parts} of its limit is spent.", "dim"))
     if budget.each:
-        out.print(Text(f"Each {', '.join(budget.each)} has an account.", "dim"))
+        out.print(Text(f"Each {', '.join(budget.each)} has the whole limit, in an account of its own.", "dim"))
     out.print()
     print_budgets(out, [found], ahead)
     for granted in found.grants:
@@ -79,7 +80,7 @@ def print_budget(out: Console, found: BudgetFigures, ahead: list[list[Outlook]])
 def binding_text(budget: Budget) -> str:
     """Which calls it binds, in a sentence."""
     if not budget.standing:
-        return "It binds the calls made inside of it, where programs name it."
+        return f"It binds the calls that programs make under its name: `with budget({budget.name!r}, …)`."
     tags = " ".join(f"{name}={value}" for name, value in budget.scope)
     return f"It binds every call with {tags}." if tags else "It binds every call on this ledger."
 
@@ -113,7 +114,7 @@ def _notes(outlook: Outlook) -> Iterator[Text]:
         unit, at = min(outlook.exhausted_at.items(), key=lambda item: item[1])
         if at > now:
             when = f"{when_text(at, now)} ({at:%Y-%m-%d %H:%M} UTC)"
-            yield Text(f"  at this rate its {unit} {'is' if unit == 'usd' else 'are'} used up {when}", "yellow")
+            yield Text(f"  at this rate its {_PLURALS.get(unit, unit)} are used up {when}", "yellow")
         else:
             yield Text("  used up", "red")
     if outlook.denied:

@@ -22,6 +22,7 @@ from ..sdk.known import installed_packages
 from ..stores import open_store
 from ..stores.sqlite.files import file_system_type
 from ..tokens.vocab import backend
+from .amounts import number_of
 from .configured import Check, check_configuration, check_upstreams
 from .ledger import ledger_url
 
@@ -54,9 +55,9 @@ def _python() -> Check:
 def _ledger(given: str | None, wanted: Sequence[Budget] = ()) -> Iterator[Check]:
     url = ledger_url(given)
     path = Path(url.removeprefix("sqlite:///")).expanduser()
-    whose = "--ledger, or FARTHING_LEDGER" if given else "your own; FARTHING_LEDGER names another"
+    whose = "from --ledger, FARTHING_LEDGER or --config" if given else "your own; FARTHING_LEDGER names another"
     if url.startswith("sqlite:///") and not path.exists():
-        yield Check("ledger", "note", f"none at {path} yet ({whose}): the first program that names it makes it")
+        yield Check("ledger", "note", f"none at {path} yet ({whose}): the first program that uses it makes it")
         yield _folder(path)
         return
     try:
@@ -64,28 +65,44 @@ def _ledger(given: str | None, wanted: Sequence[Budget] = ()) -> Iterator[Check]
     except ConfigError:
         raise
     except FarthingError as error:
-        yield Check("ledger", "failed", f"{path} cannot be opened: {error}", "mend what it says; nothing was changed")
+        yield Check(
+            "ledger",
+            "failed",
+            f"{path} cannot be opened: {error}",
+            "name another ledger, or mend what it says; nothing was changed",
+        )
         return
     try:
         catalogue = store.catalogue().result()
         found = open_holds(store)
         suspects = sum(hold.state == "suspect" for hold in found)
-        says = f"{path} opens ({whose}): {len(catalogue.budgets)} budgets, {len(found) - suspects} calls in flight"
+        says = f"{path} opens ({whose}): {number_of(len(catalogue.budgets), 'budget')}, "
+        says += f"{number_of(len(found) - suspects, 'call')} in flight"
         yield Check("ledger", "ok", says)
         for budget in wanted:
             known = catalogue.budgets.get(budget.name)
             if known != budget:
-                how = "has not got" if known is None else "has other terms for"
-                says = f"the ledger {how} budget {budget.name!r} of the configuration"
+                how = "is not in the ledger" if known is None else "has other terms in the ledger"
+                says = f"budget {budget.name!r} of the configuration {how}"
                 yield Check("budgets", "note", says, "`farthing budgets apply`, or the next start, puts it there")
         if suspects:
-            remedy = "see `farthing holds list`; `farthing holds resolve` ends them"
-            yield Check("suspects", "warning", f"{suspects} calls have an unknown outcome, and stay counted", remedy)
+            remedy = "`farthing holds list` shows them, `farthing holds resolve` ends them"
+            yield Check(
+                "suspects",
+                "warning",
+                f"{number_of(suspects, 'call')} with an unknown outcome, still counted against their budgets",
+                remedy,
+            )
         yield _folder(path)
         yield _clock(store.now())
         yield from _learned(store.ratios().result())
     except FarthingError as error:
-        yield Check("ledger", "failed", f"{path} cannot be read: {error}", "mend what it says; nothing was changed")
+        yield Check(
+            "ledger",
+            "failed",
+            f"{path} cannot be read: {error}",
+            "name another ledger, or mend what it says; nothing was changed",
+        )
     finally:
         store.close()
 
@@ -96,7 +113,12 @@ def _folder(path: Path) -> Check:
     kind = file_system_type(folder)
     where = f"{folder}{f' ({kind})' if kind else ''}"
     if not os.access(folder, os.W_OK | os.X_OK):
-        return Check("folder", "failed", f"{where} is not writable, so no lock can be taken", "change its owner")
+        return Check(
+            "folder",
+            "failed",
+            f"{where} is not writable, so no lock can be taken",
+            "let this user write there, or name another",
+        )
     return Check("folder", "ok", f"{where} is writable: locks and the write-ahead log go there")
 
 
@@ -106,7 +128,7 @@ def _clock(ledger_ms: int) -> Check:
     if behind_ms > CLOCK_AHEAD_MS:
         says = f"this clock is {behind_ms // 1000} s behind the last time that the ledger has seen"
         return Check("clock", "warning", says, "set this machine's clock: windows end late until it has caught up")
-    return Check("clock", "ok", "not behind the ledger's last entry")
+    return Check("clock", "ok", "agrees with the ledger's last entry")
 
 
 def _learned(ratios: Ratios) -> Iterator[Check]:
@@ -114,7 +136,7 @@ def _learned(ratios: Ratios) -> Iterator[Check]:
     for model in sorted({key.model for key in ratios}):
         known = learned_of(ratios, model)
         if known is not None:
-            yield Check("learned", "ok", f"{model}: text is counted as {known}")
+            yield Check("learned", "ok", f"the text of {model} is counted as {known}")
 
 
 def _prices() -> Check:
@@ -122,9 +144,11 @@ def _prices() -> Check:
     if days is None:
         return Check("prices", "failed", "there is no price table", "reinstall genai-prices")
     if days < 0:
-        return Check("prices", "failed", f"were checked {-days} days from now", "set this machine's clock")
+        return Check(
+            "prices", "failed", f"were last checked {number_of(-days, 'day')} from now", "set this machine's clock"
+        )
     remedy = "pip install --upgrade genai-prices" if days > STALE_DAYS else ""
-    return Check("prices", "warning" if remedy else "ok", f"last checked {days} days ago", remedy)
+    return Check("prices", "warning" if remedy else "ok", f"last checked {number_of(days, 'day')} ago", remedy)
 
 
 def _tokens() -> Iterator[Check]:
@@ -140,7 +164,7 @@ def _tokens() -> Iterator[Check]:
 def _packages() -> Iterator[Check]:
     found = list(installed_packages())
     if not found:
-        yield Check("clients", "note", "no SDK that is known here is installed in this environment")
+        yield Check("clients", "note", "no SDK that farthing can govern is installed in this environment")
     for package in found:
         title = f"{package.name} {package.version}"
         if package.governed == "no":

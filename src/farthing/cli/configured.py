@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from .. import prices
 from ..errors import ConfigError
+from .amounts import number_of
 
 if TYPE_CHECKING:
     from ..config.reading import Configuration
@@ -31,25 +32,36 @@ class Check(NamedTuple):
 
 
 def check_configuration(path: str) -> Generator[Check, None, Configuration | None]:
-    """Its mistakes, and models without a price that it needs one of. Returns it, if it is right."""
+    """Its mistakes, and models without a price that it needs one of. Returns it, if a program can use it."""
     from ..config.loading import load
 
     try:
         found = load(path, for_proxy=True)
     except ConfigError as error:
+        try:
+            found = load(path)
+        except ConfigError:
+            for mistake in (error, *error.others):
+                yield Check("configuration", "failed", _mistake_text(mistake), f"mend {path}")
+            return None
+        # Without a proxy these are no mistakes: in a program nobody but the program sets its tags.
         for mistake in (error, *error.others):
-            where = f"line {mistake.line}: " if mistake.line else ""
-            yield Check("configuration", "failed", f"{where}{mistake.key}: {mistake.reason}", f"mend {path}")
-        return None
-    number = f"{len(found.budgets)} budgets, {len(found.proxy.upstreams)} upstreams, {len(found.prices)} prices"
-    yield Check("configuration", "ok", f"{path} is right: {number}")
+            says = f"no proxy can run on it: {_mistake_text(mistake)}"
+            yield Check("configuration", "warning", says, f"mend {path}, if it is meant for `farthing serve`")
+    counts = ((len(found.budgets), "budget"), (len(found.proxy.upstreams), "upstream"), (len(found.prices), "price"))
+    yield Check("configuration", "ok", f"{path}: {', '.join(number_of(*count) for count in counts)}")
     prices.register_all(found.prices)
     for budget in found.budgets:
         for model in sorted({name for pair in budget.downgrade for name in pair}):
             if budget.usd_nano is not None and prices.explain(model).how == "unpriced":
-                says = f"budget {budget.name!r} counts USD, and {model!r} of its downgrade has no known price"
+                says = f"budget {budget.name!r} counts USD, and no price is known for {model!r} of its downgrade map"
                 yield Check("priced", "warning", says, f'name it in {path}: [prices."{model}"]')
     return found
+
+
+def _mistake_text(mistake: ConfigError) -> str:
+    where = f"line {mistake.line}: " if mistake.line else ""
+    return f"{where}{mistake.key}: {mistake.reason}"
 
 
 def check_upstreams(configuration: Configuration) -> Iterator[Check]:
@@ -70,6 +82,6 @@ def check_upstreams(configuration: Configuration) -> Iterator[Check]:
             yield Check("upstreams", "failed", says, "name the authority of its certificate as its ca_file")
         except (OSError, ConfigError) as error:
             says = f"{upstream.name}: {url.hostname}:{port} cannot be reached: {error}"
-            yield Check("upstreams", "failed", says, "check its base_url, and this machine's network")
+            yield Check("upstreams", "failed", says, "check its base_url in the file, and this machine's network")
         else:
             yield Check("upstreams", "ok", f"{upstream.name}: {url.hostname}:{port} can be reached, {key}")

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from .checks import checks
 from .configured import Check
-from .ledger import JsonOption, LedgerOption
+from .options import JsonOption, LedgerOption
 from .running import FAILED
-from .screen import console, print_json
+from .screen import print_json, print_table
 
+EXAMPLES = ("farthing doctor", "farthing doctor --config farthing.toml")
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "failed": "red"}
 
 
@@ -24,17 +25,17 @@ def doctor(
             metavar="PATH",
             envvar="FARTHING_CONFIG",
             show_default=False,
-            help="A farthing.toml to look at too: its mistakes, its budgets, whether its upstreams can be reached.",
+            help="Check this configuration file too: its mistakes, its budgets, whether its upstreams can be reached.",
         ),
     ] = None,
     json: JsonOption = False,
     ledger: LedgerOption = None,
 ) -> None:
     """
-    Look at everything that budgets stand on: the ledger, the clock, prices, token counts, and the SDKs installed here.
+    Check what budgets depend on: the ledger, the clock, the prices, the token counts, and the SDKs installed here.
 
-    Changes nothing, and asks the network only for the upstreams of --config. Exit code 1 if a check failed; warnings
-    leave it 0.
+    It changes nothing, and uses the network only to reach the upstreams of --config. The exit code is 1 if a check
+    failed; warnings leave it 0.
     """
     found = list(checks(ledger, config))
     failed = any(check.status == "failed" for check in found)
@@ -57,4 +58,4 @@ def _print(found: list[Check]) -> None:
         name = "" if check.name == before else check.name
         table.add_row(f"[{_STYLES[check.status]}]{check.status}[/]", name, says)
         before = check.name
-    console().print(table)
+    print_table(table)

@@ -8,47 +8,55 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..errors import ConfigError
 from ..kernel.decision import FailedLine
-from .amounts import pairs_from_texts
-from .ledger import JsonOption, LedgerOption, open_runtime
+from .amounts import count_from_text, pairs_from_texts
+from .ledger import open_runtime
+from .options import FileOption, InputTokensOption, JsonOption, LedgerOption, ModelArgument, TextOption
 from .running import DENIED, UsageMistake, as_typed
 from .screen import console, print_json
 
+EXAMPLES = (
+    'farthing explain gpt-4o --text "Hello" --max-output-tokens 500',
+    "farthing explain gpt-4o --file prompt.txt --tag user=alice --budget search",
+    "farthing explain gpt-4o --input-tokens 20k --json",
+)
+
 
 def explain(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As the SDK names it.", show_default=False)],
-    text: Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt; its tokens are counted.")] = None,
-    file: Annotated[
-        typer.FileText | None, typer.Option(metavar="PATH", help="A file with the prompt; - reads standard input.")
-    ] = None,
-    input_tokens: Annotated[int | None, typer.Option(metavar="N", help="How many tokens the input has.")] = None,
+    model: ModelArgument,
+    text: TextOption = None,
+    file: FileOption = None,
+    input_tokens: InputTokensOption = None,
     max_output_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="The output ceiling of the call; without it a budget sets one.")
-    ] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option(metavar="TAG=VALUE", help="Whose call it is, such as user=alice; repeatable.")
-    ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A budget that binds only where a program names it; repeatable."),
+        str | None, typer.Option(metavar="N", help="The output ceiling of the call. Without it the budgets set one.")
     ] = None,
     provider: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which API, where the model's name alone does not say.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="TAG=VALUE", help="Whose call it is, such as user=alice. Repeatable.")
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also this budget, of those that bind only where a program names them. Repeatable.",
+        ),
     ] = None,
     json: JsonOption = False,
     ledger: LedgerOption = None,
 ) -> None:
     """
-    Would this call pass the budgets of a ledger now? If not: which budget, its figures, and when. Nothing is sent or
-    held. Exit code 3 if it would be denied.
+    Would this call pass the budgets of a ledger now? If not: which budget says no, its figures, and when it would pass.
+
+    Nothing is sent, and nothing is held. The exit code is 3 if it would be denied.
     """
     from ..reports.explaining import call_for, explain_call
     from ..runtime.ambient import NOWHERE, Binding
 
     given = [part for part in (text, file, input_tokens) if part is not None]
     if len(given) > 1:
-        raise UsageMistake("give one of --text, --file and --input-tokens")
+        raise UsageMistake("give only one of --text, --file and --input-tokens")
     prompt = file.read() if file is not None else text or ""
     tags = pairs_from_texts(tag, option="--tag") or {}
     with open_runtime(ledger, as_json=json) as runtime, as_typed():
@@ -56,7 +64,9 @@ def explain(
         known = runtime.main.catalogue.budgets
         for name in budget or ():
             if name not in known:
-                raise ConfigError(f"no budget is named {name!r} in this ledger", key="--budget")
+                raise UsageMistake(
+                    f"--budget: no budget is named {name!r} in this ledger; `farthing budgets list` shows all of them"
+                )
             ambient = ambient.with_binding(Binding(known[name], os.getpid()))
         call = call_for(
             runtime,
@@ -64,8 +74,8 @@ def explain(
             model,
             prompt,
             provider=provider,
-            max_output_tokens=max_output_tokens,
-            input_tokens=input_tokens if given else None,
+            max_output_tokens=count_from_text(max_output_tokens, option="--max-output-tokens"),
+            input_tokens=count_from_text(input_tokens, option="--input-tokens") if given else None,
         )
         found = explain_call(call)
     if json:

@@ -10,54 +10,66 @@ import typer
 from rich.text import Text
 
 from ..admin.keys import KeyFigures, create_key, list_keys, revoke_key, rotate_key
-from .amounts import NOTHING, pairs_from_texts
-from .ledger import JsonOption, LedgerOption, open_ledger
-from .running import EXIT_CODES, as_typed
+from .amounts import count_from_text, pairs_from_texts
+from .helping import command, group
+from .ledger import open_ledger
+from .options import JsonOption, LedgerOption
+from .running import UsageMistake, as_typed
 from .screen import console, print_json
 
-app = typer.Typer(
-    help="Virtual keys for the proxy: who is calling, and on whose budget.", no_args_is_help=True, epilog=EXIT_CODES
-)
+app = group("Virtual keys for the proxy: who is calling, and on whose budget.")
 
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `keys list` shows it.", show_default=False)]
 
 
-@app.command(epilog=EXIT_CODES)
+@command(
+    app,
+    examples=(
+        "farthing keys create --user alice --budget '$5/day'",
+        "farthing keys create --team search --budget '100k tokens/hour' --expires 30d",
+        "farthing keys create --parent ID --tag run=42 --expires 2h",
+        "farthing keys create --admin --label ops",
+    ),
+)
 def create(
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Who uses it.")] = None,
     team: Annotated[str | None, typer.Option(metavar="NAME", help="Which team they belong to.")] = None,
     tag: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="One more tag of its calls; may be repeated.")
+        list[str] | None, typer.Option(metavar="TAG=VALUE", help="One more tag of its calls. Repeatable.")
     ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LIMIT",
-            help="'$5/day', '100k tokens/hour', '1M tokens/month Europe/Berlin', '4 at once' (in single quotes): one "
-            "account for all keys of the user, or of this key if it has none. May be repeated.",
+            help="'$5/day', '100k tokens/hour', '1M tokens/month Europe/Berlin', '4 at once': in single quotes, for a "
+            "shell replaces $5 elsewhere. All keys of one user share it; without a user it is this key's. Repeatable.",
         ),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="A date, an ISO time (UTC) or a span such as 30d; never if none.")
+        str | None,
+        typer.Option(metavar="WHEN", help="A date, an ISO time (UTC), or a span from now such as 30d. Else never."),
     ] = None,
     deny_status: Annotated[
-        int | None,
-        typer.Option(metavar="STATUS", help="Refuse its calls with 400, 402, 403 or 429; as the proxy does if none."),
+        str | None,
+        typer.Option(metavar="400|402|403|429", help="The status of a refusal by a budget; else the proxy's own."),
     ] = None,
     label: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for, as lists show it.")] = None,
     parent: Annotated[
         str | None,
         typer.Option(
             metavar="ID",
-            help="Delegate from this key: its tags and exactly one more, an end, and what it spends is its parent's.",
+            help="Delegate from this key. The new key has its tags and one more (--tag), must expire (--expires), and "
+            "spends what the parent has.",
         ),
     ] = None,
     admin: Annotated[bool, typer.Option("--admin", help="For the admin API only: it makes no model calls.")] = False,
     json: JsonOption = False,
     ledger: LedgerOption = None,
 ) -> None:
-    """Make a key. It is shown once: the ledger keeps only its hash."""
+    """Make a key. It is shown once: the ledger keeps only its hash, so nobody can look it up later."""
     tags = pairs_from_texts(tag, option="--tag")
+    if parent is not None and expires is None:
+        raise UsageMistake("a delegated key must expire: give --expires, such as --expires 2h")
     with open_ledger(ledger, as_json=json, make=True) as store, as_typed():
         made = create_key(
             store,
@@ -66,7 +78,7 @@ def create(
             tags=tags,
             budgets=budget or (),
             expires=expires,
-            deny_status=deny_status,
+            deny_status=count_from_text(deny_status, option="--deny-status"),
             admin=admin,
             label=label,
             parent=parent,
@@ -78,13 +90,15 @@ def create(
     _print_text(made.text)
     out = console()
     out.print(Text(f"id {made.key.id}: {_whose(figures)}", "dim"))
+    if not made.key.budgets and not admin:
+        out.print(Text("No budget was made for it: the ledger's own bind its calls.", "dim"))
     for name in made.key.budgets:
         out.print(Text(f"budget {name!r} binds its calls", "dim"))
 
 
-@app.command("list", epilog=EXIT_CODES)
+@command(app, "list", examples=("farthing keys list", "farthing keys list --json"))
 def list_(json: JsonOption = False, ledger: LedgerOption = None) -> None:
-    """Every key: whose it is, its budgets, and whether it is still good. Never what opens it."""
+    """Every key: whose it is, its budgets, and whether it is still good. The keys themselves are not kept anywhere."""
     with open_ledger(ledger, as_json=json) as store:
         found = list_keys(store)
     if json:
@@ -93,7 +107,7 @@ def list_(json: JsonOption = False, ledger: LedgerOption = None) -> None:
     out = console()
     if not found:
         out.print(
-            "No key is in this ledger yet, so the proxy listens on this machine only. Make one:\n\n"
+            "No key is in this ledger yet, so a proxy on it serves this machine only. Make one:\n\n"
             "    farthing keys create --user alice --budget '$5/day'",
             markup=False,
         )
@@ -103,27 +117,28 @@ def list_(json: JsonOption = False, ledger: LedgerOption = None) -> None:
             out.print(line, no_wrap=True, overflow="ignore", crop=False)
 
 
-@app.command(epilog=EXIT_CODES)
+@command(app, examples=("farthing keys revoke ID",))
 def revoke(key_id: KeyId, json: JsonOption = False, ledger: LedgerOption = None) -> None:
-    """End a key for good. Within a second no proxy on this ledger lets it in; its budgets stay."""
+    """End a key for good. Within a second no proxy on this ledger accepts it, nor keys delegated from it."""
     with open_ledger(ledger, as_json=json) as store:
         figures = revoke_key(store, key_id)
     if json:
         print_json(figures.to_dict())
     else:
-        console().print(f"{figures.key.id}: revoked ({_whose(figures)})", markup=False)
+        console().print(f"{figures.key.id}: revoked; it was {_whose(figures)}", markup=False)
 
 
-@app.command(epilog=EXIT_CODES)
+@command(app, examples=("farthing keys rotate ID", "farthing keys rotate ID --overlap 1h"))
 def rotate(
     key_id: KeyId,
     overlap: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="How long the old secret stays good, such as 1h; not at all.")
+        str | None,
+        typer.Option(metavar="SPAN", help="How long the old secret stays good, such as 1h. Else not at all."),
     ] = None,
     json: JsonOption = False,
     ledger: LedgerOption = None,
 ) -> None:
-    """Give a key a new secret, shown once. Its id, tags and accounts stay."""
+    """Replace the secret of a key; the new one is shown once. Its id, tags and accounts stay."""
     with open_ledger(ledger, as_json=json) as store, as_typed():
         made = rotate_key(store, key_id, overlap=overlap)
     if json:
@@ -137,7 +152,7 @@ def rotate(
 
 def _print_text(text: str) -> None:
     """On a line of its own, unwrapped, so that it can be copied or piped; what is said about it goes to stderr."""
-    typer.echo("This is the only time that it is shown:", err=True)
+    typer.echo("The key, shown only this once:", err=True)
     print(text)
 
 
@@ -146,7 +161,7 @@ def _lines(figures: KeyFigures) -> Iterator[Text]:
     line = Text(f"{key.shown:<17} ")
     line.append(f"{figures.state:<7}", {"active": "green", "revoked": "red"}.get(figures.state, "yellow"))
     yield line.append(f"  {_whose(figures)}", "bold")
-    terms = [f"until {_when(key.expires_ms)}"] if key.expires_ms is not None else []
+    terms = [f"expires {_when(key.expires_ms)}"] if key.expires_ms is not None else []
     terms += [f"refused with {key.deny_status}"] if key.deny_status else []
     terms += [f"delegated from {key.parent}"] if key.parent else []
     if terms:
@@ -158,7 +173,7 @@ def _lines(figures: KeyFigures) -> Iterator[Text]:
 def _whose(figures: KeyFigures) -> str:
     key = figures.key
     tags = " ".join(f"{name}={value}" for name, value in key.tags if name != "key")
-    whose = "admin" if key.admin else tags or NOTHING
+    whose = "admin" if key.admin else tags or "no tags"
     return f"{whose} ({key.label})" if key.label else whose
 
 

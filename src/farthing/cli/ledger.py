@@ -7,9 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, StoreUnavailable
 from .running import Failure
@@ -18,17 +16,6 @@ if TYPE_CHECKING:
     from ..kernel.ratios import Ratios
     from ..runtime.runtime import Runtime
     from ..stores.contract import Store
-
-LedgerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ledger",
-        metavar="URL|PATH",
-        envvar="FARTHING_LEDGER",
-        help="The ledger: a file, or a URL such as sqlite:////var/lib/farthing/ledger.db. Your own by default.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: integers, and USD as decimal text.")]
 
 
 def ledger_url(given: str | None) -> str:
@@ -77,7 +64,7 @@ def learned_ratios(given: str | None) -> Ratios:
         finally:
             store.close()
     except StoreUnavailable as error:
-        print(f"what the ledger has learned is not counted in: {error}", file=sys.stderr)
+        print(f"what the ledger has learned of this model is left out: {error}", file=sys.stderr)
         return {}
 
 
@@ -102,8 +89,8 @@ def _url(given: str | None, *, make: bool) -> str:
     path = Path(url.removeprefix("sqlite:///")).expanduser()
     if url.startswith("sqlite:///") and not make and not path.exists():
         raise Failure(
-            f"there is no ledger at {path} yet: it is made by the first program that runs with FARTHING_LEDGER naming "
-            "it, or by `farthing budgets set`. --ledger names another."
+            f"there is no ledger at {path} yet. The first program that runs with FARTHING_LEDGER={path} makes it, "
+            "and so does `farthing budgets set`; --ledger names another"
         )
     return url
 

@@ -13,28 +13,30 @@ from .. import prices
 from ..prices.listing import list_prices
 from ..runtime.learning import learned_of
 from .amounts import per_million
-from .ledger import JsonOption, LedgerOption, learned_ratios
-from .running import EXIT_CODES, FAILED, Failure
-from .screen import console, print_json
+from .helping import command, group
+from .ledger import learned_ratios
+from .options import JsonOption, LedgerOption, ModelArgument
+from .running import FAILED, Failure
+from .screen import console, print_json, print_table
 
-app = typer.Typer(
-    help="What models cost, offline, and where each figure comes from.", no_args_is_help=True, epilog=EXIT_CODES
-)
+app = group("What models cost, offline, and where each figure comes from.")
 
 
-@app.command(epilog=EXIT_CODES)
+@command(app, examples=("farthing prices explain gpt-4o", "farthing prices explain gpt-4o --provider azure"))
 def explain(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As the SDK names it.", show_default=False)],
+    model: ModelArgument,
     provider: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The API that is called: openai, anthropic, azure …")
+        str | None,
+        typer.Option(metavar="NAME", help="Whose price, where the model's name alone does not say, such as azure."),
     ] = None,
-    ledger: LedgerOption = None,
     json: JsonOption = False,
+    ledger: LedgerOption = None,
 ) -> None:
     """
-    Which price a model gets and why; and what the ledger has learned of how dense its text is, if anything.
+    The price of one model, and where it comes from.
 
-    Exit code 1 if it has no price: an unknown price is never zero.
+    Also how its text is counted, where the ledger has learned that from bills. The exit code is 1 if no price is known:
+    an unknown price is never zero.
     """
     found = prices.explain(model, provider)
     known = learned_of(learned_ratios(ledger), model)
@@ -54,18 +56,21 @@ def explain(
         raise typer.Exit(FAILED)
 
 
-@app.command("list", epilog=EXIT_CODES)
+@command(app, "list", examples=("farthing prices list gpt-4o", "farthing prices list 'claude-*' --provider anthropic"))
 def list_(
     pattern: Annotated[
-        str | None, typer.Argument(metavar="[PATTERN]", help='A part of the name, or "gpt-4o*".', show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="PATTERN", help="A part of the name, or a pattern such as 'gpt-4o*'.", show_default=False
+        ),
     ] = None,
-    provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only this provider's.")] = None,
+    provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only the prices of this provider.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """The price table: USD per million tokens."""
+    """The price table, in USD per million tokens."""
     found = list(list_prices(provider=provider, pattern=pattern, at_ms=time.time_ns() // 1_000_000))
     if not found:
-        raise Failure("no model in the price table matches; `farthing prices list` shows all of it")
+        raise Failure("no model in the price table matches; `farthing prices list` shows the whole table")
     if json:
         print_json({"prices": [price.to_dict() for price in found]})
         return
@@ -80,6 +85,5 @@ def list_(
         if price.reason is not None:
             cells = ["[yellow]no price[/yellow]", "", ""]
         table.add_row(escape(price.model), escape(price.provider), *cells)
-    out = console()
-    out.print(table)
-    out.print("[dim]USD per million tokens. `farthing prices explain MODEL` says more.[/dim]")
+    print_table(table)
+    console().print("[dim]USD per million tokens. `farthing prices explain MODEL` says more.[/dim]")

@@ -15,38 +15,46 @@ from rich.table import Table
 from ..kernel.money import usd_from_nano
 from ..kernel.window import datetime_from_ms
 from .amounts import NOTHING, names_from_texts, number_of, usd_text
-from .ledger import JsonOption, LedgerOption, open_ledger
+from .ledger import open_ledger
+from .options import JsonOption, LedgerOption, SinceOption, UntilOption, span_of_time
 from .running import as_typed
-from .screen import console, print_json
+from .screen import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from ..config.reading import Configuration
     from ..reports.replaying import Replayed, Sums
 
+EXAMPLES = (
+    "farthing replay --config farthing.toml",
+    "farthing replay --config farthing.toml --since 30d --group-by feature,model",
+)
 ROWS_SHOWN = 20
 _WHAT = ("denied", "downgraded", "clamped", "waited", "warned")
 
 
 def replay(
     config: Annotated[
-        str, typer.Option(metavar="PATH", help="A farthing.toml with the budgets to try.", show_default=False)
+        str, typer.Option(metavar="PATH", help="The configuration file with the budgets to try.", show_default=False)
     ],
-    since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Only calls after this: a date, an ISO time, or 7d.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Only calls before this.")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     group_by: Annotated[
         list[str] | None,
-        typer.Option(metavar="TAG", help="Sum by these tags, model or provider; else by those that the budgets name."),
+        typer.Option(
+            metavar="KEY,…",
+            help="Also sum by each of these: tags, model, provider. If not given, by the tags that the budgets name.",
+        ),
     ] = None,
     json: JsonOption = False,
     ledger: LedgerOption = None,
 ) -> None:
     """
-    Make the calls of a ledger again under other budgets: what would have been denied, downgraded, clamped, and what it
-    would have cost. Nothing is sent, and the ledger stays as it is.
+    What other budgets would have done to the calls of a ledger: denied, downgraded, clamped, and what that would cost.
+
+    Plays the ledger's history again under the budgets of a configuration file. Nothing is sent, and the ledger stays as
+    it is.
     """
     from .. import prices
     from ..config.loading import load
@@ -62,11 +70,11 @@ def replay(
         console=Console(file=sys.stderr), transient=True, disable=json or not sys.stderr.isatty()
     ) as progress:
         with open_ledger(ledger, as_json=json) as store, as_typed():
-            since_ms, until_ms = _instants(since, until, store.now())
-            reading = progress.add_task("reading the history", total=None)
+            since_ms, until_ms = span_of_time(since, until, store.now())
+            reading = progress.add_task("Reading the history", total=None)
             calls = read_past(store, since_ms=since_ms, until_ms=until_ms, progress=_steps(progress, reading))
             denials = store.denials(since_ms=since_ms, until_ms=until_ms).result()
-        again = progress.add_task("making the calls again", total=len(calls))
+        again = progress.add_task("Making the calls again", total=len(calls))
         found = run(
             calls,
             configuration.budgets,
@@ -84,15 +92,6 @@ def replay(
 
 def _steps(progress: Progress, task: TaskID) -> Callable[[int], None]:
     return lambda done: progress.update(task, completed=done)
-
-
-def _instants(since: str | None, until: str | None, now_ms: int) -> tuple[int | None, int | None]:
-    from ..kernel.instants import instant_ms
-
-    return (
-        None if since is None else instant_ms(since, now_ms, argument="--since"),
-        None if until is None else instant_ms(until, now_ms, argument="--until"),
-    )
 
 
 def _named_by(configuration: Configuration) -> list[str]:
@@ -137,28 +136,39 @@ def _iso(at_ms: int | None) -> str | None:
 def _print(out: Console, found: Replayed, denied_then: int) -> None:
     whole = found.whole
     if found.starts_ms is None or found.ends_ms is None:
-        out.print("There is no call to make again in this ledger and time.")
+        out.print("There is no call to make again in this ledger, or none in this span of time.")
         return
     span = f"{_day(datetime_from_ms(found.starts_ms))} to {_day(datetime_from_ms(found.ends_ms))}"
     out.print(f"[bold]{number_of(whole.calls, 'call')}[/bold], {span}: {usd_text(whole.spent_nano)}", highlight=False)
     done = [f"{number:,} {word}" for word in _WHAT if (number := getattr(whole, word))]
     under = ", ".join(done) or "nothing would have changed"
     out.print(f"under these budgets: {usd_text(whole.would_nano)}; {under}\n", highlight=False, markup=False)
-    out.print(_table("budget", [(name, sums) for name, sums in found.budgets.items()], first=True))
+    print_table(_table("budget", _by_budget(found), first=True))
     for name in dict.fromkeys(tag for tag, _ in found.tags):
         rows = [(value or NOTHING, sums) for (tag, value), sums in found.tags.items() if tag == name]
         rows.sort(key=lambda row: (-row[1].denied, -row[1].spent_nano, row[0]))
         out.print()
-        out.print(_table(name, rows[:ROWS_SHOWN]))
+        print_table(_table(name, rows[:ROWS_SHOWN]))
         if len(rows) > ROWS_SHOWN:
-            out.print(f"and {len(rows) - ROWS_SHOWN:,} more; --json has all of them", style="dim")
+            out.print(f"and {len(rows) - ROWS_SHOWN:,} more: --json has all of them", style="dim")
     if found.unheld:
         out.print(
-            f"\n{number_of(found.unheld, 'call')} had no budget: what they used is taken for what they asked.",
+            f"\n{number_of(found.unheld, 'call')} had no budget, so nobody knows what they asked for: what they used "
+            "is taken for it.",
             style="dim",
         )
     if denied_then:
-        out.print(f"\n{number_of(denied_then, 'call')} denied at the time cannot be made again.", style="dim")
+        out.print(
+            f"\n{number_of(denied_then, 'call')} denied at the time cannot be made again.",
+            style="dim",
+        )
+
+
+def _by_budget(found: Replayed) -> Iterator[tuple[str, Sums]]:
+    from ..reports.replaying import UNPRICED
+
+    for name, sums in found.budgets.items():
+        yield f"({name})" if name == UNPRICED else name, sums
 
 
 def _table(head: str, rows: Iterable[tuple[str, Sums]], *, first: bool = False) -> Table:

@@ -9,15 +9,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..kernel.instants import instant_ms
 from ..kernel.money import div_half_up, nano_of_usd
 from ..kernel.window import datetime_from_ms
 from ..reports.spending import Report, read_report
-from .amounts import NOTHING, names_from_texts, number_of, pairs_from_texts, usd_column
-from .ledger import JsonOption, LedgerOption, open_ledger
-from .running import as_typed
-from .screen import bar, console, print_json
+from .amounts import NOTHING, count_from_text, names_from_texts, number_of, pairs_from_texts, usd_column
+from .ledger import open_ledger
+from .options import JsonOption, LedgerOption, SinceOption, UntilOption, WhereOption, span_of_time
+from .running import UsageMistake, as_typed
+from .screen import bar, console, print_json, print_table
 
+EXAMPLES = (
+    "farthing report",
+    "farthing report --group-by feature,user --since 7d",
+    "farthing report --group-by day --where feature=search",
+    "farthing report --group-by budget --json",
+)
 _EMPTY = """\
 No call is in this ledger yet. A program's calls are written here once it says
 
@@ -36,37 +42,40 @@ def report(
     group_by: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY,…", help="Tags, or model, provider, budget, day, hour: a row for each. By model if not given."
+            metavar="KEY,…",
+            help="One row for each value of these: tags, model, provider, budget, day, hour. By model if not given.",
         ),
     ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="From then on: a date, an ISO time (UTC), or a span such as 7d.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Up to, but not including, then.")] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only calls with this; may be repeated.")
-    ] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    where: WhereOption = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Show the first N rows only; the total is of all.")
+        str | None, typer.Option(metavar="N", help="Show the first N rows only; the total is of all.")
     ] = None,
     json: JsonOption = False,
     ledger: LedgerOption = None,
 ) -> None:
-    """Where the money went: cost, tokens, calls and denials by model, feature, day …"""
+    """
+    Where the money went: cost, tokens, calls and denials, by model, tag, budget or day.
+
+    It reads the ledger, so it shows the calls of programs that wrote to it: those with configure(ledger=…) or
+    FARTHING_LEDGER.
+    """
     keys = tuple(names_from_texts(group_by)) or ("model",)
-    wanted = pairs_from_texts(where, option="--where")
+    wanted = pairs_from_texts(where, option="--where", form="KEY=VALUE")
+    most = count_from_text(limit, option="--limit")
+    if most is not None and most < 1:
+        raise UsageMistake(f"--limit takes at least 1, not {limit!r}")
     with open_ledger(ledger, as_json=json) as store:
-        now_ms = store.now()
+        since_ms, until_ms = span_of_time(since, until, store.now())
         with as_typed():
-            since_ms = None if since in (None, "all") else instant_ms(since, now_ms, argument="--since")
-            until_ms = None if until is None else instant_ms(until, now_ms, argument="--until")
             found = read_report(store, group_by=keys, since_ms=since_ms, until_ms=until_ms, where=wanted)
         name = store.name
     if json:
-        _print_json(found, since_ms, until_ms, limit)
+        _print_json(found, since_ms, until_ms, most)
     else:
         filtered = bool(wanted) or since_ms is not None or until_ms is not None
-        _print_table(found, name, filtered=filtered, limit=limit)
+        _print_table(found, name, filtered=filtered, limit=most)
 
 
 def _print_json(found: Report, since_ms: int | None, until_ms: int | None, limit: int | None) -> None:
@@ -93,12 +102,14 @@ def _print_table(found: Report, ledger_name: str, *, filtered: bool, limit: int 
     whole = found.totals()
     if not len(found):
         if filtered:
-            out.print("No call in this ledger matches. `farthing report` without --since and --where shows all of it.")
+            out.print(
+                "No call in this ledger matches. Without --since, --until and --where the report is of all of it."
+            )
         else:
             # Lines to copy: never wrapped.
             out.print(_EMPTY.format(url=f"sqlite:///{ledger_name}"), soft_wrap=True, markup=False)
         return
-    out.print(_table(found, out, limit))
+    print_table(_table(found, out, limit))
     if limit is not None and len(found) > limit:
         out.print(f"{number_of(len(found) - limit, 'more row')}, not shown but in the total.", style="dim")
     for note in _notes(whole):
@@ -172,12 +183,12 @@ def _notes(whole: dict[str, Any]) -> list[str]:
     notes = []
     if whole["unpriced_calls"]:
         notes.append(
-            f"* {number_of(whole['unpriced_calls'], 'call')} without a known price, not in the cost: name the price "
-            "with farthing.prices.register(…)."
+            f"* {number_of(whole['unpriced_calls'], 'call')} without a known price, not in the cost: `farthing report` "
+            "names the models, farthing.prices.register(…) their price."
         )
     if whole["suspect"]:
         notes.append(
-            f"{number_of(whole['suspect'], 'call')} counted at all that was held, for the outcome is unknown: see "
+            f"{number_of(whole['suspect'], 'call')} with an unknown outcome, counted at all that was held: see "
             "`farthing holds list`."
         )
     if whole["shadow_denied"]:

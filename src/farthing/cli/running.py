@@ -6,18 +6,28 @@ Every failure that is known is one line on stderr, or one JSON object with ``--j
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import typer
+
 from ..errors import BudgetExceeded, ConfigError, FarthingError
 
-DONE, FAILED, USAGE, DENIED = 0, 1, 2, 3
+DONE, FAILED, USAGE, DENIED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = "Exit codes: 0 done · 1 failed · 2 usage or configuration · 3 a budget said no · 130 interrupted."
+
+_PARSER_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""What the parser raises about a command line. Where the class lives depends on the version of typer."""
+
+_PLAIN = {"–": "-", "—": "-", "·": "|", "→": "->", "…": "...", "×": "x", "ʼ": "'"}
+"""Signs that a terminal without Unicode is shown in another way; every other is a "?"."""
 
 
 class UsageMistake(Exception):
@@ -45,22 +55,37 @@ def as_typed() -> Iterator[None]:
         raise UsageMistake(str(error)) from error
 
 
+def confirm(question: str) -> None:
+    """Ask on stderr. Raises Failure unless the answer is yes."""
+    try:
+        if typer.confirm(question, err=True):
+            return
+    except typer.Abort:
+        print(file=sys.stderr)  # nobody answered: the question has its line still open
+    raise Failure("nothing was changed; --yes answers the question beforehand")
+
+
 def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code."""
     from .app import app
 
+    codecs.register_error("farthing.plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            # A terminal that cannot show "█" shows "?": no output is worth a UnicodeEncodeError.
-            stream.reconfigure(errors="replace")
+            # No output is worth a UnicodeEncodeError.
+            stream.reconfigure(errors="farthing.plain")
     code: int | str | None = FAILED
     try:
-        app(args=list(argv), prog_name="farthing")
+        code = app(args=list(argv), prog_name="farthing", standalone_mode=False)
     except SystemExit as end:
         code = end.code
+    except typer.Abort:
+        code = INTERRUPTED
     except (FarthingError, UsageMistake, Failure) as error:
         code = _exit_code(error)
-        _say(error, as_json="--json" in argv)
+        _say(error, argv)
+    except _PARSER_ERROR as error:
+        code = _say_misread(error, argv)
     except OSError as error:
         if error.errno != errno.EPIPE:
             raise
@@ -74,14 +99,43 @@ def _exit_code(error: Exception) -> int:
     return USAGE if isinstance(error, (ConfigError, UsageMistake)) else FAILED
 
 
-def _say(error: FarthingError | UsageMistake | Failure, *, as_json: bool) -> None:
-    if as_json:
+def _say(error: FarthingError | UsageMistake | Failure, argv: Sequence[str]) -> None:
+    if "--json" in argv:
         print(json.dumps(error.to_dict()), file=sys.stderr)
         return
     # A configuration file may have several mistakes: one line each.
     mistakes = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
     for mistake in mistakes:
-        print(f"farthing: {' '.join(mistake.split())}", file=sys.stderr)
+        print(f"farthing: {_in_options(' '.join(mistake.split()), argv)}", file=sys.stderr)
+
+
+def _in_options(text: str, argv: Sequence[str]) -> str:
+    """The field that a message begins with, as the option that was typed: ``--on-exceed='halt' is unknown``."""
+    field = re.match(r"[a-z_]+(?=[=: ])", text)
+    if field is None:
+        return text
+    option = "--" + field[0].replace("_", "-")
+    typed = any(word == option or word.startswith(f"{option}=") for word in argv)
+    return option + text[field.end() :] if typed else text
+
+
+def _say_misread(error: Any, argv: Sequence[str]) -> int:
+    """What the parser says, as everything else is said, and where the options are listed."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # Its help is printed already.
+        return USAGE
+    said = " ".join(error.format_message().split())
+    text = (said[:1].lower() + said[1:]).rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = "farthing" if context is None else context.command_path
+    _say(UsageMistake(f"{text}; `{path} --help` shows what there is"), argv)
+    return USAGE
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
 def _flush() -> None:

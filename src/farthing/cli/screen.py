@@ -8,17 +8,38 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
 SPENT, HELD, SUSPECT, FREE = "█▓▒░"
 _PLAIN = {SPENT: "#", HELD: "+", SUSPECT: "?", FREE: "."}
 _STYLES = {SPENT: "green", HELD: "cyan", SUSPECT: "yellow", FREE: "bright_black"}
 _OVER = "red"
+_WORDS_LEAST = 8
+_ENDLESS = 10_000
 
 
 def console() -> Console:
     """For what people read. Made for each command: tests and pipes change what stdout is."""
     return Console(file=sys.stdout, highlight=False)
+
+
+def print_table(table: Table) -> None:
+    """
+    A table, as wide as the terminal if it fits. Where it does not, the terminal wraps its lines: a figure that was cut
+    to its column would be another figure. Columns of words (those that may wrap) are folded before that.
+    """
+    out = console()
+    endless = out.options.update(width=_ENDLESS)
+    _, right, _, left = table.padding
+    least = -(left + right)  # our tables have no edges
+    for column in table.columns:
+        cells = (column.header, column.footer if table.show_footer else "", *column.cells)
+        natural = max(Measurement.get(out, endless, cell).maximum for cell in cells)
+        column.min_width = natural if column.no_wrap else min(natural, _WORDS_LEAST)
+        least += column.min_width + left + right
+    Console(file=sys.stdout, highlight=False, width=max(out.width, least)).print(table, crop=False)
 
 
 def print_json(answer: Any) -> None:

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .amounts import usd_from_text
-from .ledger import LedgerOption, ledger_url
+from ..errors import ConfigError
+from .amounts import count_from_text, usd_from_text
+from .ledger import ledger_url
+from .options import LedgerOption
 from .running import UsageMistake
 
 if TYPE_CHECKING:
+    from ..proxy.flags import BudgetConfig
     from ..proxy.settings import ProxySettings, Upstream
 
+EXAMPLES = (
+    "farthing serve --fake",
+    "farthing serve --max-usd-per-day 5",
+    "farthing serve --config farthing.toml --port 9000",
+    "farthing serve --upstream http://localhost:11434/v1 --max-tokens-total 1M",
+)
 _BODY = '{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}'
 
 
@@ -26,15 +35,20 @@ def serve(
             metavar="PATH",
             envvar="FARTHING_CONFIG",
             show_default=False,
-            help="A farthing.toml: upstreams, budgets, prices. Options given here go before it. SIGHUP reads it again.",
+            help="The configuration file: upstreams, budgets, prices. What is given beside it goes before it. SIGHUP "
+            "reads it again.",
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Where to listen. Another than this machine's own needs keys.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where to listen. Where others can reach it, keys are needed: `farthing keys create`.",
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 picks a free one.")] = 8080,
+    port: Annotated[str, typer.Option(metavar="N", help="0 picks a free one.")] = "8080",
     upstream: Annotated[
-        str, typer.Option(metavar="URL", help="The OpenAI API, or one that speaks its language.")
+        str, typer.Option(metavar="URL", help="Where calls in OpenAI's language go: its API, or one that speaks it.")
     ] = "https://api.openai.com/v1",
     api_key: Annotated[
         str | None,
@@ -43,46 +57,51 @@ def serve(
             metavar="KEY",
             envvar="OPENAI_API_KEY",
             show_default=False,
-            help="Replaces the callers' own there. Better in the environment: other users can see command lines.",
+            help="Sent to that upstream in place of the callers' own keys. Better given in the environment: other "
+            "users of this machine can see command lines.",
         ),
     ] = None,
     max_tokens_per_request: Annotated[
         str,
         typer.Option(
-            metavar="N|none", help="Prompt and output ceiling of one request together. None if --config has budgets."
+            metavar="N|none",
+            help="The most for one request, its prompt and output ceiling together. With budgets in --config: none.",
         ),
     ] = "4096",
-    max_tokens_per_minute: Annotated[int | None, typer.Option(metavar="N", help="In any 60 seconds.")] = None,
-    max_tokens_total: Annotated[int | None, typer.Option(metavar="N", help="In this session.")] = None,
-    max_usd_per_request: Annotated[str | None, typer.Option(metavar="USD", help="One request.")] = None,
-    max_usd_per_day: Annotated[str | None, typer.Option(metavar="USD", help="A day, in UTC.")] = None,
-    max_usd_per_month: Annotated[str | None, typer.Option(metavar="USD", help="A month, in UTC.")] = None,
-    max_usd_total: Annotated[str | None, typer.Option(metavar="USD", help="In this session.")] = None,
+    max_tokens_per_minute: Annotated[str | None, typer.Option(metavar="N", help="The most in any 60 seconds.")] = None,
+    max_tokens_total: Annotated[str | None, typer.Option(metavar="N", help="The most in this session.")] = None,
+    max_usd_per_request: Annotated[str | None, typer.Option(metavar="USD", help="The most for one request.")] = None,
+    max_usd_per_day: Annotated[str | None, typer.Option(metavar="USD", help="The most in a day, UTC.")] = None,
+    max_usd_per_month: Annotated[str | None, typer.Option(metavar="USD", help="The most in a month, UTC.")] = None,
+    max_usd_total: Annotated[str | None, typer.Option(metavar="USD", help="The most in this session.")] = None,
     session: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What …-total counts goes on under this name from run to run. Without one it ends with a clean stop, "
-            "and goes on after a crash.",
+            help="A name under which the -total limits go on from run to run. Without it a session ends with a clean "
+            "stop, and goes on after a crash.",
         ),
     ] = None,
-    warn_only: Annotated[
-        bool, typer.Option("--warn-only", help="Log what would be refused, and refuse nothing.")
-    ] = False,
+    warn_only: Annotated[bool, typer.Option("--warn-only", help="Refuse nothing; log what would be refused.")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="No line per request; refusals and errors are logged.")
+        bool, typer.Option("--quiet", help="No log line per request. Refusals, warnings and errors are logged.")
     ] = False,
-    log_format: Annotated[str, typer.Option(metavar="text|json", help="How to log, to stderr.")] = "text",
+    log_format: Annotated[str, typer.Option(metavar="text|json", help="How to log, on stderr.")] = "text",
     deny_status: Annotated[
-        int, typer.Option(metavar="400|402|403|429", help="The status of a refusal by a budget.")
-    ] = 429,
-    workers: Annotated[int, typer.Option(metavar="N", help="Processes that share the port and the ledger.")] = 1,
+        str, typer.Option(metavar="400|402|403|429", help="The status of a refusal by a budget.")
+    ] = "429",
+    workers: Annotated[str, typer.Option(metavar="N", help="Processes that share the port and the ledger.")] = "1",
     ledger: LedgerOption = None,
     fake: Annotated[
         bool, typer.Option("--fake", help="Stand before a fake provider on this machine: costs nothing, needs no key.")
     ] = False,
 ) -> None:
-    """Stand in front of LLM APIs and refuse what no budget covers. Point a client's base URL here."""
+    """
+    Run the proxy: it stands before LLM APIs, and refuses what no budget has room for. Point a client's base URL at it.
+
+    All limits apply together; the strictest one decides. Without --config it serves OpenAI's, Anthropic's and Gemini's
+    APIs.
+    """
     from ..proxy.flags import BudgetConfig
     from ..proxy.process.serve import serve as run
 
@@ -97,9 +116,9 @@ def serve(
                 f"No provider: a fake one answers at {upstream}. It costs nothing and knows no answer.", err=True
             )
         flags = BudgetConfig(
-            max_tokens_per_request=_count(max_tokens_per_request, option="--max-tokens-per-request"),
-            max_tokens_per_minute=max_tokens_per_minute,
-            max_tokens_total=max_tokens_total,
+            max_tokens_per_request=_count_or_none(max_tokens_per_request, option="--max-tokens-per-request"),
+            max_tokens_per_minute=count_from_text(max_tokens_per_minute, option="--max-tokens-per-minute"),
+            max_tokens_total=count_from_text(max_tokens_total, option="--max-tokens-total"),
             max_usd_per_request=usd_from_text(max_usd_per_request, option="--max-usd-per-request"),
             max_usd_per_day=usd_from_text(max_usd_per_day, option="--max-usd-per-day"),
             max_usd_per_month=usd_from_text(max_usd_per_month, option="--max-usd-per-month"),
@@ -109,11 +128,16 @@ def serve(
             warn_only=warn_only,
             quiet=quiet,
             log_format=log_format,
-            deny_status=deny_status,
+            deny_status=_number(deny_status, option="--deny-status"),
             ledger=ledger_url(ledger),
             session=session,
         )
-        settings = flags.settings(host=host, port=port, workers=workers)
+        settings = _settings(
+            flags,
+            host=host,
+            port=_number(port, option="--port"),
+            workers=_number(workers, option="--workers"),
+        )
         if config is None:
             if fake_url is not None:
                 settings = _before(fake_url, settings)
@@ -165,13 +189,24 @@ def _configured(config: str, flags: ProxySettings, named: set[str]) -> ProxySett
     return replace(settings, calls=calls, **given)
 
 
-def _count(text: str, *, option: str) -> int | None:
-    if text.strip().lower() == "none":
-        return None
+def _count_or_none(text: str, *, option: str) -> int | None:
+    return None if text.strip().lower() == "none" else count_from_text(text, option=option)
+
+
+def _number(text: str, *, option: str) -> int:
     try:
-        return int(text.replace(",", "").replace("_", ""))
+        return int(text)
     except ValueError as error:
-        raise UsageMistake(f"{option} takes a number of tokens or 'none', not {text!r}") from error
+        raise UsageMistake(f"{option} takes a whole number, not {text!r}") from error
+
+
+def _settings(flags: BudgetConfig, **listening: Any) -> ProxySettings:
+    """Raises ConfigError naming the option, where the upstream would be named as files name it."""
+    try:
+        return flags.settings(**listening)
+    except ConfigError as error:
+        option = {"upstreams.openai.base_url": "--upstream", "upstreams.openai.api_key": "--api-key"}.get(error.key)
+        raise error if option is None else ConfigError(error.reason, key=option) from error
 
 
 def _before(fake_url: str, settings: ProxySettings) -> ProxySettings:

@@ -184,7 +184,7 @@ class PriceBook:
         """
         for field, count in (("input_tokens", input_tokens), ("max_output_tokens", max_output_tokens)):
             if type(count) is not int or count < 0:
-                raise ValueError(f"{field} must be an integer >= 0, not {count!r}")
+                raise ValueError(f"{field} must be an integer of at least 0, not {count!r}")
         bound = self.rates(model, provider=provider, at_ms=at_ms).bound(
             input_tokens=input_tokens,
             writes_cache=writes_cache,

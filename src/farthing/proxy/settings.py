@@ -210,5 +210,7 @@ class ProxySettings:
         if self.workers > 1 and self.calls.ledger is None:
             raise ConfigError("several workers need a ledger that they share: name a file", key="workers")
         if self.deny_status not in DENY_STATUSES:
-            raise ConfigError(f"must be one of {', '.join(map(str, DENY_STATUSES))}", key="deny_status")
+            raise ConfigError(
+                f"must be one of {', '.join(map(str, DENY_STATUSES))}, not {self.deny_status!r}", key="deny_status"
+            )
         check_choice("log_format", self.log_format, LOG_FORMATS)

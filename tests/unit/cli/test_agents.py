@@ -48,6 +48,6 @@ def test_json(path: Path, run: Run) -> None:
 
 def test_mistakes(path: Path, run: Run) -> None:
     nobody = run("agents", "nobody", "--ledger", path)
-    assert (nobody.code, "no crew is named 'nobody'" in nobody.err) == (1, True)
+    assert (nobody.code, "no crew is named 'nobody'" in nobody.err) == (2, True)
     both = run("agents", "--watch", "--json", "--ledger", path)
     assert (both.code, "either --watch or --json" in both.err) == (2, True)

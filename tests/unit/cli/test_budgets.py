@@ -61,7 +61,7 @@ def test_other_terms_need_update_and_keep_what_is_not_named(run: Run, tmp_path: 
 def test_a_budget_that_a_program_named_stays_where_it_is_named(run: Run, ledger: Path) -> None:
     ran = run("budgets", "set", "nightly", "--tokens", 20_000, "--update", "--ledger", ledger)
     assert ran.code == 0
-    assert "where programs name it" in ran.out
+    assert "under its name" in ran.out
     assert run("budgets", "show", "nightly", "--json", "--ledger", ledger).json["terms"]["standing"] is False
 
 
@@ -180,8 +180,8 @@ def test_an_empty_ledger_says_what_to_do(run: Run, empty: Path) -> None:
         (["set", "b"], "a budget needs a limit"),
         (["set", "b", "--tokens", "5", "--per", "fortnight"], "per='fortnight'"),
         (["set", "b", "--tokens", "5", "--per", "day Atlantis"], "unknown time zone 'Atlantis'"),
-        (["set", "b", "--tokens", "5", "--on-exceed", "explode"], "on_exceed='explode'"),
-        (["set", "b", "--tokens", "5", "--scope", "team"], "--scope takes NAME=VALUE"),
+        (["set", "b", "--tokens", "5", "--on-exceed", "explode"], "--on-exceed='explode'"),
+        (["set", "b", "--tokens", "5", "--scope", "team"], "--scope takes TAG=VALUE"),
         (["grant", "nightly"], "needs an amount"),
         (["grant", "nightly", "--usd", "1"], "no limit in usd"),
         (["grant", "nightly", "--tokens", "1", "--until", "2020-01-01"], "is over already"),
@@ -222,7 +222,10 @@ def test_a_file_is_applied_and_owns_its_budgets(run: Run, tmp_path: Path, file: 
     assert run("budgets", "apply", file, "--dry-run", "--ledger", ledger).code == 1, "a dry run makes no ledger"
     ran = run("budgets", "apply", file, "--ledger", ledger)
     assert ran.out.splitlines() == ["budget 'team': added, $5.00 per day", "budget 'all': added, 9 tokens"]
-    assert run("budgets", "apply", file, "--ledger", ledger).out == "nothing differs\n"
+    assert (
+        run("budgets", "apply", file, "--ledger", ledger).out
+        == "nothing to change: the ledger has the budgets of this file\n"
+    )
     for command in (["set", "team", "--usd", "6"], ["set", "team", "--usd", "6", "--update"], ["remove", "team", "-y"]):
         ran = run("budgets", *command, "--ledger", ledger)
         assert (ran.code, f"'team' is defined by {file}" in ran.err, "change it there" in ran.err) == (2, True, True)

@@ -39,7 +39,7 @@ def test_a_healthy_ledger(run: Run, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     done = run("doctor", "--ledger", tmp_path / "ledger.db")
     assert done.code == 0
-    assert "1 budgets, 0 calls in flight" in " ".join(done.out.split())
+    assert "1 budget, 0 calls in flight" in " ".join(done.out.split())
     assert max(map(len, done.out.splitlines())) <= 80
     found = statuses(run, "--ledger", tmp_path / "ledger.db")
     assert [status for status, _ in [*found["ledger"], *found["folder"], *found["clock"]]] == ["ok"] * 3
@@ -143,13 +143,31 @@ downgrade = {{ "gpt-4o" = "no-such-model" }}
 """)
     make_ledger(tmp_path / "ledger.db")
     found = statuses(run, "--config", file)
-    assert found["configuration"] == [("ok", f"{file} is right: 1 budgets, 1 upstreams, 0 prices")]
+    assert found["configuration"] == [("ok", f"{file}: 1 budget, 1 upstream, 0 prices")]
     assert [(status, "'no-such-model'" in says) for status, says in found["priced"]] == [("warning", True)]
-    assert [(status, "has not got budget 'b'" in says) for status, says in found["budgets"]] == [("note", True)]
+    assert [
+        (status, "budget 'b' of the configuration is not in the ledger" in says) for status, says in found["budgets"]
+    ] == [("note", True)]
     assert [(status, "here: 127.0.0.1:" in says) for status, says in found["upstreams"]] == [("ok", True)]
     assert str(tmp_path / "ledger.db") in found["ledger"][0][1], "the ledger is the configuration's"
     run("budgets", "apply", file)
     assert "budgets" not in statuses(run, "--config", file)
+
+
+def test_a_configuration_for_programs_alone_is_right_for_them(
+    run: Run, tmp_path: Path, fake_provider: FakeProvider
+) -> None:
+    """In a program nobody but the program sets its tags; only a proxy's callers could escape such a budget."""
+    file = tmp_path / "farthing.toml"
+    file.write_text(
+        f'ledger = "none.db"\n[upstreams.here]\nbase_url = "{fake_provider.openai_url}"\n'
+        '[[budgets]]\nname = "b"\nusd = 1\nscope = { feature = "search" }\n'
+    )
+    done = run("doctor", "--config", file)
+    assert done.code == 0
+    warned, ok = statuses(run, "--config", file)["configuration"]
+    assert (warned[0], ok[0]) == ("warning", "ok")
+    assert "no proxy can run on it: line 7: budgets.b.scope: callers choose tag 'feature'" in warned[1]
 
 
 def test_what_is_wrong_with_a_configuration_fails(run: Run, tmp_path: Path) -> None:

@@ -51,11 +51,11 @@ def test_nothing_is_held_or_counted(run: Run, ledger: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--text", "a", "--input-tokens", "5"], "give one of --text, --file and --input-tokens"),
-        (["--input-tokens", "-1"], "input_tokens must be"),
-        (["--max-output-tokens", "0"], "max_output_tokens must be"),
+        (["--text", "a", "--input-tokens", "5"], "give only one of --text, --file and --input-tokens"),
+        (["--input-tokens", "-1"], "--input-tokens must be"),
+        (["--max-output-tokens", "0"], "--max-output-tokens must be"),
         (["--budget", "alll"], "no budget is named 'alll'"),
-        (["--tag", "user"], "--tag takes NAME=VALUE"),
+        (["--tag", "user"], "--tag takes TAG=VALUE"),
     ],
 )
 def test_mistakes(run: Run, ledger: str, options: list[str], says: str) -> None:

@@ -35,7 +35,7 @@ def test_pages_do_not_show(run: Run, ledger: Path, monkeypatch: pytest.MonkeyPat
 
 def test_csv_to_a_file_with_a_column_for_a_tag(run: Run, ledger: Path, tmp_path: Path) -> None:
     file = tmp_path / "calls.csv"
-    ran = run("export", "-o", file, "--tag", "user,feature", "--where", "feature=search", "--ledger", ledger)
+    ran = run("export", "-o", file, "--column", "user,feature", "--where", "feature=search", "--ledger", ledger)
     assert ran.code == 0
     with file.open(newline="") as text:
         rows = list(csv.DictReader(text))
@@ -50,7 +50,7 @@ def test_a_tag_is_no_formula(run: Run, tmp_path: Path) -> None:
     farthing.configure(ledger=f"sqlite:///{tmp_path}/ledger.db")
     farthing.record({"input_tokens": 1}, model="gpt-4o", user='=HYPERLINK("x")')
     farthing.reset()
-    ran = run("export", "--format", "csv", "--tag", "user", "--ledger", tmp_path / "ledger.db")
+    ran = run("export", "--format", "csv", "--column", "user", "--ledger", tmp_path / "ledger.db")
     (row,) = csv.DictReader(ran.out.splitlines())
     assert row["tag.user"] == '\'=HYPERLINK("x")'
 

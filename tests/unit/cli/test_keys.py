@@ -28,7 +28,7 @@ def test_a_key_is_made_and_shown_once(run: Run, tmp_path: Path) -> None:
     made = run("keys", "create", "--user", "alice", "--budget", "$5/day", "--ledger", path)
     assert made.code == 0
     text = made.out.splitlines()[0]
-    assert "only time" in made.err
+    assert "only this once" in made.err
     assert "alice per day" in made.out
     keys, now_ms = ring(path)
     assert isinstance(keys.recognise(text, now_ms), Key)
@@ -63,7 +63,7 @@ def test_a_key_is_revoked_and_rotated(run: Run, tmp_path: Path) -> None:
     keys, now_ms = ring(path)
     assert all(isinstance(keys.recognise(text, now_ms), Key) for text in (first["key"], second))
     revoked = run("keys", "revoke", first["id"], "--ledger", path)
-    assert "revoked (user=alice)" in revoked.out
+    assert "revoked; it was user=alice" in revoked.out
     keys, now_ms = ring(path)
     assert all(isinstance(keys.recognise(text, now_ms), Refused) for text in (first["key"], second))
     assert "revoked" in run("keys", "list", "--ledger", path).out
@@ -89,9 +89,9 @@ def test_without_keys_it_says_how_to_make_one(run: Run, empty: Path) -> None:
     [
         (["create", "--budget", "5"], "does not say of what"),
         (["create", "--admin", "--user", "alice"], "an admin key makes no model calls"),
-        (["create", "--tag", "user"], "--tag takes NAME=VALUE"),
+        (["create", "--tag", "user"], "--tag takes TAG=VALUE"),
         (["create", "--expires", "soon"], "expires='soon'"),
-        (["create", "--deny-status", "500"], "deny_status must be one of"),
+        (["create", "--deny-status", "500"], "--deny-status must be one of"),
         (["revoke", "nobody"], "no key has the id 'nobody'"),
         (["rotate", "nobody"], "no key has the id 'nobody'"),
     ],

@@ -65,15 +65,15 @@ def test_a_ledger_that_cannot_be_read_does_not_keep_from_estimating(run: Run, tm
     (tmp_path / "broken.db").write_bytes(b"not a ledger" * 1_000)
     ran = run("estimate", "claude-sonnet-4-5", "--text", "Hello", "--ledger", tmp_path / "broken.db")
     assert ran.code == 0
-    assert "not counted in" in ran.err
+    assert "is left out" in ran.err
 
 
 @pytest.mark.parametrize(
     ("words", "code", "named"),
     [
         (["gpt-4o", "--text", "a", "--input-tokens", "1"], 2, "one of"),
-        (["gpt-4o", "--input-tokens", "-1"], 2, "input_tokens must be an integer >= 0"),
-        (["gpt-4o", "--max-output-tokens", "-1"], 2, "max_output_tokens must be an integer >= 0"),
+        (["gpt-4o", "--input-tokens", "-1"], 2, "--input-tokens must be an integer of at least 0"),
+        (["gpt-4o", "--max-output-tokens", "-1"], 2, "--max-output-tokens must be an integer of at least 0"),
         (["no-such-model", "--input-tokens", "1"], 1, "no price is known for model 'no-such-model'"),
     ],
 )

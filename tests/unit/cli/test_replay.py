@@ -35,7 +35,7 @@ def test_what_would_have_been(run: Run, ledger: Path, config: Path) -> None:
     assert lines[0].startswith("6 calls, ")
     assert lines[1] == "under these budgets: $0.015456; 4 denied"
     assert [line.split()[0] for line in lines if line.startswith(("search", "support"))] == ["search", "support"]
-    assert "5 calls had no budget: what they used is taken for what they asked." in ran.out
+    assert "5 calls had no budget" in ran.out
     assert "1 call denied at the time cannot be made again." in ran.out
     assert max(map(len, lines)) <= 80
 
@@ -56,7 +56,7 @@ def test_as_json_and_the_ledger_stays_as_it_is(run: Run, ledger: Path, config: P
 
 def test_a_time_without_calls(run: Run, ledger: Path, config: Path) -> None:
     ran = run("replay", "--config", config, "--until", "2020-01-01", "--ledger", ledger)
-    assert (ran.code, ran.out) == (0, "There is no call to make again in this ledger and time.\n")
+    assert (ran.code, ran.out) == (0, "There is no call to make again in this ledger, or none in this span of time.\n")
 
 
 def test_mistakes(run: Run, ledger: Path, config: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_table_marks_what_is_unpriced_and_denied(run: Run, ledger: Path) -> None
 
 def test_suspects_are_said(run: Run, after_a_kill: Path) -> None:
     ran = run("report", "--ledger", after_a_kill)
-    assert "2 calls counted at all that was held" in " ".join(ran.out.split())
+    assert "2 calls with an unknown outcome, counted at all that was held" in " ".join(ran.out.split())
     assert run("report", "--json", "--ledger", after_a_kill).json["total"]["suspect"] == 2
 
 
@@ -81,7 +81,7 @@ def test_nothing_matched_is_not_an_empty_ledger(run: Run, ledger: Path) -> None:
     [
         (["--since", "tomorrow"], "--since='tomorrow'"),
         (["--until", "2026-13-01"], "--until"),
-        (["--where", "user"], "--where takes NAME=VALUE"),
+        (["--where", "user"], "--where takes KEY=VALUE"),
     ],
 )
 def test_words_that_mean_nothing_are_named(run: Run, ledger: Path, words: list[str], named: str) -> None:

@@ -9,29 +9,39 @@ from typing import Annotated
 import typer
 
 from ...kernel.money import usd_from_nano
-from ..ledger import JsonOption
-from ..running import Failure
+from ..amounts import count_from_text
+from ..options import JsonOption
+from ..running import Failure, UsageMistake
 from ..screen import console, print_json
 
 LATENCY_SECONDS, QUICK_LATENCY_SECONDS = 1.0, 0.3
 QUICK_CALLS = 50
+CALLS_LEAST, CALLS_MOST = 10, 1000
+EXAMPLES = ("farthing demo", "farthing demo --quick --json")
 
 
 def demo(
     calls: Annotated[
-        int, typer.Option(metavar="N", min=10, max=1000, help="How many calls the burst has, all at once.")
-    ] = 200,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer calls, faster answers.")] = False,
+        str, typer.Option(metavar="N", help="How many calls the burst makes, all at once: 10 to 1000.")
+    ] = "200",
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer calls, faster answers: a few seconds.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """See budgets hold, beside the usual check-then-record: a burst, streams, a kill -9. Offline, in seconds."""
+    """
+    See budgets hold, beside the usual check-then-record: a burst, streams, a kill -9. Offline, free, in seconds.
+
+    Real calls go to a pretend provider on this machine, which keeps its own bill; the table shows that bill.
+    """
     # Here, not above: the fake provider and its HTTP parser are nothing that `farthing --help` should wait for.
     from . import picture
     from .killing import kill_and_go_on
     from .scenes import NANO_A_CALL, burst, stage, streams, with_sdk
 
-    calls = min(calls, QUICK_CALLS) if quick else calls
-    few = max(20, calls // 5)
+    wanted = count_from_text(calls, option="--calls") or 0
+    if not CALLS_LEAST <= wanted <= CALLS_MOST:
+        raise UsageMistake(f"--calls takes {CALLS_LEAST} to {CALLS_MOST}, not {calls!r}")
+    number = min(wanted, QUICK_CALLS) if quick else wanted
+    few = max(20, number // 5)
     latency_seconds = QUICK_LATENCY_SECONDS if quick else LATENCY_SECONDS
     out = console()
     out.quiet = json
@@ -39,9 +49,9 @@ def demo(
         with out.status("Starting a pretend provider …"):
             on = stack.enter_context(stage())
         picture.print_opening(out, on)
-        picture.print_scene(out, 1, f"{calls} calls at the same moment", picture.WHY_BURST)
-        with picture.Bars(out, limit_nano=calls * NANO_A_CALL, most_nano=calls * on.call_nano) as bars:
-            rows = burst(on, calls, latency_seconds, bars.naive, bars.ours)
+        picture.print_scene(out, 1, f"{number} calls at the same moment", picture.WHY_BURST)
+        with picture.Bars(out, limit_nano=number * NANO_A_CALL, most_nano=number * on.call_nano) as bars:
+            rows = burst(on, number, latency_seconds, bars.naive, bars.ours)
         if with_sdk():
             picture.print_scene(out, 2, f"{few} streams, all opened before any is read", picture.WHY_STREAMS)
             with out.status("Streaming …"):

@@ -29,12 +29,14 @@ _NEXT = """\
 Put it around your own client:
 
     from openai import OpenAI
-    from farthing import budget, instrument
+    from farthing import budget, configure, instrument
+    configure(ledger="ledger.db")
     client = instrument(OpenAI())
     with budget(usd=0.05):
         client.chat.completions.create(model="gpt-4o", messages=[…])
 
-Then see where the money goes: farthing report. The tutorial: docs/tutorial.md"""
+Then see where the money went: farthing report --ledger ledger.db
+The tutorial goes on from there: docs/tutorial.md"""
 _INDENT = 3
 _LABEL_WIDTH = 22
 _AMOUNT_WIDTH = 17

@@ -52,7 +52,9 @@ class Opened:
             self.listening = listen(settings.host, settings.port)
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
-            raise ConfigError(f"cannot listen on {where}: {error.strerror or error}", key="port") from error
+            raise ConfigError(
+                f"cannot listen on {where}: {error.strerror or error}; choose another, or 0 for a free one", key="port"
+            ) from error
         try:
             port = self.listening.getsockname()[1]
             session = settings.session or _at(settings.host, port)

@@ -1,1 +1,0 @@
-"""Cohere's chat."""

@@ -1,1 +1,0 @@
-"""Gemini, of the Gemini API and of Vertex AI."""

@@ -1,1 +1,0 @@
-"""OpenAI's endpoints, as OpenAI and the many compatible servers speak them."""

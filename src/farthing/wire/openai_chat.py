@@ -1,0 +1,276 @@
+"""
+OpenAI chat completions (``POST …/chat/completions``), as OpenAI and the many compatible servers speak it.
+
+Shapes: openai 3.54 ``types/chat``; template overhead: OpenAI cookbook, "How to count tokens with tiktoken" (2026-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import json
+from .closing_chat import ChatCloser
+from .facts import AnswerFacts, RequestFacts
+from .images import UNKNOWN, size_of_url
+from .metering import answer_object, mapping, mappings, string
+from .metering_chat import ChatMeter, finish_of, message_text
+from .openai_shared import OpenAIDialect, ask_usage_in, cache_breakpoint, read_cache_options, read_tool_choice
+from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
+from .reported import reported
+
+MESSAGE_OVERHEAD = 3
+NAME_OVERHEAD = 1
+ROLE_OVERHEAD = 1
+"""Each of the usual roles is one token, which is known without counting it."""
+REPLY_PRIMING = 3
+TOOL_CALL_OVERHEAD = 16
+"""Around a past call's name and arguments (parallel calls are wrapped in a call of their own)."""
+TOOL_OVERHEAD = 10
+TOOLS_OVERHEAD = 16
+"""The heading under which tools are listed; the tools themselves are shorter there than their JSON text."""
+FORMAT_OVERHEAD = 16
+
+_CEILINGS = ("max_completion_tokens", "max_tokens")
+_MESSAGE_FIELDS = frozenset(
+    {
+        "role",
+        "content",
+        "name",
+        "refusal",
+        "tool_calls",
+        "function_call",
+        "audio",
+        "tool_call_id",
+        "prompt_cache_breakpoint",
+    }
+)
+_ROLES = ("user", "assistant", "system", "tool", "developer")
+_PLAIN_FIELDS = frozenset({"role", "content"})
+_CALL_FIELDS = frozenset({"name", "arguments", "input"})
+_BODY_FIELDS = frozenset(
+    {
+        "model", "messages", "tools", "functions", "response_format", "tool_choice", "function_call", "prediction",
+        "web_search_options", "audio", "modalities", "logit_bias", "metadata", "moderation", "prompt_cache_key",
+        "prompt_cache_options", "prompt_cache_retention", "reasoning_effort", "safety_identifier", "service_tier",
+        "stop", "stream_options", "user", "verbosity",
+    }
+)  # fmt: skip
+_PLAIN_REQUEST = frozenset({"model", "messages", "stream", "n", "temperature", "top_p", "seed", "user", *_CEILINGS})
+"""Fields that bring no text of their own, and whose values are checked elsewhere or steer the sampling."""
+_OPEN_FIELDS = {
+    "prediction": "predicted output",
+    "web_search_options": "hosted tool web_search",
+    "search_parameters": "hosted tool search",
+    "data_sources": "hosted tool data_sources",
+    "plugins": "hosted plugins",
+}
+"""Fields by which a provider adds input or output of its own: OpenAI's, xAI's, Azure's and OpenRouter's."""
+
+# A named tuple's own constructor, without the class's call around it: a third of the time, on the path of every call.
+_request_facts, _answer_facts = RequestFacts.__new__, AnswerFacts.__new__
+
+
+class OpenAIChat(OpenAIDialect):
+    """
+    The dialect ``openai.chat``. *ceiling_field* is what a ceiling of ours is called where the caller set none;
+    *tells_usage*: every stream carries its usage figure unasked, and asking for it is refused (Mistral).
+    """
+
+    name = "openai.chat"
+
+    def __init__(
+        self, provider: str | None = None, *, ceiling_field: str = "max_completion_tokens", tells_usage: bool = False
+    ) -> None:
+        super().__init__(provider)
+        self.ceiling_field = ceiling_field
+        self._tells_usage = tells_usage
+
+    def read_request(self, body: bytes, path: str = "") -> RequestFacts:
+        """Raises ValueError, naming the field, on a body that is no chat completion request."""
+        request = json.decode_object(body)
+        stream = flag_in(request, "stream")
+        asks_usage = "stream_options" in request and flag_in(object_in(request, "stream_options"), "include_usage")
+        if request.get("messages") is None:
+            raise ValueError("messages must be a list of objects")
+        found = Gathering()
+        for message in objects_in(request, "messages"):
+            _read_message(message, found)
+        found.overhead += REPLY_PRIMING
+        _read_tools(request, found)
+        _read_options(request, found)
+        read_cache_options(request, found)
+        ceilings = [ceiling for field in _CEILINGS if (ceiling := count_in(request, field, least=1)) is not None]
+        return _request_facts(
+            RequestFacts,
+            dialect=self.name,
+            provider=self.provider,
+            model=model_of(request),
+            body=request,
+            body_bytes=len(body),
+            stream=stream,
+            text=tuple(found.text),
+            overhead_tokens=found.overhead,
+            images=tuple(found.images),
+            # Two names of one thing: servers differ in which one they go by.
+            output_ceiling=max(ceilings, default=None),
+            choices=_choices(request) if "n" in request or "best_of" in request else 1,
+            writes_cache=found.caches,
+            cache_1h=found.cache_long,
+            service_tier=word_in(request, "service_tier"),
+            open_reasons=found.reasons,
+            wants_usage=stream and (asks_usage or self._tells_usage),
+            path=path,
+        )
+
+    def _set_ceiling(self, request: dict[str, Any], ceiling: int) -> None:
+        set_by_caller = [field for field in _CEILINGS if request.get(field) is not None]
+        for field in set_by_caller:
+            request[field] = ceiling
+        if not set_by_caller:
+            super()._set_ceiling(request, ceiling)
+
+    def _ask_usage(self, request: dict[str, Any]) -> None:
+        ask_usage_in(request)
+
+    def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
+        """A plain answer."""
+        answer = answer_object(body)
+        if answer is None:
+            return AnswerFacts(error=not 200 <= status < 300)
+        choices = mappings(answer.get("choices"))
+        usage, note = reported(answer.get("usage"))
+        # Some compatible servers answer 200 with an error in the body.
+        refused = bool(answer.get("error")) and not choices and usage is None
+        text: list[str] = []
+        if usage is None:
+            for choice in choices:
+                text += (part for _, part in message_text(mapping(choice.get("message"))))
+        return _answer_facts(
+            AnswerFacts,
+            usage=usage,
+            usage_note=note,
+            text=tuple(text),
+            model=string(answer.get("model")),
+            response_id=string(answer.get("id")),
+            finish=finish_of([choice.get("finish_reason") for choice in choices]),
+            complete=True,
+            error=refused or not 200 <= status < 300,
+            service_tier=string(answer.get("service_tier")),
+        )
+
+    def closer(self, facts: RequestFacts) -> ChatCloser:
+        return ChatCloser(
+            choices=facts.choices,
+            delta={"delta": {}},
+            usage_frame=facts.wants_usage and not self._tells_usage,
+            usage_inside=self._tells_usage,
+        )
+
+    def meter(self, facts: RequestFacts, *, strip_usage: bool) -> ChatMeter:
+        return ChatMeter(choices=facts.choices, expects_usage=strip_usage or facts.wants_usage, strip_usage=strip_usage)
+
+
+def _choices(request: Mapping[str, Any]) -> int:
+    return max(count_in(request, "n", least=1) or 1, count_in(request, "best_of", least=1) or 1)
+
+
+def _read_message(message: Mapping[str, Any], found: Gathering) -> None:
+    role = message.get("role")
+    if role in _ROLES:
+        found.overhead += MESSAGE_OVERHEAD + ROLE_OVERHEAD
+    else:
+        found.overhead += MESSAGE_OVERHEAD
+        found.add(role)
+    if message.keys() <= _PLAIN_FIELDS and isinstance(message.get("content"), str):
+        # Nearly all of them, and an agent's history has hundreds.
+        found.add(message["content"])
+        return
+    if message.get("name") is not None:
+        found.overhead += NAME_OVERHEAD
+        found.add(message["name"])
+    content = message.get("content")
+    if isinstance(content, list):
+        for part in content:
+            _read_part(part, found)
+    else:
+        found.add(content)
+    found.add(message.get("refusal"))
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else []:
+        found.overhead += TOOL_CALL_OVERHEAD
+        _read_call(call, found)
+    if message.get("function_call") is not None:
+        found.overhead += TOOL_CALL_OVERHEAD
+        _read_call({"function": message["function_call"]}, found)
+    if message.get("audio") is not None:
+        found.open("audio by id")
+    cache_breakpoint(message, found)
+    found.rest(message, known=_MESSAGE_FIELDS)
+
+
+def _read_call(call: Any, found: Gathering) -> None:
+    """A past call: its name and arguments as they are; arguments are JSON already, and quoting them would inflate."""
+    called = (
+        next((call[kind] for kind in ("function", "custom") if kind in call), None) if isinstance(call, dict) else None
+    )
+    if not isinstance(called, dict):
+        found.add(call)
+        return
+    for field in ("name", "arguments", "input"):
+        found.add(called.get(field))
+    found.rest(called, known=_CALL_FIELDS)
+
+
+def _read_part(part: Any, found: Gathering) -> None:
+    if not isinstance(part, dict):
+        found.add(part)
+        return
+    cache_breakpoint(part, found)
+    kind = part.get("type")
+    if kind in ("text", "refusal"):
+        found.add(part.get(kind))
+    elif kind == "image_url":
+        image = part.get("image_url")
+        url = image.get("url") if isinstance(image, dict) else image
+        size = size_of_url(url) if isinstance(url, str) else UNKNOWN
+        found.add_image(size, detail=image.get("detail") if isinstance(image, dict) else None)
+    elif kind == "input_audio":
+        found.open("audio input")
+    elif kind == "file":
+        found.open("file input")
+    else:
+        found.open_unknown("content part", kind, part)
+
+
+def _read_tools(request: Mapping[str, Any], found: Gathering) -> None:
+    if "tools" not in request and "functions" not in request:
+        return
+    tools = [*objects_in(request, "tools"), *objects_in(request, "functions")]
+    for tool in tools:
+        kind = tool.get("type")
+        found.overhead += TOOL_OVERHEAD
+        found.add(without(tool, "type"))
+        if kind not in (None, "function", "custom"):
+            found.open(f"hosted tool {kind!s:.60}")
+    if tools:
+        found.overhead += TOOLS_OVERHEAD
+        read_tool_choice(request.get("tool_choice") or request.get("function_call"), found)
+
+
+def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
+    if request.keys() <= _PLAIN_REQUEST:
+        return
+    form = object_in(request, "response_format")
+    if form.get("type") not in (None, "text", "json_object"):
+        found.overhead += FORMAT_OVERHEAD
+        found.add(without(form, "type"))
+    modalities = request.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        found.open("audio output")
+    for field, reason in _OPEN_FIELDS.items():
+        if request.get(field):
+            found.open(reason)
+    if isinstance(request.get("prediction"), dict):
+        found.add(request["prediction"])
+    found.rest(request, known=_BODY_FIELDS)
