@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from farthing.calls import admission, endings, holding, life
+from farthing.calls import admission, endings, holding, last_words, life
 from farthing.calls.endings import Lost, Settle
 from farthing.kernel import ledger, plan
 from farthing.kernel.hold import Outcome
@@ -199,14 +199,14 @@ def a_void_forgets_one_posting(patch: Patch) -> None:
 @mutant
 def an_exception_ends_nothing(patch: Patch) -> None:
     """A call that fails on its way leaves its hold behind."""
-    end = life._end
+    end = life.end
 
     def only_good_ends(call: Any, admitted: Any, ending: Any, *rest: Any, **given: Any) -> Any:
         if isinstance(ending, Settle):
             return (yield from end(call, admitted, ending, *rest, **given))
         return None
 
-    patch.setattr(life, "_end", only_good_ends)
+    patch.setattr(life, "end", only_good_ends)
 
 
 @mutant
@@ -431,14 +431,14 @@ def cached_input_costs_the_full_rate(patch: Patch) -> None:
 
 @mutant
 def a_timeout_is_taken_for_free(patch: Patch) -> None:
-    words = life._last_words
+    words = last_words._last_words
 
     def free(call: Any, admitted: Any, ending: Any, *rest: Any, **given: Any) -> Any:
         return words(
             call, admitted, endings.refused(ending.ending) if isinstance(ending, Lost) else ending, *rest, **given
         )
 
-    patch.setattr(life, "_last_words", free)
+    patch.setattr(last_words, "_last_words", free)
 
 
 @mutant
@@ -455,30 +455,31 @@ def an_unpriced_call_costs_zero(patch: Patch) -> None:
 @mutant
 def a_downgraded_call_is_priced_as_it_was_asked(patch: Patch) -> None:
     """As it was: a call that left every budget's scope by its downgrade was recorded at the dearer model's price."""
-    limits = life._limits
+    limits = last_words.limits
 
     def as_asked(call: Any, admitted: Any) -> Any:
         return limits(call, admitted if admitted.granted is not None else _with(admitted, model=call.request.model))
 
-    patch.setattr(life, "_limits", as_asked)
+    patch.setattr(life, "limits", as_asked)
+    patch.setattr(last_words, "limits", as_asked)
 
 
 @mutant
 def a_call_without_budgets_leaves_no_entry(patch: Patch) -> None:
-    end = life._end
+    end = life.end
 
     def silent(call: Any, admitted: Any, ending: Any, *rest: Any, **given: Any) -> Any:
         if admitted.granted is None:
             return None
         return (yield from end(call, admitted, ending, *rest, **given))
 
-    patch.setattr(life, "_end", silent)
+    patch.setattr(life, "end", silent)
 
 
 @mutant
 def an_interrupted_ending_is_said_again(patch: Patch) -> None:
     """As it was: a task that is cancelled while its call is settled ends it a second time, differently."""
-    end = life._end
+    end = life.end
 
     def again(call: Any, admitted: Any, ending: Any, *rest: Any, **given: Any) -> Any:
         try:
@@ -487,4 +488,4 @@ def an_interrupted_ending_is_said_again(patch: Patch) -> None:
             call.ended = False
             raise
 
-    patch.setattr(life, "_end", again)
+    patch.setattr(life, "end", again)

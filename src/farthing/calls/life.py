@@ -13,24 +13,20 @@ from functools import partial
 from typing import Any
 
 from .. import tokens
-from ..errors import InvariantError, StoreUnavailable
-from ..kernel.decision import Decision, denial
-from ..kernel.hold import Entry, Outcome
-from ..kernel.ledger import Settled
-from ..kernel.plan import Balance, CallFacts, Formula, LineResult, Plan, spent_line
+from ..errors import StoreUnavailable
 from ..kernel.usage import Usage
-from ..runtime.runtime import UnpricedModelWarning, log
+from ..runtime.runtime import log
 from ..stores.contract import Ticket
 from ..wire.cut import CutStream
-from ..wire.facts import AnswerFacts, RequestFacts, StreamMeter
+from ..wire.facts import AnswerFacts, StreamMeter
 from ..wire.metering import EventMeter
 from . import endings
-from .admission import Admitted, admit, asked_of, warn_unpriced
-from .asking import DEFAULT_OUTPUT_TOKENS, Asked, find_rates, input_bound
+from .admission import Admitted, admit
 from .call import Call
-from .endings import Bounds, Ending, Limits, Lost, Settle, Void
+from .endings import Ending, Lost, Settle
+from .last_words import crossed, end, limits
 from .steps import READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, NotSent, Relay, Send
-from .telling import say_broken, say_ended, say_raised
+from .telling import say_broken
 
 Ended = Generator[Ticket[Any], Any, Finished]
 
@@ -45,15 +41,15 @@ def life(call: Call) -> Life:
         sent = True
         answered: Answered = yield send
     except NotSent as reason:
-        yield from _end(call, admitted, endings.never_sent(str(reason) or "not_sent"))
+        yield from end(call, admitted, endings.never_sent(str(reason) or "not_sent"))
         return Finished()
     except Broken as broken:
-        yield from _end(call, admitted, Lost(broken.ending, broken.note))
+        yield from end(call, admitted, Lost(broken.ending, broken.note))
         return Finished()
     except BaseException as error:
         # Not one of the door's own words: an exception between two lines. Before sending, nothing can have been billed.
         lost = Lost("interrupted", None) if sent else endings.never_sent("interrupted")
-        yield from _end_by(error, call, partial(_end, call, admitted, lost))
+        yield from _end_by(error, call, partial(end, call, admitted, lost))
         raise
     if answered.streamed:
         return (yield from _stream(call, admitted, answered))
@@ -65,16 +61,16 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
     try:
         body: bytes = yield READ_ALL
         answer = call.dialect.read_answer(call.request, status, body)
-        ending = endings.of_answer(answer, status, _limits(call, admitted))
+        ending = endings.of_answer(answer, status, limits(call, admitted))
         _say_ceiling(call, admitted, answer)
     except BaseException as error:  # every way out ends the call
         lost = endings.refused(f"http_{status}") if endings.unpaid(status) else _lost(error)
-        yield from _end_by(error, call, partial(_end, call, admitted, lost))
+        yield from _end_by(error, call, partial(end, call, admitted, lost))
         if isinstance(error, Broken):
             return Finished()
         raise
-    yield from _end(call, admitted, ending, kept_as=answer.kept_as)
-    return Finished((yield from _crossed(call, admitted)))
+    yield from end(call, admitted, ending, kept_as=answer.kept_as)
+    return Finished((yield from crossed(call, admitted)))
 
 
 def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
@@ -121,9 +117,9 @@ def _end_of_body(call: Call, admitted: Admitted, answered: Answered, meter: Stre
 
 def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: AnswerFacts) -> Ended:
     _say_ceiling(call, admitted, facts)
-    ending = endings.of_answer(facts, answered.status, _limits(call, admitted))
-    yield from _end(call, admitted, ending, kept_as=facts.kept_as)
-    return Finished((yield from _crossed(call, admitted)))
+    ending = endings.of_answer(facts, answered.status, limits(call, admitted))
+    yield from end(call, admitted, ending, kept_as=facts.kept_as)
+    return Finished((yield from crossed(call, admitted)))
 
 
 def _meter(call: Call, admitted: Admitted) -> StreamMeter:
@@ -149,7 +145,7 @@ def _meter(call: Call, admitted: Admitted) -> StreamMeter:
 def _cut(call: Call, admitted: Admitted, watched: CutStream) -> Generator[Ticket[Any], Any, tuple[Finished, Usage]]:
     """What the stream may deliver is delivered: it is settled, before its caller sees the end."""
     facts = watched.facts()
-    ending = endings.of_cut(facts, _limits(call, admitted), ending="cut", note=None)
+    ending = endings.of_cut(facts, limits(call, admitted), ending="cut", note=None)
     usage = ending.outcome.usage if isinstance(ending, Settle) else Usage()
     budgets = admitted.asked.ask.facts.budgets if admitted.asked is not None else ()
     log.warning(
@@ -160,9 +156,9 @@ def _cut(call: Call, admitted: Admitted, watched: CutStream) -> Generator[Ticket
         watched.delivered_tokens,
         ", ".join(map(repr, budgets)),
     )
-    yield from _end(call, admitted, ending, kept_as=facts.kept_as)
+    yield from end(call, admitted, ending, kept_as=facts.kept_as)
     say_broken(call.runtime, call.who(admitted.model), budgets, watched.delivered_tokens)
-    return Finished((yield from _crossed(call, admitted))), usage
+    return Finished((yield from crossed(call, admitted))), usage
 
 
 def _end_cut(call: Call, admitted: Admitted, facts: AnswerFacts, broken: Broken) -> Generator[Ticket[Any], Any, None]:
@@ -173,12 +169,12 @@ def _end_cut(call: Call, admitted: Admitted, facts: AnswerFacts, broken: Broken)
         ending = Lost(endings.BACKGROUND, broken.ending, facts.kept_as)
     else:
         arrived = broken.arrived and not background
-        ending = endings.of_cut(facts, _limits(call, admitted), ending=broken.ending, note=broken.note, arrived=arrived)
-    yield from _end(call, admitted, ending, kept_as=facts.kept_as)
+        ending = endings.of_cut(facts, limits(call, admitted), ending=broken.ending, note=broken.note, arrived=arrived)
+    yield from end(call, admitted, ending, kept_as=facts.kept_as)
 
 
 def _end_by(
-    error: BaseException, call: Call, end: Callable[[], Generator[Ticket[Any], Any, None]]
+    error: BaseException, call: Call, say: Callable[[], Generator[Ticket[Any], Any, None]]
 ) -> Generator[Ticket[Any], Any, None]:
     """
     End a call where this exception left it. A life that is closed as it stands, perhaps by the garbage collector, can
@@ -186,12 +182,12 @@ def _end_by(
     """
 
     def later() -> None:
-        deque(end(), maxlen=0)
+        deque(say(), maxlen=0)
 
     if isinstance(error, GeneratorExit):
         call.runtime.housekeeper.put(later)
     else:
-        yield from end()
+        yield from say()
 
 
 def _lost(error: BaseException) -> Lost:
@@ -215,196 +211,6 @@ def _send(call: Call, admitted: Admitted) -> Send:
         return SEND_AS_IT_IS
     body = call.dialect.rewrite(call.request, model=model, output_ceiling=ceiling, ask_usage=ask_usage)
     return Send(body, None if model is None else call.dialect.rewrite_path(call.request, model=model))
-
-
-# -- the end ---------------------------------------------------------------------------------------------------------
-
-
-def _limits(call: Call, admitted: Admitted) -> Limits:
-    """What an ending of this call needs to know: the rates pinned at its hold, and its bounds."""
-    runtime = call.runtime
-    margin = call.abort_margin_tokens
-    if margin is None:
-        margin = runtime.settings.abort_margin_tokens
-    asked, granted = admitted.asked, admitted.granted
-    if asked is not None and granted is not None:
-        return Limits(admitted.model, asked.rates, margin, partial(_held_bounds, call.request, asked, granted.x))
-    request, model = call.request, admitted.model
-    rates = find_rates(
-        runtime.prices,
-        model=model,
-        provider=request.provider,
-        at_ms=call.started_ms,
-        price_as=runtime.settings.price_as,
-    )
-    if rates is None:
-        try:
-            warn_unpriced(runtime, model)
-        except UnpricedModelWarning:
-            # Warnings are errors here. It is in the log; what was paid for is settled, and belongs to its caller.
-            pass
-    return Limits(model, rates, margin, lambda: _bounds(request, model))
-
-
-def _held_bounds(request: RequestFacts, asked: Asked, x: int) -> Bounds:
-    """The bounds of a call that was held for."""
-    facts, known = asked.ask.facts, asked.model
-    hidden = known.hidden_reasoning and not request.no_reasoning
-    return Bounds(facts.input_tokens, facts.choices * x, asked.told, hidden, known.known)
-
-
-def _bounds(request: RequestFacts, model: str) -> Bounds:
-    """The bounds of a call that nothing was held for."""
-    known = tokens.facts_of(model, request.provider)
-    told = (request.output_ceiling, request.implied_ceiling, known.default_output, DEFAULT_OUTPUT_TOKENS)
-    ceiling = next(ceiling for ceiling in told if ceiling is not None)
-    return Bounds(
-        input_bound(request, model),
-        ceiling * request.choices,
-        request.output_ceiling is not None or request.implied_ceiling is not None,
-        known.hidden_reasoning and not request.no_reasoning,
-        known.known,
-    )
-
-
-def _end(
-    call: Call, admitted: Admitted, ending: Ending, *, kept_as: str | None = None
-) -> Generator[Ticket[Any], Any, None]:
-    """
-    Write the ending on every ledger: where something was held it is ended, elsewhere it is recorded. *kept_as* is the
-    id under which a later request may name the answer.
-
-    Once: a call that is called away while it ends (a cancelled task, a signal) has said its word already, and a second
-    one would contradict it.
-    """
-    if call.ended:
-        return
-    asked = admitted.asked
-    if asked is not None and asked.weight is not None and type(ending) is Settle:
-        call.runtime.learner.observe(asked.ask.facts, asked.weight, ending.outcome)
-    words = iter(_last_words(call, admitted, ending, kept_as))
-    call.ended = True
-    call.ending = ending
-    entry: Entry | None = None
-    for say, waits in words:
-        try:
-            ticket = say()
-            if waits:
-                settled: Settled | None = yield ticket
-                # The durable ledger's row, where both have one: it may be a correction of what was swept before. None
-                # from a driver that does not wait.
-                entry = (settled and settled.entry) or entry
-        except StoreUnavailable as error:
-            # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
-            log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
-        except BaseException:  # called away: what was given is carried out; so is the rest, and nobody waits for it
-            for other, _ in words:
-                other()
-            _tell(call, admitted, entry)
-            raise
-    _tell(call, admitted, entry)
-
-
-def _tell(call: Call, admitted: Admitted, entry: Entry | None) -> None:
-    say_ended(call.runtime, entry, () if admitted.granted is None else admitted.granted.held)
-
-
-def _last_words(
-    call: Call, admitted: Admitted, ending: Ending, kept_as: str | None
-) -> list[tuple[Callable[[], Ticket[Any]], bool]]:
-    """What to say to each ledger, in order, and whether to wait for its answer."""
-    runtime = call.runtime
-    granted = admitted.granted
-    held = [ledger.store for ledger, _ in granted.held] if granted is not None else []
-    hold_id = call.id if granted is None else granted.id
-    words: list[tuple[Callable[[], Ticket[Any]], bool]] = []
-    for store in runtime.stores:
-        if store not in held:
-            outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
-            if isinstance(ending, Lost) and ending.kept_as is not None:
-                record = partial(store.record, _unheld(call, admitted, hold_id), outcome, lost=True)
-            else:
-                plan = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
-                record = partial(store.record, plan, outcome)
-            # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
-            words.append((record, not store.durable))
-    for store in held:
-        match ending:
-            case Settle(outcome):
-                words.append((partial(store.settle, hold_id, outcome), True))
-            case Void(outcome):
-                words.append((partial(store.void, hold_id, outcome), True))
-            case Lost(name, note, _):
-                words.append((partial(store.suspect, hold_id, ending=name, note=note), True))
-    if kept_as is not None:
-        words += [(partial(store.name_answer, kept_as, hold_id), False) for store in runtime.stores]
-    return words
-
-
-def _unheld(call: Call, admitted: Admitted, hold_id: str) -> Plan:
-    """A plan that says what a call may cost, for a ledger in which nothing was held for it."""
-    if admitted.asked is not None and admitted.granted is not None:
-        facts, x = admitted.asked.ask.facts, admitted.granted.x
-    else:
-        asked = asked_of(call, admitted.model, [])
-        if isinstance(asked, Decision):
-            raise InvariantError(f"without a budget a call was denied: {asked!r}")
-        facts, x = asked.ask.facts, asked.ask.x_want
-    return Plan(hold_id, facts, (), (), x, x, call.started_ms)
-
-
-def _assumed(call: Call, admitted: Admitted, lost: Lost) -> Outcome:
-    return endings.unknown(_limits(call, admitted), ending=lost.ending, note=lost.note)
-
-
-def _facts(call: Call, admitted: Admitted, outcome: Outcome) -> CallFacts:
-    if admitted.asked is not None:
-        return admitted.asked.ask.facts
-    request = call.request
-    return CallFacts(
-        model=admitted.model,
-        provider=request.provider,
-        dialect=request.dialect,
-        tags=tuple(call.tags.items()),
-        choices=request.choices,
-        asked_model=None if admitted.model == request.model else request.model,
-    )
-
-
-def _crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Decision | None]:
-    """Whether this call took a budget with on_exceed="raise" past its limit: strictly over."""
-    if admitted.granted is None:
-        return None
-    crossed: list[LineResult] = []
-    for ledger, accounts in admitted.granted.held:
-        for account in accounts:
-            if account.budget.on_exceed != "raise":
-                continue
-            for unit, ceiling, keys in account.limits:
-                try:
-                    balances: dict[str, Balance] | None = yield ledger.store.balances(keys)
-                except StoreUnavailable as error:
-                    # The answer is paid for and belongs to its caller; the budget refuses the next call anyway.
-                    log.error(
-                        "call %s: whether it crossed budget %r is unknown: %s", call.id, account.budget.title, error
-                    )
-                    continue
-                if balances is None:
-                    return None  # a driver that does not wait: its caller is gone, and could not be told
-                spent = tuple(balances[key] for key in keys)
-                if sum(balance.settled for balance in spent) > ceiling:
-                    used = _used(call, unit)
-                    crossed.append(LineResult(spent_line(account, unit, ceiling, keys), spent, used, Formula(used)))
-    if not crossed:
-        return None
-    decision = denial(tuple(crossed), now_ms=call.runtime.memory_store.now())
-    say_raised(call.runtime, call.who(admitted.model), decision)
-    return decision
-
-
-def _used(call: Call, unit: str) -> int:
-    """What the call came to, for the evidence of a budget that it crossed."""
-    return dict(call.ending.outcome.amounts).get(unit, 0) if isinstance(call.ending, Settle) else 0
 
 
 def _say_ceiling(call: Call, admitted: Admitted, answer: AnswerFacts) -> None:

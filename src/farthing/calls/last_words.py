@@ -1,0 +1,215 @@
+"""
+The last words of a call: its ending, said once to every ledger.
+
+What an ending is and what it costs stands in :mod:`.endings`; here it is written. Where something was held it is ended,
+elsewhere it is recorded, and then it is asked whether a limit that lets the crossing call finish was crossed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
+
+from .. import tokens
+from ..errors import InvariantError, StoreUnavailable
+from ..kernel.decision import Decision, denial
+from ..kernel.hold import Entry, Outcome
+from ..kernel.ledger import Settled
+from ..kernel.plan import Balance, CallFacts, Formula, LineResult, Plan, spent_line
+from ..runtime.runtime import UnpricedModelWarning, log
+from ..stores.contract import Ticket
+from ..wire.facts import RequestFacts
+from . import endings
+from .admission import Admitted, asked_of, warn_unpriced
+from .asking import DEFAULT_OUTPUT_TOKENS, Asked, find_rates, input_bound
+from .call import Call
+from .endings import Bounds, Ending, Limits, Lost, Settle, Void
+from .telling import say_ended, say_raised
+
+
+def limits(call: Call, admitted: Admitted) -> Limits:
+    """What an ending of this call needs to know: the rates pinned at its hold, and its bounds."""
+    runtime = call.runtime
+    margin = call.abort_margin_tokens
+    if margin is None:
+        margin = runtime.settings.abort_margin_tokens
+    asked, granted = admitted.asked, admitted.granted
+    if asked is not None and granted is not None:
+        return Limits(admitted.model, asked.rates, margin, partial(_held_bounds, call.request, asked, granted.x))
+    request, model = call.request, admitted.model
+    rates = find_rates(
+        runtime.prices,
+        model=model,
+        provider=request.provider,
+        at_ms=call.started_ms,
+        price_as=runtime.settings.price_as,
+    )
+    if rates is None:
+        try:
+            warn_unpriced(runtime, model)
+        except UnpricedModelWarning:
+            # Warnings are errors here. It is in the log; what was paid for is settled, and belongs to its caller.
+            pass
+    return Limits(model, rates, margin, lambda: _bounds(request, model))
+
+
+def _held_bounds(request: RequestFacts, asked: Asked, x: int) -> Bounds:
+    """The bounds of a call that was held for."""
+    facts, known = asked.ask.facts, asked.model
+    hidden = known.hidden_reasoning and not request.no_reasoning
+    return Bounds(facts.input_tokens, facts.choices * x, asked.told, hidden, known.known)
+
+
+def _bounds(request: RequestFacts, model: str) -> Bounds:
+    """The bounds of a call that nothing was held for."""
+    known = tokens.facts_of(model, request.provider)
+    told = (request.output_ceiling, request.implied_ceiling, known.default_output, DEFAULT_OUTPUT_TOKENS)
+    ceiling = next(ceiling for ceiling in told if ceiling is not None)
+    return Bounds(
+        input_bound(request, model),
+        ceiling * request.choices,
+        request.output_ceiling is not None or request.implied_ceiling is not None,
+        known.hidden_reasoning and not request.no_reasoning,
+        known.known,
+    )
+
+
+def end(
+    call: Call, admitted: Admitted, ending: Ending, *, kept_as: str | None = None
+) -> Generator[Ticket[Any], Any, None]:
+    """
+    Write the ending on every ledger: where something was held it is ended, elsewhere it is recorded. *kept_as* is the
+    id under which a later request may name the answer.
+
+    Once: a call that is called away while it ends (a cancelled task, a signal) has said its word already, and a second
+    one would contradict it.
+    """
+    if call.ended:
+        return
+    asked = admitted.asked
+    if asked is not None and asked.weight is not None and type(ending) is Settle:
+        call.runtime.learner.observe(asked.ask.facts, asked.weight, ending.outcome)
+    words = iter(_last_words(call, admitted, ending, kept_as))
+    call.ended = True
+    call.ending = ending
+    entry: Entry | None = None
+    for say, waits in words:
+        try:
+            ticket = say()
+            if waits:
+                settled: Settled | None = yield ticket
+                # The durable ledger's row, where both have one: it may be a correction of what was swept before. None
+                # from a driver that does not wait.
+                entry = (settled and settled.entry) or entry
+        except StoreUnavailable as error:
+            # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
+            log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
+        except BaseException:  # called away: what was given is carried out; so is the rest, and nobody waits for it
+            for other, _ in words:
+                other()
+            _tell(call, admitted, entry)
+            raise
+    _tell(call, admitted, entry)
+
+
+def _tell(call: Call, admitted: Admitted, entry: Entry | None) -> None:
+    say_ended(call.runtime, entry, () if admitted.granted is None else admitted.granted.held)
+
+
+def _last_words(
+    call: Call, admitted: Admitted, ending: Ending, kept_as: str | None
+) -> list[tuple[Callable[[], Ticket[Any]], bool]]:
+    """What to say to each ledger, in order, and whether to wait for its answer."""
+    runtime = call.runtime
+    granted = admitted.granted
+    held = [ledger.store for ledger, _ in granted.held] if granted is not None else []
+    hold_id = call.id if granted is None else granted.id
+    words: list[tuple[Callable[[], Ticket[Any]], bool]] = []
+    for store in runtime.stores:
+        if store not in held:
+            outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
+            if isinstance(ending, Lost) and ending.kept_as is not None:
+                record = partial(store.record, _unheld(call, admitted, hold_id), outcome, lost=True)
+            else:
+                plan = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
+                record = partial(store.record, plan, outcome)
+            # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
+            words.append((record, not store.durable))
+    for store in held:
+        match ending:
+            case Settle(outcome):
+                words.append((partial(store.settle, hold_id, outcome), True))
+            case Void(outcome):
+                words.append((partial(store.void, hold_id, outcome), True))
+            case Lost(name, note, _):
+                words.append((partial(store.suspect, hold_id, ending=name, note=note), True))
+    if kept_as is not None:
+        words += [(partial(store.name_answer, kept_as, hold_id), False) for store in runtime.stores]
+    return words
+
+
+def _unheld(call: Call, admitted: Admitted, hold_id: str) -> Plan:
+    """A plan that says what a call may cost, for a ledger in which nothing was held for it."""
+    if admitted.asked is not None and admitted.granted is not None:
+        facts, x = admitted.asked.ask.facts, admitted.granted.x
+    else:
+        asked = asked_of(call, admitted.model, [])
+        if isinstance(asked, Decision):
+            raise InvariantError(f"without a budget a call was denied: {asked!r}")
+        facts, x = asked.ask.facts, asked.ask.x_want
+    return Plan(hold_id, facts, (), (), x, x, call.started_ms)
+
+
+def _assumed(call: Call, admitted: Admitted, lost: Lost) -> Outcome:
+    return endings.unknown(limits(call, admitted), ending=lost.ending, note=lost.note)
+
+
+def _facts(call: Call, admitted: Admitted, outcome: Outcome) -> CallFacts:
+    if admitted.asked is not None:
+        return admitted.asked.ask.facts
+    request = call.request
+    return CallFacts(
+        model=admitted.model,
+        provider=request.provider,
+        dialect=request.dialect,
+        tags=tuple(call.tags.items()),
+        choices=request.choices,
+        asked_model=None if admitted.model == request.model else request.model,
+    )
+
+
+def crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Decision | None]:
+    """Whether this call took a budget with on_exceed="raise" past its limit: strictly over."""
+    if admitted.granted is None:
+        return None
+    found: list[LineResult] = []
+    for ledger, accounts in admitted.granted.held:
+        for account in accounts:
+            if account.budget.on_exceed != "raise":
+                continue
+            for unit, ceiling, keys in account.limits:
+                try:
+                    balances: dict[str, Balance] | None = yield ledger.store.balances(keys)
+                except StoreUnavailable as error:
+                    # The answer is paid for and belongs to its caller; the budget refuses the next call anyway.
+                    log.error(
+                        "call %s: whether it crossed budget %r is unknown: %s", call.id, account.budget.title, error
+                    )
+                    continue
+                if balances is None:
+                    return None  # a driver that does not wait: its caller is gone, and could not be told
+                spent = tuple(balances[key] for key in keys)
+                if sum(balance.settled for balance in spent) > ceiling:
+                    used = _used(call, unit)
+                    found.append(LineResult(spent_line(account, unit, ceiling, keys), spent, used, Formula(used)))
+    if not found:
+        return None
+    decision = denial(tuple(found), now_ms=call.runtime.memory_store.now())
+    say_raised(call.runtime, call.who(admitted.model), decision)
+    return decision
+
+
+def _used(call: Call, unit: str) -> int:
+    """What the call came to, for the evidence of a budget that it crossed."""
+    return dict(call.ending.outcome.amounts).get(unit, 0) if isinstance(call.ending, Settle) else 0
