@@ -13,6 +13,7 @@ import aiohttp
 from yarl import URL
 
 from ..errors import ConfigError
+from .callers.identity import is_loopback
 from .http1.tls import Tls
 from .settings import Timeouts
 from .upstream import Broken, Header, NotSent
@@ -24,16 +25,9 @@ class AioClient:
     """An :class:`~.upstream.UpstreamClient`. Make it inside the event loop it is for."""
 
     def __init__(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
-            trust_env=True,
-            read_bufsize=_READ_BYTES,
-            max_line_size=64 * 1024,
-            max_field_size=64 * 1024,
-        )
+        self._session = _session(trust_env=True)
+        self._direct = _session(trust_env=False)
+        """For what is on this machine: no forward proxy knows the way there."""
         self._contexts: dict[Tls, ssl.SSLContext] = {}
 
     async def request(
@@ -51,11 +45,13 @@ class AioClient:
             total=None, sock_connect=timeouts.connect_seconds, sock_read=timeouts.idle_seconds
         )
         context = True if tls is None else self._context(tls)
+        target = URL(url, encoded=True)
+        session = self._direct if is_loopback(target.host or "") else self._session
         named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         try:
-            response = await self._session.request(
+            response = await session.request(
                 method,
-                URL(url, encoded=True),
+                target,
                 headers=named,
                 data=body or None,
                 timeout=limits,
@@ -79,6 +75,7 @@ class AioClient:
 
     async def close(self) -> None:
         await self._session.close()
+        await self._direct.close()
 
     def _context(self, tls: Tls) -> ssl.SSLContext:
         found = self._contexts.get(tls)
@@ -141,6 +138,19 @@ class AioResponse:
 
     def abort(self) -> None:
         self._response.close()
+
+
+def _session(*, trust_env: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
+        trust_env=trust_env,
+        read_bufsize=_READ_BYTES,
+        max_line_size=64 * 1024,
+        max_field_size=64 * 1024,
+    )
 
 
 def _not_sent(ending: str, error: Exception) -> NotSent:

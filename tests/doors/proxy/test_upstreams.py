@@ -277,3 +277,15 @@ def test_a_ledger_that_hangs(policy: str, fake_provider: FakeProvider, tmp_path:
                 assert got.json["error"]["code"] == "ledger_unavailable"
         assert eventually(lambda: ask(server.url, "/v1/chat/completions", CHAT).status == 200)
     assert fake_provider.posts == (3 if policy == "allow" else 2)
+
+
+def test_a_forward_proxy_is_not_asked_for_this_machine(
+    fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all that leaves must go through one, a fake provider or a model on this machine are reached directly."""
+    for name in ("http_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with proxy_with(settings_for(fake_provider)) as server:
+        assert ask(server.url, "/v1/chat/completions", CHAT).status == 200
+        assert ask(server.url, "/v1/chat/completions", {**CHAT, "stream": True}).status == 200
+        assert [entry.ending for entry in entries(server)] == ["ok", "ok"]

@@ -19,7 +19,7 @@ import farthing
 from farthing.runtime import default
 from tests.unit.cli.conftest import Run
 
-SCENES = ("50 calls at once", "20 streams at once", "kill -9, restarted")
+SCENES = ("50 calls at once", "20 streams at once", "20 through the proxy", "kill -9, restarted")
 
 
 def rows_of(answer: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -79,7 +79,7 @@ def test_budgets_hold_without_an_sdk_and_that_is_said(run: Run, monkeypatch: pyt
     ran = run("demo", "--quick", "--json", "--calls", 20)
     assert ran.code == 0, ran.err
     assert ran.json["client"] == "http.client"
-    check(ran.json, ("20 calls at once", "kill -9, restarted"))
+    check(ran.json, ("20 calls at once", "20 through the proxy", "kill -9, restarted"))
 
 
 @pytest.mark.usefixtures("nothing_left_behind")

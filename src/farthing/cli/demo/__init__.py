@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -28,13 +30,14 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """
-    See budgets hold, beside the usual check-then-record: a burst, streams, a kill -9. Offline, free, in seconds.
+    See budgets hold, beside the usual check-then-record: a burst, streams, a proxy, kill -9. Offline, in seconds.
 
     Real calls go to a pretend provider on this machine, which keeps its own bill; the table shows that bill.
     """
     # Here, not above: the fake provider and its HTTP parser are nothing that `farthing --help` should wait for.
     from . import picture
     from .killing import kill_and_go_on
+    from .proxied import through_the_proxy, with_proxy
     from .scenes import NANO_A_CALL, burst, stage, streams, with_sdk
 
     wanted = count_from_text(calls, option="--calls") or 0
@@ -49,18 +52,20 @@ def demo(
         with out.status("Starting a pretend provider …"):
             on = stack.enter_context(stage())
         picture.print_opening(out, on)
-        picture.print_scene(out, 1, f"{number} calls at the same moment", picture.WHY_BURST)
+        scene = itertools.count(1)
+        picture.print_scene(out, next(scene), f"{number} calls at the same moment", picture.WHY_BURST)
         with picture.Bars(out, limit_nano=number * NANO_A_CALL, most_nano=number * on.call_nano) as bars:
             rows = burst(on, number, latency_seconds, bars.naive, bars.ours)
         if with_sdk():
-            picture.print_scene(out, 2, f"{few} streams, all opened before any is read", picture.WHY_STREAMS)
-            with out.status("Streaming …"):
-                streamed = streams(on, few)
-            picture.print_bars(out, streamed)
-            rows += streamed
+            title = f"{few} streams, all opened before any is read"
+            rows += picture.show(out, next(scene), title, picture.WHY_STREAMS, lambda: streams(on, few))
+        if with_proxy():
+            title = f"{few} plain HTTP calls, through a proxy"
+            proxied = partial(through_the_proxy, on, few, latency_seconds)
+            rows += picture.show(out, next(scene), title, picture.WHY_PROXY, proxied)
         in_flight = max(4, few // 5)
         picture.print_scene(
-            out, 3 if with_sdk() else 2, f"kill -9 with {in_flight} calls in flight, then a restart", picture.WHY_KILL
+            out, next(scene), f"kill -9 with {in_flight} calls in flight, then a restart", picture.WHY_KILL
         )
         with out.status("Starting a process, and killing it …"):
             killed = kill_and_go_on(on, in_flight, few)

@@ -15,6 +15,8 @@ from decimal import Decimal
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from .counters import Refused
+
 MODEL = "gpt-4o"
 PROMPT = "Say in one sentence why a farthing saved is a farthing earned."
 OUTPUT_TOKENS = 60
@@ -118,7 +120,12 @@ class HTTPCaller:
                 json.dumps(_BODY),
                 {"Content-Type": "application/json", "Authorization": "Bearer no-key-is-needed-here"},
             )
-            usage = json.loads(connection.getresponse().read())["usage"]
+            response = connection.getresponse()
+            answer = json.loads(response.read())
         finally:
             connection.close()
+        if response.status == http.HTTPStatus.TOO_MANY_REQUESTS:
+            evidence = answer["error"]["farthing"]
+            raise Refused(had_room=Decimal(evidence["asked"]) <= Decimal(evidence["remaining"]))
+        usage = answer["usage"]
         return usage["prompt_tokens"], usage["completion_tokens"]

@@ -31,7 +31,11 @@ class Tariff:
 
 
 class Refused(Exception):
-    """The counter said no."""
+    """The counter said no, or a proxy. ``had_room``: the call would have fit, by the refusal's own figures."""
+
+    def __init__(self, *, had_room: bool = False) -> None:
+        super().__init__()
+        self.had_room = had_room
 
 
 class CheckThenRecord:
@@ -77,10 +81,11 @@ class Tally:
                 self.tried += 1
                 self.denied += 1
                 self.denied_with_room += denied.asked <= denied.remaining
-        except Refused:
+        except Refused as refused:
             with self._counting:
                 self.tried += 1
                 self.denied += 1
+                self.denied_with_room += refused.had_room
         except Exception as error:  # noqa: BLE001 - kept for the scene's own thread, which raises it
             with self._counting:
                 self.failures.append(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 from rich.console import Console
@@ -22,6 +23,10 @@ WHY_BURST = (
 WHY_STREAMS = (
     "What a stream costs is known when it ends. Until then a counter knows nothing; a hold is there from the start."
 )
+WHY_PROXY = (
+    "No farthing in the program, in any language: its base URL points at `farthing serve`, and what does not fit is "
+    "answered there."
+)
 WHY_KILL = (
     "The provider goes on and bills what was in flight. A counter in memory starts again at $0; a ledger does not."
 )
@@ -34,6 +39,8 @@ Put it around your own client:
     client = instrument(OpenAI())
     with budget(usd=0.05):
         client.chat.completions.create(model="gpt-4o", messages=[…])
+
+Or put a proxy before every client: farthing serve --max-usd-per-day 5
 
 Then see where the money went: farthing report --ledger ledger.db
 The tutorial goes on from there: docs/tutorial.md"""
@@ -137,6 +144,15 @@ def print_scene(out: Console, number: int, title: str, why: str) -> None:
     out.print()
     out.print(Text(f"{number}  {title}", "bold"))
     out.print(Padding(Text(why, "dim"), (0, 0, 0, _INDENT)))
+
+
+def show(out: Console, number: int, title: str, why: str, scene: Callable[[], list[Row]]) -> list[Row]:
+    """A scene of which only the end is seen: its heading, a moment's wait, its bars. Returns its rows."""
+    print_scene(out, number, title, why)
+    with out.status("Calling …"):
+        rows = scene()
+    print_bars(out, rows)
+    return rows
 
 
 def print_bars(out: Console, rows: list[Row], suspect_nano: int = 0) -> None:

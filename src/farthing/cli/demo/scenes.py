@@ -137,7 +137,7 @@ def burst(on: Stage, calls: int, latency_seconds: float, watch_naive: Watch, wat
     on.naive.start_over(answer(latency_seconds))
     counter = CheckThenRecord(limit_nano, on.tariff)
     naive = Tally()
-    _all_at_once(
+    all_at_once(
         calls,
         lambda: naive.attempt(lambda: counter.call(on.naive.caller.call)),
         lambda: watch_naive(counter.spent_nano, 0),
@@ -145,7 +145,7 @@ def burst(on: Stage, calls: int, latency_seconds: float, watch_naive: Watch, wat
     on.ours.start_over(answer(latency_seconds))
     ours = Tally()
     with budget(usd=usd_from_nano(limit_nano)) as handle:
-        _all_at_once(calls, lambda: ours.attempt(on.ours.caller.call), lambda: watch_ours(*_figures(handle)))
+        all_at_once(calls, lambda: ours.attempt(on.ours.caller.call), lambda: watch_ours(*_figures(handle)))
     return [on.row(scene, on.naive, limit_nano, naive), on.row(scene, on.ours, limit_nano, ours)]
 
 
@@ -182,7 +182,8 @@ def with_sdk() -> bool:
     return sdk_version() is not None
 
 
-def _all_at_once(calls: int, attempt: Callable[[], None], watch: Callable[[], None]) -> None:
+def all_at_once(calls: int, attempt: Callable[[], None], watch: Callable[[], None] = lambda: None) -> None:
+    """So many attempts in so many threads, all let go at the same moment; *watch* is called while they run."""
     gate = threading.Barrier(calls + 1)
 
     def run() -> None:
