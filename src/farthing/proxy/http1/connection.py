@@ -292,7 +292,10 @@ class Connection(asyncio.Protocol):
     # -- within an exchange --------------------------------------------------------------------------------------
 
     def _finish(self, response: Response, *, keep: bool) -> None:
-        """The answer is whole. A request that is still being written then will not be read: no other may follow it."""
+        """
+        The answer is whole. A request that is still being written then will not be read: no other may follow it. Nor on
+        a connection whose reading side was shut meanwhile: its answer would not be read.
+        """
         self._response = None
         response.connection = None
         response.whole = True
@@ -300,7 +303,7 @@ class Connection(asyncio.Protocol):
         self.resume()
         transport = self._transport
         assert transport is not None
-        if not keep or transport.is_closing() or transport.get_write_buffer_size():
+        if not keep or self._stopped or transport.is_closing() or transport.get_write_buffer_size():
             transport.abort()
             return
         self._used = True

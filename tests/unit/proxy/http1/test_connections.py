@@ -6,6 +6,7 @@ callers that go.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import threading
@@ -536,6 +537,34 @@ def test_stop_ends_a_reader_that_waits_and_an_unbounded_body_is_not_whole_by_it(
             assert response.stop()
             with pytest.raises(ConnectionLost):
                 await reading
+
+    run(loop, main())
+
+
+def test_a_connection_that_was_stopped_serves_no_other_request(loop: str) -> None:
+    """The end of its answer had arrived by then, so the answer is whole; but nothing more is read on that connection."""
+
+    async def main() -> None:
+        end_it = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            if peer.number:
+                return await answering(peer)
+            await peer.request()
+            await peer.send(BEGUN)
+            await end_it.wait()
+            # Between these two lines no loop reads: what arrived is in the kernel when its reader stops.
+            os.write(peer.writer.get_extra_info("socket").fileno(), b"5\r\nworld\r\n0\r\n\r\n")
+            assert response.stop()
+            await peer.gone()
+
+        async with hostile(script) as server, client_of() as client:
+            response = await ask(client, server.url)
+            assert await response.receive() == b"hello"
+            end_it.set()
+            assert await whole(response) == b"world"
+            assert await whole(await ask(client, server.url)) == b"hello"
+            assert server.connections == 2
 
     run(loop, main())
 
