@@ -7,7 +7,7 @@ One small table of pages comes first; everything else is a request to a provider
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from .. import prices
@@ -28,7 +28,7 @@ from .pages.page import Page, Pages, Request, find_page
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, Routes, Table, family_of, hint_of
 from .settings import Bounds, ProxySettings
-from .stats import Stats
+from .stats import Stats, Vitals
 from .upstream import Header, UpstreamClient
 
 
@@ -60,6 +60,8 @@ class Proxy:
         """Has the configuration read anew, soon; None where nobody could."""
         self.stopping = False
         """No more requests are taken: those in flight get their time."""
+        self.connections: Collection[object] = ()
+        """Those of its clients, as its server knows them."""
         self._upstreams = upstreams
         self._prices: Mapping[str, Mapping[str, Any]] = {}
         self.reload(settings)
@@ -146,6 +148,10 @@ class Proxy:
         except StoreUnavailable as error:
             # Nobody knows whether this key is still good.
             raise _Refusal(of_error(error, family, deny_status=self.settings.deny_status)) from error
+
+    def vitals(self) -> Vitals:
+        """What it has in hand. To be asked in its event loop."""
+        return Vitals(len(self.connections), self.stats.in_flight, len(asyncio.all_tasks()))
 
     # -- requests that are metered -------------------------------------------------------------------------------------
 

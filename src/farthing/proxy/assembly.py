@@ -38,7 +38,7 @@ def pages_for(proxy: Proxy) -> Pages:
         **pages_about_callers(proxy, keys),
         "/healthz": healthz(),
         "/readyz": readyz(proxy.runtime, draining=lambda: proxy.stopping),
-        "/metrics": metrics(proxy.runtime, keys),
+        "/metrics": metrics(proxy.runtime, keys, proxy.vitals),
         PREFIX: admin(proxy, keys),
     }
 

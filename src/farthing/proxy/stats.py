@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..calls.call import Call
 from ..calls.endings import Lost
+
+
+class Vitals(NamedTuple):
+    """What one worker has in hand at this instant. All but the tasks that serve it are gone when nobody calls."""
+
+    connections: int
+    """Of clients, idle ones too."""
+    calls_in_flight: int
+    tasks: int
+    """Of its event loop."""
 
 
 @dataclass(slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,11 @@ def scrape(desk: Desk, text: str, worker: int = 0) -> Samples:
     }
 
 
+def of_the_ledger(samples: Samples) -> Samples:
+    """Without what is of one worker only."""
+    return {of: number for of, number in samples.items() if not of[0].startswith("farthing_worker_")}
+
+
 def value(samples: Samples, name: str, **labels: str) -> float:
     """The sum of all series of this name with these labels."""
     found = [
@@ -57,7 +64,7 @@ def test_metrics_of_two_workers_are_one_sum_whichever_is_asked(tmp_path: Path, p
         for server in desk.servers:
             server.runtime.housekeeper.flush_denials(server.runtime.main.store)
         first, second = scrape(desk, admin.text, 0), scrape(desk, admin.text, 1)
-        assert first == second
+        assert of_the_ledger(first) == of_the_ledger(second)
         assert value(first, "calls_total", ending="ok", model="gpt-4o-mini", provider="openai") == 7
         assert value(first, "tokens_total") == provider.billed_tokens == 7 * CALL_TOKENS
         cost_nano = sum(entry.cost_nano or 0 for entry in desk.store.entries().result())
@@ -72,7 +79,7 @@ def test_metrics_of_two_workers_are_one_sum_whichever_is_asked(tmp_path: Path, p
         desk.settle_in()
         assert desk.post(made).status_code == 200
         first, second = scrape(desk, admin.text, 0), scrape(desk, admin.text, 1)
-        assert first == second
+        assert of_the_ledger(first) == of_the_ledger(second)
         assert value(first, "calls_total") == 8
         assert value(first, "denials_total") == 2
 
@@ -153,8 +160,34 @@ def test_scrapes_say_so_while_the_ledger_is_down(tmp_path: Path, provider: FakeP
         finally:
             lock.release()
             lock.drop()
-        (family,) = text_string_to_metric_families(text)
-        assert (family.name, family.samples[0].value) == ("farthing_ledger_up", 0)
+        families = {family.name: family.samples[0].value for family in text_string_to_metric_families(text)}
+        assert families.pop("farthing_ledger_up") == 0
+        assert all(name.startswith("farthing_worker_") for name in families), families
+
+
+def test_a_worker_says_what_it_has_in_hand(tmp_path: Path) -> None:
+    with (
+        FakeProvider(Reply(output_tokens=5, pause_after_chunks=1)) as provider,
+        workers(tmp_path, provider) as desk,
+        ThreadPoolExecutor() as callers,
+    ):
+        admin, made = desk.key(admin=True), desk.key(user="alice")
+        before = scrape(desk, admin.text)
+        names = ("worker_connections", "worker_calls_in_flight", "worker_tasks")
+        of = {"worker": str(os.getpid())}
+        idle = {name: value(before, name, **of) for name in names}
+        assert (idle["worker_connections"], idle["worker_calls_in_flight"]) == (1, 0)
+        asked = [callers.submit(desk.post, made) for _ in range(3)]
+        provider.wait_in_flight(3)
+        busy = scrape(desk, admin.text)
+        assert value(busy, "worker_calls_in_flight", **of) == 3
+        assert value(busy, "worker_connections", **of) >= 4
+        assert value(busy, "worker_tasks", **of) >= idle["worker_tasks"] + 3
+        provider.resume()
+        assert [call.result().status_code for call in asked] == [200, 200, 200]
+        after = scrape(desk, admin.text)
+        assert value(after, "worker_calls_in_flight", **of) == 0
+        assert value(after, "worker_tasks", **of) == idle["worker_tasks"]
 
 
 def test_a_page_takes_no_more_body_than_a_call(tmp_path: Path, provider: FakeProvider) -> None:

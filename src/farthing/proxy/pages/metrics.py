@@ -2,7 +2,7 @@
 ``/metrics`` for Prometheus.
 
 All figures come from the ledger, so every worker says the same, whichever is asked, and a call pays nothing for being
-counted.
+counted. Only ``farthing_worker_*`` is what the worker that was asked has in hand, and bears its process id.
 
 Counters are of rows as they were first written: they only grow. A row that was corrected later (a suspect call whose
 truth came) is in ``farthing_corrections_*``, gauges that may be negative; counter + gauge is what the ledger says now.
@@ -11,8 +11,9 @@ truth came) is in ``farthing_corrections_*``, gauges that may be negative; count
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ...kernel.hold import HELD, SUSPECT
@@ -23,6 +24,7 @@ from ...reports.accounts import BudgetFigures, list_accounts
 from ...runtime.runtime import Runtime
 from ...stores.contract import Store
 from ..callers.keys import KeyIdentify
+from ..stats import Vitals
 from .health import READY_SECONDS, ledger_trouble
 from .page import Page, Reply, Request
 from .replies import answered
@@ -37,8 +39,8 @@ _Denied = tuple[str, str, str]
 """Budget, unit, and whether it was only said (``shadow``)."""
 
 
-def metrics(runtime: Runtime, keys: KeyIdentify) -> Page:
-    """For admin keys; without any key, for whoever is on this machine."""
+def metrics(runtime: Runtime, keys: KeyIdentify, vitals: Callable[[], Vitals]) -> Page:
+    """For admin keys; without any key, for whoever is on this machine. *vitals* is asked in the event loop."""
     scraper = Scraper(runtime)
 
     async def page(request: Request) -> Reply:
@@ -46,7 +48,7 @@ def metrics(runtime: Runtime, keys: KeyIdentify) -> Page:
             await keys.check_reader(request)
             trouble = await ledger_trouble(runtime.main.store, READY_SECONDS)
             accept = request.headers.get(b"accept", b"").decode("latin-1")
-            body, content_type = await asyncio.to_thread(scraper.text, accept, trouble is None)
+            body, content_type = await asyncio.to_thread(scraper.text, accept, trouble is None, vitals())
             return Reply(200, body, content_type.encode())
 
         return await answered(request, "GET", run)
@@ -70,13 +72,13 @@ class Scraper:
         """Of the hours before *_denied_until_ms*."""
         self._denied_until_ms: int | None = None
 
-    def text(self, accept: str, ledger_up: bool) -> tuple[bytes, str]:
+    def text(self, accept: str, ledger_up: bool, vitals: Vitals) -> tuple[bytes, str]:
         """The exposition and its media type. One scrape at a time. Raises StoreUnavailable."""
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import choose_encoder
 
         with self._lock:
-            families = [*(self._families() if ledger_up else ()), _up(ledger_up)]
+            families = [*(self._families() if ledger_up else ()), *_worker(vitals), _up(ledger_up)]
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collected(families))
         encode, content_type = choose_encoder(accept)
@@ -202,6 +204,19 @@ def _budgets(found: list[BudgetFigures]) -> Iterator[Metric]:
     omitted = _gauge("budget_accounts_omitted", f"Accounts beyond the first {ACCOUNTS_MAX:,}: they are not shown here.")
     omitted.add_metric((), max(0, accounts - ACCOUNTS_MAX))
     yield from (*families.values(), frozen, omitted)
+
+
+def _worker(vitals: Vitals) -> Iterator[Metric]:
+    """Of this process only: with several workers each scrape sees one of them."""
+    pid = str(os.getpid())
+    for name, text, value in (
+        ("connections", "Connections of clients that this worker has, idle ones too.", vitals.connections),
+        ("calls_in_flight", "Calls that this worker has sent and not ended.", vitals.calls_in_flight),
+        ("tasks", "Tasks of this worker's event loop; when nobody calls, always the same few.", vitals.tasks),
+    ):
+        family = _gauge(f"worker_{name}", text, "worker")
+        family.add_metric((pid,), value)
+        yield family
 
 
 def _up(ledger_up: bool) -> Metric:

@@ -107,6 +107,7 @@ class Worker:
             if self._pages is not None:
                 proxy.pages = self._pages(proxy)
             server = _Server(_config(proxy, self._settings), self.ready.set)
+            proxy.connections = server.server_state.connections
             self.proxy, self._server = proxy, server
             server.should_exit = self._stopping
             await server._serve([self._listening])
