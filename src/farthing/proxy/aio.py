@@ -122,10 +122,14 @@ class AioResponse:
         if self._ended:
             return True
         connection = self._response.connection
-        transport = None if connection is None else connection.transport
-        if transport is None or transport.get_extra_info("sslcontext") is not None or sys.platform != "linux":
+        protocol = None if connection is None else connection.protocol
+        transport = None if protocol is None else protocol.transport
+        unreadable = transport is None or transport.get_extra_info("sslcontext") is not None
+        if protocol is None or transport is None or unreadable or sys.platform != "linux":
             self.abort()
             return False
+        # If the end of the answer is in what had arrived, no other request may follow it: its answer would not be read.
+        protocol.force_close()
         own = transport.get_extra_info("socket")
         try:
             # A duplicate of the descriptor: event loops guard their own. Linux keeps what had arrived.

@@ -542,14 +542,14 @@ def test_stop_ends_a_reader_that_waits_and_an_unbounded_body_is_not_whole_by_it(
 
 
 def test_a_connection_that_was_stopped_serves_no_other_request(loop: str) -> None:
-    """The end of its answer had arrived by then, so the answer is whole; but nothing more is read on that connection."""
+    """The end of the answer had arrived by then, so it is whole. But nothing more is read on that connection."""
 
     async def main() -> None:
         end_it = asyncio.Event()
 
         async def script(peer: Peer) -> None:
             if peer.number:
-                return await answering(peer)
+                await answering(peer)
             await peer.request()
             await peer.send(BEGUN)
             await end_it.wait()
