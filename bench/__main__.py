@@ -1,7 +1,8 @@
 """
 ``python -m bench [NAME …] [--quick] [--json FILE]``: measure, and hold the figures against their bars.
 
-Names: import, holds, agents, sdk, streams, memory, overspend, proxy, replay, reports; none: all. Exit 1: bar missed.
+Names: import, holds, agents, sdk, streams, memory, overspend, proxy, faults, replay, reports; none: all. Exit 1: a bar
+was missed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import agents, holds, imports, memory, overspend, proxy, replay, reports, sdk_calls, streams
+from . import agents, faults, holds, imports, memory, overspend, proxy, replay, reports, sdk_calls, streams
 from .bars import Figure, show
 
 SUITES: dict[str, Callable[..., list[Figure]]] = {
@@ -26,6 +27,7 @@ SUITES: dict[str, Callable[..., list[Figure]]] = {
     "memory": memory.measure,
     "overspend": overspend.measure,
     "proxy": proxy.measure,
+    "faults": faults.measure,
     "replay": replay.measure,
     "reports": reports.measure,
 }
