@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from . import agents, faults, holds, imports, memory, overspend, proxy, replay, reports, sdk_calls, streams
-from .bars import Figure, show
+from .bars import Figure, say_load, show
 
 SUITES: dict[str, Callable[..., list[Figure]]] = {
     "import": imports.measure,
@@ -43,11 +44,13 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(SUITES)}")
     console = Console(width=max(120, Console().width))
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     figures: list[Figure] = []
     for name in arguments.names or SUITES:
         with console.status(f"measuring {name} …"):
             figures += SUITES[name](quick=arguments.quick)
     show(figures, console)
+    say_load(console, load, os.cpu_count() or 1)
     if arguments.json:
         arguments.json.write_text(json.dumps([figure.to_dict() for figure in figures], indent=1) + "\n")
     return 1 if any(figure.met is False for figure in figures) else 0

@@ -44,6 +44,14 @@ def show(figures: Iterable[Figure], console: Console) -> None:
     console.print(table)
 
 
+def say_load(console: Console, load: float | None, processors: int) -> None:
+    """How busy the machine was before anything was measured: a missed bar means little on a busy one."""
+    busy = "" if load is None else f"Load when it began: {load:.1f} on {processors} processors. "
+    if load is not None and load > processors / 4:
+        busy += "Other work ran on this machine: times are too long, and a missed bar means little. "
+    console.print(f"{busy}How to read this: bench/README.md", style="dim", highlight=False)
+
+
 def _text(value: float) -> str:
     if value == int(value) or value >= 100:
         return f"{value:,.0f}"

@@ -128,14 +128,14 @@ def figures(bench: Bench, *, slow: list[str]) -> list[Figure]:
 
 def _cpu(bench: Bench, load: str, bar: float | None, how: str) -> Figure:
     cost = {relay: bench.least(load, relay, "cpu") for relay in (FARTHING, BARE, NGINX)}
-    rates = f"{bench.most(load, FARTHING):,.0f}/s, nginx {bench.most(load, NGINX):,.0f}/s"
-    each = f"{cost[FARTHING]:,.0f} µs; {BARE} {cost[BARE]:,.0f}, nginx {cost[NGINX]:,.0f}"
+    rates = f"{bench.most(load, FARTHING):,.0f} calls/s, nginx {bench.most(load, NGINX):,.0f}"
+    each = f"{cost[FARTHING]:,.0f} µs a call, {BARE} {cost[BARE]:,.0f}, nginx {cost[NGINX]:,.0f}"
     return Figure(f"proxy, {load} ({how}): CPU", cost[FARTHING] / cost[NGINX], "× nginx", bar, f"{each}; {rates}")
 
 
 def _denied(bench: Bench) -> Figure:
     denied, admitted = bench.least(DENIED, FARTHING, "cpu"), bench.least(PLAIN, FARTHING, "cpu")
-    beside = f"{denied:,.0f} µs, {bench.most(DENIED, FARTHING):,.0f}/s"
+    beside = f"{denied:,.0f} µs a refusal, {bench.most(DENIED, FARTHING):,.0f} a second"
     return Figure("proxy, denied: CPU", denied / admitted, "× admitted", 0.5, beside)
 
 

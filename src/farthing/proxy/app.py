@@ -16,7 +16,7 @@ from ..calls.polling import asks
 from ..errors import StoreUnavailable, UnmeteredCall
 from ..runtime.ambient import Ambient
 from ..runtime.runtime import Runtime
-from ..wire.ambiguous import check_spelling, said_once
+from ..wire.ambiguous import check_spelling
 from ..wire.facts import RequestFacts
 from . import log
 from .callers.identity import Caller, Identify, Identity, Loopback, Refused
@@ -158,8 +158,6 @@ class Proxy:
     async def _call(self, door: Door, client: Client, routes: Routes, identity: Identity) -> None:
         body = await self._body(client, routes.family)
         route, facts = _read(routes, body, _with_query(routes.path, client.query))
-        if facts is not None:
-            body = said_once(body, facts.body)
         query = without_key(client.query) if _replaces(route, identity) else client.query
         path = _with_query(routes.path, query)
         if facts is None:

@@ -32,6 +32,7 @@ from ..calls.steps import (
 from ..errors import BudgetExceeded, FarthingError, InvariantError
 from ..kernel.hold import SUSPECT
 from ..runtime.runtime import Runtime
+from ..wire.ambiguous import said_once
 from . import log
 from .client import Client
 from .encoding import Decoder, decoded, decoder_of
@@ -167,7 +168,7 @@ class _Exchange:
         """Send it; None where there is no answer: then the call is over, and its client has been told."""
         outgoing = self._outgoing
         url = url_of(self._upstream, self._family, outgoing.path if send.path is None else send.path)
-        body = outgoing.body if send.body is None else send.body
+        body = said_once(outgoing.body, self._call.request.body) if send.body is None else send.body
         try:
             self._response = await self._door.upstreams.request(
                 self._client.method,

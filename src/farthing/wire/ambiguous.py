@@ -22,6 +22,13 @@ CONTROLS = frozenset(
     }
 )  # fmt: skip
 """Fields at the top of a request that say what it may cost. (Text counts as text, whatever its field is called.)"""
+_USUAL = CONTROLS | {
+    "contents", "frequency_penalty", "generationConfig", "input", "instructions", "messages", "metadata",
+    "parallel_tool_calls", "presence_penalty", "prompt", "reasoning", "reasoning_effort", "response_format", "seed",
+    "stop", "stop_sequences", "system", "temperature", "text", "thinking", "tool_choice", "tools", "top_k", "top_p",
+    "user",
+}  # fmt: skip
+"""Nearly all requests have only these, and need no closer look."""
 _SPACED = re.compile(rb'"[ \t\r\n]+:')
 _HIDDEN = re.compile(rb"\\u00(?:22|3[aA])")
 """A quote or a colon that a count of bytes does not see."""
@@ -63,6 +70,8 @@ def _repeats(text: bytes) -> bool:
 
 def check_spelling(body: Mapping[str, Any]) -> None:
     """Raises ValueError for a field that only its case keeps from being one that says what a request may cost."""
+    if body.keys() <= _USUAL:
+        return
     for name in body:
         folded = name.casefold()
         if folded != name and folded in CONTROLS:
