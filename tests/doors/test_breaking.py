@@ -26,7 +26,6 @@ from farthing.testing import FakeProvider, Reply, ToolCall
 from tests.doors.clients import (
     HI,
     HI_TOKENS,
-    anthropic_client,
     async_anthropic_client,
     async_openai_client,
     entries,
@@ -48,18 +47,6 @@ def stopping(after: int, **fields: Any) -> Reply:
 def provider() -> Iterator[FakeProvider]:
     with FakeProvider(ENDLESS, max_output_tokens=1_000_000) as running:
         yield running
-
-
-@pytest.fixture
-def client(provider: FakeProvider) -> Iterator[OpenAI]:
-    with openai_client(provider) as made:
-        yield made
-
-
-@pytest.fixture
-def claude(provider: FakeProvider) -> Iterator[Anthropic]:
-    with anthropic_client(provider) as made:
-        yield made
 
 
 def settled_as_cut(limit: int) -> None:
