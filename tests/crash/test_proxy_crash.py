@@ -134,7 +134,9 @@ def test_a_clean_stop_lets_calls_in_flight_end(ledger: str) -> None:
                 provider.resume()
 
             assert asyncio.run(burst_while(url, 2, stop)) == Counter({200: 2})
-            assert proxy.process.wait(60) == 0
+            assert proxy.ended() == 0
+            assert "Stopping: 2 calls in flight have 30 s to end" in proxy.said
+            assert "Stopped after 2 requests: 2 forwarded, 0 blocked, 0 refused; 26 tokens" in proxy.said
         store = open_store(ledger)
         assert [entry.ending for entry in store.entries().result()] == ["ok", "ok"]
         store.close()
@@ -152,7 +154,8 @@ def test_a_second_signal_does_not_wait_and_the_calls_are_suspect(ledger: str) ->
                 proxy.process.send_signal(signal.SIGTERM)
 
             assert asyncio.run(burst_while(url, 2, stop)) == Counter({503: 2})
-            assert proxy.process.wait(60) == 0
+            assert proxy.ended() == 0
+            assert "Stopped with 2 calls in flight: they are suspect" in proxy.said
             assert "Traceback" not in proxy.said
         store = open_store(ledger)
         assert [(entry.ending, entry.suspect) for entry in store.entries().result()] == [("cancelled", True)] * 2

@@ -18,6 +18,7 @@ import pytest
 
 from farthing import hold
 from farthing.agents import BudgetExceededError, BudgetManager
+from farthing.errors import ConfigError
 from farthing.runtime.default import runtime, use
 from farthing.runtime.runtime import Runtime
 from farthing.runtime.settings import Settings
@@ -188,6 +189,54 @@ for _ in range(int(sys.argv[2])):
 print(admitted, flush=True)
 """
 PROCESSES = 8
+
+
+def test_terms_that_many_change_at_once(manager: BudgetManager) -> None:
+    """Tokens are moved, given and taken while other terms change: no change undoes another, and none makes a token."""
+
+    def run(index: int) -> None:
+        for number in range(6):
+            if index < 4:
+                manager.ledger.adjust_allocation("idler", 1 if number % 3 else -1)
+            elif index < 6:
+                manager.update_agent("idler", min_reserve=100 + number, confidence_threshold=0.5)
+            else:
+                manager.reallocator.reallocate("worker", 7)
+
+    moved_before = manager.report()["worker"]["allocated"]
+    in_threads(8, run)
+    report = manager.report()
+    assert sum(of["allocated"] for of in report.values()) == ALL + 4 * (4 - 2)
+    assert report["worker"]["allocated"] - moved_before == 2 * 6 * 7
+    assert manager.contracts["idler"].min_reserve == 105
+
+
+@pytest.mark.parametrize("way", ["delegate", "register"])
+def test_a_name_that_many_delegate_at_once(manager: BudgetManager, way: str) -> None:
+    """One of them does, and the parent is debited for one."""
+    done: list[int] = []
+    refused: list[BaseException] = []
+
+    def run(index: int) -> None:
+        name = f"sub-{index % 2}"
+        try:
+            if way == "delegate":
+                manager.delegate("planner", name, max_tokens=900, expires="10m")
+            else:
+                manager.register_agent(name, 3, 900, parent="planner")
+            done.append(index)
+        except BaseException as error:  # noqa: BLE001 - what it is, is what is asserted below
+            refused.append(error)
+
+    in_threads(8, run)
+    assert {type(error) for error in refused} <= {ConfigError}, refused
+    assert len(done) == (2 if way == "delegate" else 8)
+    report = manager.report()
+    assert report["planner"]["remaining"] == 2_000 - 2 * 900
+    assert sum(of["allocated"] for of in report.values()) == ALL
+    for name in ("sub-0", "sub-1"):
+        manager.close_agent(name)
+    check(manager)
 
 
 def test_eight_processes(tmp_path: Path) -> None:

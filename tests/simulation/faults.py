@@ -167,6 +167,9 @@ class SlowStore:
     def balances(self, keys: Iterable[str] | None = None) -> Any:
         return self._ask(Command("balances", (None if keys is None else tuple(keys),)))
 
+    def holds(self, *states: str) -> Any:
+        return self._ask(Command("holds", states))
+
     def catalogue(self) -> Any:
         return self._ask(Command("catalogue", ()))
 

@@ -24,7 +24,7 @@ from farthing.kernel.plan import ZERO, Balance, evaluate, make_plan
 from farthing.kernel.scope import concrete
 from farthing.runtime import ledgers
 from farthing.stores.memory import MemoryStore
-from farthing.wire.openai_chat import OpenAIChat
+from farthing.wire.openai.chat import OpenAIChat
 
 from .faults import Command, SlowStore
 

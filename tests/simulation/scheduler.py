@@ -33,7 +33,7 @@ from farthing.calls.steps import (
 )
 from farthing.errors import BudgetExceeded, StoreUnavailable, UnpricedModel
 from farthing.stores.contract import SweepPolicy
-from farthing.wire.openai_chat import OpenAIChat
+from farthing.wire.openai.chat import OpenAIChat
 
 from . import provider
 from .faults import Command, Pending, SlowStore

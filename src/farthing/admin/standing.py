@@ -18,6 +18,8 @@ from ..kernel.catalogue import Grant
 from ..kernel.instants import instant_ms
 from ..kernel.money import nano_from_usd, usd_from_nano
 from ..kernel.scope import check_tags
+from ..runtime.pools import LENT_UNITS
+from ..stores.changing import change_budget
 from ..stores.contract import Store
 
 
@@ -39,23 +41,42 @@ def set_budget(store: Store, name: str, *, update: bool = False, **terms: Any) -
     With *update* a budget that exists is changed: terms that are not given stay as they are. Raises ValueError naming
     the field; ConfigError if the name exists with other terms, and *update* is not set.
     """
-    given = {term: value for term, value in terms.items() if value is not None}
-    before = store.catalogue().result().budgets.get(name)
-    if before is not None and update:
-        given = {**_terms_of(before), **given}
-        if given.get("on_exceed") != "downgrade" and terms.get("downgrade") is None:
-            given.pop("downgrade", None)
-    budget = replace(make_budget(name, **given), standing=before is None or before.standing)
-    owned = before is not None and before.defined_by is not None
-    if before is not None and not update and not owned and before != budget:
-        differences = "; ".join(changes_between(before, budget))
-        raise ConfigError(
-            f"budget {name!r} exists with other terms ({differences}); pass update to change it for everyone who uses "
-            "it, or grant more for a while",
-            key="budget",
-        )
-    after = store.put_budget(budget, update=update).result()
-    return Set(before, after.budgets[name])
+
+    def wanted(before: Budget | None) -> Budget:
+        given = {term: value for term, value in terms.items() if value is not None}
+        if before is None:
+            return replace(make_budget(name, **given), standing=True)
+        if update:
+            given = {**_terms_of(before), **given}
+            if given.get("on_exceed") != "downgrade" and terms.get("downgrade") is None:
+                given.pop("downgrade", None)
+        budget = _stays(before, make_budget(name, **given))
+        if not update and before.defined_by is None and before != budget:
+            differences = "; ".join(changes_between(before, budget))
+            raise ConfigError(
+                f"budget {name!r} exists with other terms ({differences}); pass update to change it for everyone who "
+                "uses it, or grant more for a while",
+                key="budget",
+            )
+        return budget
+
+    changed = change_budget(store, name, wanted, update=update)
+    return Set(changed.before, changed.catalogue.budgets[name])
+
+
+def _stays(before: Budget, budget: Budget) -> Budget:
+    """What terms do not say: whom it binds, and that it is an agent's."""
+    lending = before.lending
+    if lending is None:
+        return replace(budget, standing=before.standing)
+    for unit in LENT_UNITS:
+        if lending.parent is not None and budget.limit(unit) != before.limit(unit):
+            raise ConfigError(
+                f"budget {before.name!r} is what agent {lending.parent!r} gave its agent {lending.agent!r}, so its "
+                "limits are not changed alone: grant more for a while, or delegate another",
+                key="budget",
+            )
+    return replace(budget, standing=before.standing, lending=lending, label=before.label, anonymous=before.anonymous)
 
 
 def grant_more(

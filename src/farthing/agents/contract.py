@@ -74,7 +74,7 @@ class AgentContract:
         if self.confidence_threshold is not None:
             check_confidence(self.confidence_threshold, field="confidence_threshold")
 
-    def to_budget(self, pool: str, *, anonymous: bool, expires_ms: int | None = None) -> Budget:
+    def to_budget(self, pool: str, *, anonymous: bool, expires_ms: int | None = None, delegation: str = "") -> Budget:
         """The budget that these terms are in a ledger."""
         threshold = self.confidence_threshold
         return Budget(
@@ -94,6 +94,7 @@ class AgentContract:
                 threshold_ppm=None if threshold is None else round(threshold * MILLION),
                 parent=self.parent,
                 expires_ms=expires_ms,
+                delegation=delegation,
             ),
         )
 

@@ -9,7 +9,7 @@ name it find the same agents.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -24,8 +24,10 @@ from ..kernel.plan import Balance, counter_key
 from ..runtime import threads
 from ..runtime.ambient import Ambient, Binding
 from ..runtime.default import runtime
+from ..runtime.delegations import give_back
 from ..runtime.ledgers import Ledger
 from ..runtime.pools import LENT_UNITS, lasting
+from ..runtime.runtime import Runtime
 from ..scopes import budgets
 from .contract import AgentContract, budget_name
 
@@ -104,14 +106,34 @@ class Crew:
         here = runtime()
         return here.main if self.named else here.memory
 
-    def put(self, *put: Budget, update: bool) -> None:
-        """Name these budgets in the ledger. Raises ConfigError if one exists with other terms, without *update*."""
+    def put(self, *put: Budget) -> None:
+        """Name these budgets in the ledger. Raises ConfigError if one exists with other terms."""
         ledger = self.ledger
         for budget in put:
-            ledger.refresh(ledger.store.put_budget(budget, update=update).result())
+            ledger.refresh(ledger.store.put_budget(budget).result())
             self._mine[budget.name] = budget
         if self._fixed is None and ledger.store.durable:
             runtime().housekeeper.start()
+
+    def change(self, agent: str, make: Callable[[Budget, Lending], Budget], *, ended: bool = False) -> None:
+        """
+        Change an agent's terms from what they are at that instant: of two changes at once neither undoes the other.
+
+        Raises UnknownAgent, also for one that has ended unless *ended*; and what *make* raises.
+        """
+        self.budget(agent, ended=ended)
+        ledger = self.ledger
+
+        def changed(budget: Budget | None) -> Budget:
+            lending = None if budget is None else budget.lending
+            if budget is None or lending is None or (not ended and lending.ended(ledger.store.now())):
+                raise UnknownAgent(agent, known=tuple(self.members()))
+            return make(budget, lending)
+
+        name = budget_name(self.pool, agent)
+        now = ledger.change(name, changed).now
+        if now is not None:
+            self._mine[name] = now
 
     def exchange(self, put: list[Budget], version: int) -> bool:
         """
@@ -121,7 +143,8 @@ class Crew:
         ledger = self.ledger
         after = ledger.store.put_budgets(put, catalogue_version=version).result()
         ledger.refresh(after)
-        if after.version != version + 1 or any(after.budgets.get(budget.name) != budget for budget in put):
+        # These very objects: somebody else may have made the same change, and then ours was not made.
+        if any(after.budgets.get(budget.name) is not budget for budget in put):
             return False
         self._mine.update((budget.name, budget) for budget in put)
         return True
@@ -180,7 +203,7 @@ class Crew:
         self.refresh()
         known = self.ledger.catalogue.budgets
         if missing := [budget for budget in missing if budget.name not in known]:
-            self.put(*missing, update=False)
+            self.put(*missing)
 
     # -- figures -------------------------------------------------------------------------------------------------
 
@@ -264,9 +287,13 @@ class Crew:
         """Whether this is the budget of one of its agents."""
         return budget.lending is not None and budget.lending.pool == self.pool
 
-    def forget(self, ledger: Ledger) -> None:
-        """Nobody can ask for these agents any more: their budgets go. (Memory only.)"""
-        for name in list(self._mine):
-            if name in ledger.catalogue.budgets:
-                ledger.refresh(ledger.store.remove_budget(name).result())
+    def forget(self, here: Runtime) -> None:
+        """Nobody can ask for these agents any more: their budgets and counters go. (Memory only.)"""
+        ledger = here.memory
+        for budget in [ledger.catalogue.budgets.get(name, budget) for name, budget in self._mine.items()]:
+            if budget.name in ledger.catalogue.budgets:
+                ledger.refresh(ledger.store.remove_budget(budget.name).result())
+            if budget.lending is not None and budget.lending.parent is not None and not budget.lending.returned:
+                give_back(ledger, budget)
+            here.close_unit(budget)
         self._mine.clear()

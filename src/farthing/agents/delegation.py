@@ -9,6 +9,7 @@ in, and a crash on either side loses nothing.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -16,17 +17,18 @@ from typing import TYPE_CHECKING
 from ..calls.lending import exceeded
 from ..calls.lending import place as place_plan
 from ..calls.steps import Finished, Life, advance
-from ..errors import ConfigError
+from ..errors import BudgetExceeded, ConfigError, StoreUnavailable
 from ..kernel.budget import Budget
 from ..kernel.decision import denial
-from ..kernel.hold import DELEGATION
+from ..kernel.hold import DELEGATION, HELD, VOIDED
 from ..kernel.instants import instant_ms
 from ..kernel.ledger import Denied, Placed
 from ..kernel.lending import lent_key
 from ..kernel.money import nano_from_usd
 from ..kernel.plan import Ask, CallFacts, Formula, Posting, counter_key, make_plan
 from ..runtime.ambient import NOWHERE
-from ..runtime.delegations import close_ended, delegation_ids
+from ..runtime.delegations import close_ended, closed, delegation_ids
+from ..runtime.ids import new_id
 from ..runtime.pools import FOREVER_MS
 from .contract import AgentContract
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("farthing")
 Expires = str | datetime | timedelta | float | None
 ATTEMPTS_MAX = 100
+OTHERS_SECONDS = 2.0
+"""How long a name that another process is just giving to a child is waited for."""
+PAUSE_SECONDS = 0.01
 
 
 def expiry_ms(crew: Crew, expires: Expires, parent: Budget) -> int | None:
@@ -57,37 +62,69 @@ def expiry_ms(crew: Crew, expires: Expires, parent: Budget) -> int | None:
 
 def grant(crew: Crew, parent: Budget, contract: AgentContract, expires_ms: int | None) -> None:
     """Debit the parent and name the child. Raises BudgetExceededError if the parent, loans included, has too little."""
-    if crew.find(contract.agent_name, ended=True) is not None:
-        raise ConfigError(
-            f"an agent named {contract.agent_name!r} exists or existed in this pool; names are used once", key="agent"
-        )
-    child = contract.to_budget(crew.pool, anonymous=not crew.named, expires_ms=expires_ms)
+    until = time.monotonic() + OTHERS_SECONDS
+    while True:
+        if crew.find(contract.agent_name, ended=True) is not None:
+            raise _used(contract.agent_name)
+        try:
+            return _grant(crew, parent, contract, expires_ms)
+        except BudgetExceeded:
+            # Another process delegates this very name, and its debit stands: soon the name is taken, or that goes back.
+            if time.monotonic() >= until or not _is_being_named(crew, contract.agent_name):
+                raise
+        time.sleep(PAUSE_SECONDS)
+
+
+def _is_being_named(crew: Crew, agent: str) -> bool:
+    tags = {("pool", crew.pool), ("to", agent)}
+    debits = (hold for hold in crew.ledger.store.holds(HELD).result() if hold.facts.dialect == DELEGATION)
+    return any(tags <= set(hold.facts.tags) for hold in debits)
+
+
+def _grant(crew: Crew, parent: Budget, contract: AgentContract, expires_ms: int | None) -> None:
+    child = contract.to_budget(crew.pool, anonymous=not crew.named, expires_ms=expires_ms, delegation=new_id())
     child = replace(child, standing=crew.named)
     amounts = {
         "tokens": contract.max_tokens,
         "usd": None if contract.max_usd is None else nano_from_usd(contract.max_usd, field="max_usd"),
     }
-    ids = delegation_ids(child.name)
+    ids = delegation_ids(child)
     held: list[str] = []
     try:
         for unit, amount in amounts.items():
             if amount is not None:
                 advance(_debit(crew, parent, child, unit, amount, ids[unit]))
                 held.append(ids[unit])
-        crew.put(child, update=False)
     except BaseException:  # a refusal, a lost ledger, a signal: what the parent gave for nothing is its own again
-        for hold_id in held:
-            crew.ledger.store.void(hold_id)
+        _give_back(crew, held)
         raise
+    try:
+        # Whether a ledger that did not answer has named it nobody knows: then the debit stands until that is certain.
+        crew.put(child)
+    except ConfigError as error:
+        _give_back(crew, held)
+        raise _used(contract.agent_name) from error
+    if any((hold := crew.ledger.store.find(of).result()) is None or hold.state == VOIDED for of in held):
+        crew.ledger.refresh(crew.ledger.store.remove_budget(child.name).result())
+        raise StoreUnavailable(crew.ledger.store.name, f"agent {contract.agent_name!r} took too long to be delegated")
+
+
+def _give_back(crew: Crew, held: list[str]) -> None:
+    for hold_id in held:
+        crew.ledger.store.void(hold_id)
+
+
+def _used(agent: str) -> ConfigError:
+    return ConfigError(f"an agent named {agent!r} exists or existed in this pool; names are used once", key="agent")
 
 
 def _debit(crew: Crew, parent: Budget, child: Budget, unit: str, amount: int, hold_id: str) -> Life:
     """Hold an amount on the parent until the child is closed: ``x`` is the amount, so that it can shrink later."""
     for _ in range(ATTEMPTS_MAX):
         ledger = crew.ledger
-        now_ms = ledger.store.now()
-        known = ledger.catalogue.budgets.get(parent.name, parent)
-        account = ledger.catalogue.account(known, {}, now_ms)
+        now_ms, catalogue = ledger.store.now(), ledger.catalogue
+        known = catalogue.budgets.get(parent.name, parent)
+        account = catalogue.account(known, {}, now_ms)
         if account.ceiling(unit) is None:
             raise ValueError(f"max_{unit}: agent {_agent(parent)!r} has no limit in {unit} to give from")
         in_usd = unit == "usd"
@@ -100,7 +137,7 @@ def _debit(crew: Crew, parent: Budget, child: Budget, unit: str, amount: int, ho
         )
         ask = Ask(hold_id, facts, amount, amount, False, FOREVER_MS)
         limited = replace(account, limits=tuple(limit for limit in account.limits if limit[0] == unit))
-        plan = make_plan(ask, [limited], catalogue_version=ledger.catalogue.version)
+        plan = make_plan(ask, [limited], catalogue_version=catalogue.version)
         counters = (counter_key(account.key, unit), lent_key(account.key, unit))
         plan = plan._replace(postings=tuple(Posting(counter, unit) for counter in counters))
         placed = yield from place_plan(ledger, plan, None)
@@ -120,10 +157,8 @@ def close(crew: Crew, agent: str) -> None:
     for name, budget in crew.members(ended=True).items():
         if budget.lending is not None and budget.lending.parent == agent and not budget.lending.closed:
             close(crew, name)
-    budget, lending = crew.budget(agent, ended=True)
-    if not lending.closed:
-        crew.put(replace(budget, lending=replace(lending, closed=True)), update=True)
-    if lending.parent is not None:
+    crew.change(agent, closed, ended=True)
+    if crew.budget(agent, ended=True)[1].parent is not None:
         close_ended(crew.ledger)
 
 

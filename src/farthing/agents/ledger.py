@@ -9,6 +9,7 @@ from ..calls.manual import HOLD_MS
 from ..calls.steps import advance
 from ..kernel.budget import Budget
 from ..kernel.hold import Entry, Outcome
+from ..kernel.lending import Lending
 from ..kernel.money import COUNTER_MAX
 from ..kernel.plan import Ask, CallFacts, make_plan
 from ..kernel.usage import Usage
@@ -56,10 +57,15 @@ class AgentLedger:
         known = self._crew.find(agent_name)
         if known is None:
             contract = AgentContract(agent_name, max_tokens=allocated, min_reserve=0)
-            self._crew.put(contract.to_budget(self._crew.pool, anonymous=not self._crew.named), update=False)
+            self._crew.put(contract.to_budget(self._crew.pool, anonymous=not self._crew.named))
             return
-        figures = self._crew.figures_of(agent_name)["tokens"]
-        self._limit(known, figures.limit + _count(allocated, "allocated") - figures.allocated)
+        _count(allocated, "allocated")
+
+        def given(budget: Budget, _: Lending) -> Budget:
+            figures = self._crew.figures({agent_name: budget})[agent_name]["tokens"]
+            return _limited(budget, figures.limit + allocated - figures.allocated)
+
+        self._crew.change(agent_name, given)
 
     def adjust_allocation(self, agent_name: str, delta: int) -> None:
         """
@@ -67,21 +73,15 @@ class AgentLedger:
 
         Raises KeyError for an unknown agent, ValueError if it has less than that.
         """
-        budget, _ = self._crew.budget(agent_name)
         if type(delta) is not int:
             raise ValueError(f"delta must be an integer, not {delta!r}")
-        figures = self._crew.figures({agent_name: budget})[agent_name]
-        if "tokens" not in figures or figures["tokens"].limit + delta < 0:
-            raise ValueError(f"delta={delta}: agent {agent_name!r} has less than that")
-        self._limit(budget, figures["tokens"].limit + delta)
 
-    def _limit(self, budget: Budget, tokens: int) -> None:
-        lending = budget.lending
-        if tokens < 0:
-            raise ValueError("allocated is less than the agent has lent to others")
-        if lending is not None and lending.reserve_tokens > tokens:
-            budget = replace(budget, lending=replace(lending, reserve_tokens=tokens))
-        self._crew.put(replace(budget, tokens=tokens), update=True)
+        def adjusted(budget: Budget, _: Lending) -> Budget:
+            if budget.tokens is None or budget.tokens + delta < 0:
+                raise ValueError(f"delta={delta}: agent {agent_name!r} has less than that")
+            return _limited(budget, budget.tokens + delta)
+
+        self._crew.change(agent_name, adjusted)
 
     # -- accounting ----------------------------------------------------------------------------------------------
 
@@ -178,6 +178,16 @@ def _crew_of_its_own() -> Crew:
     ledger = StoreLedger(MemoryStore())
     ledger.refresh(ledger.store.catalogue().result())
     return Crew(f"ledger-{next(_numbers)}", named=False, ledger=ledger)
+
+
+def _limited(budget: Budget, tokens: int) -> Budget:
+    """The same agent with so many tokens; it can reserve no more than it has."""
+    lending = budget.lending
+    if tokens < 0:
+        raise ValueError("allocated is less than the agent has lent to others")
+    if lending is not None and lending.reserve_tokens > tokens:
+        budget = replace(budget, lending=replace(lending, reserve_tokens=tokens))
+    return replace(budget, tokens=tokens)
 
 
 def _count(value: object, field: str) -> int:

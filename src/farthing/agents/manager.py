@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ..errors import ConfidenceReached, ConfigError, UnknownAgent
 from ..kernel.budget import Budget
+from ..kernel.lending import Lending
 from ..runtime.default import configure, runtime
 from ..runtime.delegations import close_ended
 from ..runtime.runtime import log
@@ -65,7 +66,7 @@ class BudgetManager:
             # When nobody can ask for its agents any more, their budgets go too. A finaliser may only enqueue, and may
             # run while the runtime is being made: so it has what it needs already.
             here = runtime()
-            weakref.finalize(self, here.housekeeper.put, partial(self.crew.forget, here.memory)).atexit = False
+            weakref.finalize(self, here.housekeeper.put, partial(self.crew.forget, here)).atexit = False
 
     # -- agents --------------------------------------------------------------------------------------------------
 
@@ -118,24 +119,29 @@ class BudgetManager:
             min_reserve_usd=min_reserve_usd,
             parent=parent,
         )
-        if parent is not None:
-            known = self.crew.find(agent_name)
-            if known is None:
+        if parent is not None and self.crew.find(agent_name) is None:
+            try:
                 delegation.grant(self.crew, self.crew.budget(parent)[0], contract, None)
                 return self.contracts[agent_name]
-        budget = contract.to_budget(self.crew.pool, anonymous=not self.crew.named)
+            except ConfigError:
+                # Another process may have registered it in this very moment.
+                if self.crew.find(agent_name) is None:
+                    raise
+        known = self.crew.find(agent_name, ended=True)
+        lending = None if known is None else known.lending
+        if lending is not None and lending.closed:
+            raise ConfigError(f"agent {agent_name!r} is closed; choose another name", key="agent")
+        debit = "" if lending is None else lending.delegation
+        budget = contract.to_budget(self.crew.pool, anonymous=not self.crew.named, delegation=debit)
         if parent is not None:
             budget = replace(budget, standing=self.crew.named)
-        known = self.crew.find(agent_name, ended=True)
-        if known is not None and known.lending is not None and known.lending.closed:
-            raise ConfigError(f"agent {agent_name!r} is closed; choose another name", key="agent")
         if known is not None and known != budget:
             raise ConfigError(
                 f"agent {agent_name!r} is registered with other terms ({known.terms_text()}, priority "
                 f"{known.lending.priority if known.lending else '?'}); update_agent changes them for everyone",
                 key="agent",
             )
-        self.crew.put(budget, update=False)
+        self.crew.put(budget)
         return self.contracts[agent_name]
 
     def update_agent(self, agent_name: str, **terms: Any) -> AgentContract:
@@ -143,23 +149,32 @@ class BudgetManager:
         Change an agent's terms, for everyone: ``priority max_tokens min_reserve confidence_threshold max_usd
         min_reserve_usd``. What is not named stays. Raises UnknownAgent, ValueError naming the term.
         """
-        budget, lending = self.crew.budget(agent_name)
-        known = self.contracts[agent_name]
         changeable = ("priority", "max_tokens", "min_reserve", "confidence_threshold", "max_usd", "min_reserve_usd")
         for term in terms:
             if term not in changeable:
                 raise ValueError(f"{term!r} is not a term of an agent; those are {', '.join(changeable)}")
-        if lending.parent is not None and ({"max_tokens", "max_usd"} & terms.keys()):
-            raise ValueError(f"agent {agent_name!r} has what {lending.parent!r} gave it: delegate another child")
-        given = {term: getattr(known, term) for term in changeable}
-        for limit, reserve in (("max_tokens", "min_reserve"), ("max_usd", "min_reserve_usd")):
-            if limit in terms and reserve not in terms:
-                given[reserve] = None
-        contract = AgentContract(agent_name, **{**given, **terms}, parent=lending.parent)
-        changed = contract.to_budget(self.crew.pool, anonymous=not self.crew.named, expires_ms=lending.expires_ms)
-        self.crew.put(replace(changed, standing=budget.standing), update=True)
-        told = ", ".join(f"{term} {getattr(known, term)!r} → {value!r}" for term, value in terms.items())
-        log.info("agent %r of %r: %s", agent_name, self.crew.pool, told)
+        told: list[str] = []
+
+        def changed(budget: Budget, lending: Lending) -> Budget:
+            if lending.parent is not None and ({"max_tokens", "max_usd"} & terms.keys()):
+                raise ValueError(f"agent {agent_name!r} has what {lending.parent!r} gave it: delegate another child")
+            known = AgentContract.of_budget(budget)
+            given = {term: getattr(known, term) for term in changeable}
+            for limit, reserve in (("max_tokens", "min_reserve"), ("max_usd", "min_reserve_usd")):
+                if limit in terms and reserve not in terms:
+                    given[reserve] = None
+            contract = AgentContract(agent_name, **{**given, **terms}, parent=lending.parent)
+            told[:] = [f"{term} {getattr(known, term)!r} → {value!r}" for term, value in terms.items()]
+            now = contract.to_budget(
+                self.crew.pool,
+                anonymous=not self.crew.named,
+                expires_ms=lending.expires_ms,
+                delegation=lending.delegation,
+            )
+            return replace(now, standing=budget.standing)
+
+        self.crew.change(agent_name, changed)
+        log.info("agent %r of %r: %s", agent_name, self.crew.pool, ", ".join(told))
         return self.contracts[agent_name]
 
     def close_agent(self, agent_name: str) -> None:

@@ -13,11 +13,11 @@ from ..kernel.hold import MOVE, Outcome
 from ..kernel.ledger import Placed, Stale
 from ..kernel.lending import Donor, downhill
 from ..kernel.plan import CallFacts, Line, Plan, Posting, counter_key
+from ..runtime.pools import FOREVER_MS
 from .contract import AgentContract
 from .ledger import AgentLedger
 
 ATTEMPTS_MAX = 200
-HOLD_MS = 60_000
 _numbers = itertools.count(1)
 
 
@@ -134,6 +134,6 @@ class Reallocator:
             postings=(Posting(counter, "tokens"),),
             x_want=0,
             x_floor=0,
-            deadline_ms=now_ms + HOLD_MS,
+            deadline_ms=FOREVER_MS,
             catalogue_version=version,
         )

@@ -15,7 +15,7 @@ from ..kernel.decision import Decision
 from ..kernel.plan import Ask, CallFacts, Formula, bare
 from ..prices import PriceBook, Rates
 from ..tokens import Family, ModelFacts, Weight
-from ..wire.anthropic_messages import THREAD
+from ..wire.anthropic.messages import THREAD
 from ..wire.facts import RequestFacts
 from .call import History
 

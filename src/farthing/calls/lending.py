@@ -26,12 +26,12 @@ from ..kernel.lending import Donor, Loan, Policy, downhill
 from ..kernel.money import COUNTER_MAX, format_usd, usd_from_nano
 from ..kernel.plan import ZERO_FORMULA, Balance, Formula, Line, LineResult, Plan, bare, evaluate
 from ..runtime.pools import LENT_UNITS
-from ..stores.contract import Ticket
+from ..stores.contract import Store, Ticket
 
 if TYPE_CHECKING:
     from ..runtime.ambient import Ambient
     from ..runtime.ledgers import Ledger
-    from ..runtime.pools import Rank
+    from ..runtime.pools import Pools, Rank
     from ..runtime.runtime import Runtime
 
 log = logging.getLogger("farthing")
@@ -128,12 +128,12 @@ def _place(
             if not isinstance(placed, Denied) and not (isinstance(placed, Stale) and _lost(placed, plan, ledger)):
                 (short.add if tried.loans else short.discard)(taker)
                 return placed
-        known = ledger.catalogue
-        balances = yield from _read(ledger, plan, takers, estimate)
-        if ledger.catalogue is not known or known.version != plan.catalogue_version:
+        pools = ledger.pools
+        balances = yield from _read(store, pools, plan, takers, estimate)
+        if ledger.pools is not pools or pools.catalogue.version != plan.catalogue_version:
             # Another call has learned of other agents meanwhile, whose balances were not read.
-            return Stale(ledger.catalogue.version)
-        covered = _cover(ledger, plan, takers, balances, least, most, policy)
+            return Stale(ledger.pools.catalogue.version)
+        covered = _cover(pools, plan, takers, balances, least, most, policy, now_ms=store.now())
         if isinstance(covered, Denied):
             return covered
         tried = covered
@@ -148,14 +148,14 @@ def _lost(stale: Stale, plan: Plan, ledger: Ledger) -> bool:
 
 
 def _read(
-    ledger: Ledger, plan: Plan, takers: list[Line], estimate: Hold | None
+    store: Store, pools: Pools, plan: Plan, takers: list[Line], estimate: Hold | None
 ) -> Generator[Ticket[Any], Any, Mapping[str, Balance]]:
     """Everything that decides: the plan's own counters and the lenders', without the estimate that is exchanged."""
     keys = [key for line in plan.lines for key in line.keys]
     for line in takers:
-        for rank in _lenders(ledger, line):
+        for rank in _lenders(pools, line):
             keys += rank.counters
-    balances: dict[str, Balance] = yield ledger.store.balances(keys)
+    balances: dict[str, Balance] = yield store.balances(keys)
     if estimate is not None:
         for key, amount in on_counters([estimate]).items():
             if key in balances:
@@ -175,21 +175,23 @@ def on_counters(holds: Iterable[Hold]) -> dict[str, int]:
     return held
 
 
-def _lenders(ledger: Ledger, line: Line) -> tuple[Rank, ...]:
+def _lenders(pools: Pools, line: Line) -> tuple[Rank, ...]:
     lending = line.budget.lending
     if lending is None or line.unit not in LENT_UNITS or line.frozen:
         return ()
-    return ledger.pool(lending.pool).below(line.unit, lending.priority)
+    return pools.of(lending.pool).below(line.unit, lending.priority)
 
 
 def _cover(
-    ledger: Ledger,
+    pools: Pools,
     plan: Plan,
     takers: list[Line],
     balances: Mapping[str, Balance],
     least: int,
     most: int,
     policy: Policy,
+    *,
+    now_ms: int,
 ) -> Plan | Denied:
     """The plan with the loans that make it fit; or every line that fails although others lend what they can."""
     read = balances.__getitem__
@@ -203,16 +205,17 @@ def _cover(
     for line in takers:
         room = line.ceiling - sum([read(key).total for key in line.keys])
         formula = plan.facts.formula(line.unit) or ZERO_FORMULA
-        donors, lendable = _spare(ledger, line, balances, formula.at(least if line.elastic else plan.x_want) - room)
+        missing = formula.at(least if line.elastic else plan.x_want) - room
+        donors, lendable = _spare(pools, line, balances, now_ms, missing)
         shorts.append((line, formula, room, donors))
         if not line.elastic or not formula.slope:
             if line.frozen or room < 0 or formula.at(plan.x_want) > room + lendable:
-                failed.append(_failing(ledger, line, balances, plan.x_want, formula))
+                failed.append(_failing(pools, line, balances, now_ms, plan.x_want, formula))
             continue
         own = min(own, (room * formula.den - formula.base) // formula.slope)
         x = min(x, ((room + lendable) * formula.den - formula.base) // formula.slope)
         if line.frozen or room < 0 or x < plan.x_floor:
-            failed.append(_failing(ledger, line, balances, plan.x_floor, formula))
+            failed.append(_failing(pools, line, balances, now_ms, plan.x_floor, formula))
     if failed:
         return Denied(tuple(failed))
     x = max(own, min(x, least))
@@ -220,7 +223,7 @@ def _cover(
     lines = list(plan.lines)
     for line, formula, room, donors in shorts:
         shortfall = formula.at(x if line.elastic else plan.x_want) - room
-        lent = _lend(ledger, line, room, shortfall, donors, policy)
+        lent = _lend(pools, line, room, shortfall, donors, policy)
         if lent:
             made += lent
             lines[lines.index(line)] = line._replace(ceiling=line.ceiling + shortfall)
@@ -228,12 +231,12 @@ def _cover(
 
 
 def _spare(
-    ledger: Ledger, line: Line, balances: Mapping[str, Balance], enough: int = COUNTER_MAX
+    pools: Pools, line: Line, balances: Mapping[str, Balance], now_ms: int, enough: int = COUNTER_MAX
 ) -> tuple[list[Donor], int]:
     """What lenders have beyond their reserves, and its sum: of the lowest ranks that have *enough*, no others."""
     donors: list[Donor] = []
-    taker, lendable, now_ms = line.keys[0], 0, ledger.store.now()
-    for rank, members, counters in _lenders(ledger, line):
+    taker, lendable = line.keys[0], 0
+    for rank, members, counters in _lenders(pools, line):
         if lendable >= enough:
             break
         for member, (settled, held, suspect) in zip(members, map(balances.__getitem__, counters), strict=True):
@@ -245,11 +248,11 @@ def _spare(
     return donors, lendable
 
 
-def _lend(ledger: Ledger, line: Line, room: int, shortfall: int, donors: list[Donor], policy: Policy) -> list[Loan]:
+def _lend(pools: Pools, line: Line, room: int, shortfall: int, donors: list[Donor], policy: Policy) -> list[Loan]:
     lending = line.budget.lending
     if lending is None or shortfall <= 0:
         return []
-    most = ledger.pool(lending.pool).most[line.unit]
+    most = pools.of(lending.pool).most[line.unit]
     taker = line.keys[0].rpartition("|")[0]
     short = format_usd(shortfall) if line.unit == "usd" else f"{shortfall} tokens"
     why = f"{lending.agent} was {short} short"
@@ -261,9 +264,11 @@ def _lend(ledger: Ledger, line: Line, room: int, shortfall: int, donors: list[Do
     return made
 
 
-def _failing(ledger: Ledger, line: Line, balances: Mapping[str, Balance], x: int, formula: Formula) -> LineResult:
+def _failing(
+    pools: Pools, line: Line, balances: Mapping[str, Balance], now_ms: int, x: int, formula: Formula
+) -> LineResult:
     """The evidence: everything that others could lend is part of it."""
-    _, lendable = _spare(ledger, line, balances)
+    _, lendable = _spare(pools, line, balances, now_ms)
     return LineResult(line, tuple(balances[key] for key in line.keys), formula.at(x), formula, lendable)
 
 

@@ -73,11 +73,10 @@ class Catalogue(NamedTuple):
         Raises ConfigError if the name is taken with other terms and *update* is not set, or if a file owns it.
         """
         known = self.budgets.get(budget.name)
+        named = budget
         if known is not None and budget.defined_by is None:
             # Naming a budget with the terms it has claims nothing: it stays standing, and its file's.
             named = replace(budget, standing=known.standing, defined_by=known.defined_by)
-        else:
-            named = budget
         if known == named:
             return self
         self._check_owner(budget.name, budget.defined_by)
@@ -87,6 +86,9 @@ class Catalogue(NamedTuple):
                 "pass update=True to change it for everyone who names it",
                 key="budget",
             )
+        if known is not None and budget.defined_by is None and known.standing and not budget.standing:
+            # Other terms do not make it a program's own: who set it for all goes on counting on it.
+            budget = replace(budget, standing=True)
         return self._replace(version=self.version + 1, budgets={**self.budgets, budget.name: budget})
 
     def with_budgets(self, budgets: Iterable[Budget], *, catalogue_version: int) -> Catalogue:

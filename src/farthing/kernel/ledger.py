@@ -19,7 +19,19 @@ from typing import NamedTuple, Protocol
 
 from ..errors import HoldConflict, HoldNotFound, InvariantError
 from . import loans
-from .hold import DELEGATION, ENTRY_KINDS, HELD, SETTLED, SUSPECT, VOIDED, Entry, Hold, Outcome, usage_difference
+from .hold import (
+    DELEGATION,
+    ENTRY_KINDS,
+    HELD,
+    MOVE,
+    SETTLED,
+    SUSPECT,
+    VOIDED,
+    Entry,
+    Hold,
+    Outcome,
+    usage_difference,
+)
 from .money import COUNTER_MAX
 from .plan import Balance, LineResult, Plan, bare, evaluate
 
@@ -222,7 +234,10 @@ def sweep(
             suspect_policy=suspect_policy,
         ):
             continue
-        if hold.state == HELD:
+        if hold.facts.dialect == MOVE:
+            # No call, so nothing can have been billed; and whether the move was made, its limits say.
+            result = void(overlay, hold.id, None, now_ms=now_ms)
+        elif hold.state == HELD:
             died = hold.owner in dead_owners
             ending, note = ("owner_died", f"process {hold.owner} is gone") if died else ("expired", None)
             result = suspect(overlay, hold.id, ending=ending, note=note, now_ms=now_ms)

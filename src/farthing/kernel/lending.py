@@ -37,6 +37,8 @@ class Lending:
     """It spends nothing any more. Without a parent, what it left is the pool's: anyone may borrow it."""
     returned: bool = False
     """All that it left is its parent's again."""
+    delegation: str = ""
+    """Tells its debit apart from any other that was tried for an agent of its name."""
 
     def reserve(self, unit: str) -> int:
         """The least that stays with it, in the unit's integer. A closed agent keeps nothing for itself."""

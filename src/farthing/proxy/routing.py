@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ..wire.hosts import TELL_USAGE
-from ..wire.openai_chat import OpenAIChat
+from ..wire.openai.chat import OpenAIChat
 from ..wire.recognise import Recognised, recognise
 from .http1.tls import Tls
 from .settings import Upstream

@@ -167,6 +167,7 @@ def account_figures(account: Account, balances: Mapping[str, Balance]) -> Accoun
 def _terms(budget: Budget, *, frozen: bool) -> dict[str, Any]:
     return {
         "name": budget.name,
+        "title": budget.title,
         "per": str(budget.window),
         "on_exceed": budget.on_exceed,
         "each": list(budget.each),

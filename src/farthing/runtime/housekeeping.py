@@ -25,7 +25,7 @@ from ..errors import FarthingError
 from ..kernel.ledger import Settled
 from ..kernel.sums import DAY_MS
 from ..stores.contract import SWEEP_SECONDS, DenialKey, Store
-from .delegations import close_ended
+from .delegations import close_ended, give_back_orphans
 
 if TYPE_CHECKING:
     from .ledgers import Ledger
@@ -136,6 +136,7 @@ class Housekeeper:
             self._sweep_memory(runtime, ledger)
             if runtime.memory.lends:
                 close_ended(runtime.memory)
+                give_back_orphans(runtime.memory)
         if ledger is not None:
             self.flush_denials(ledger.store)
             ledger.refresh(ledger.store.catalogue().result())
@@ -145,6 +146,7 @@ class Housekeeper:
                     _tell(runtime, settled)
                 if ledger.lends:
                     close_ended(ledger)
+                    give_back_orphans(ledger)
             self._put_past_away(runtime, ledger.store, look=sweep)
         else:
             self.forget_denials()

@@ -7,16 +7,28 @@ from an older catalogue, so what is kept here can be late but never wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
 
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue
 from ..kernel.plan import Account
 from ..kernel.scope import Tags, matches
+from ..stores.changing import Changed, change_budget
 from ..stores.contract import Store
-from .pools import Pool, make_pool
+from .pools import Pools
 
 ACCOUNTS_MAX = 10_000
+
+
+class _Accounts(dict[tuple[str, tuple[str | None, ...]], Account]):
+    """Accounts as one catalogue has them."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__()
+        self.catalogue = catalogue
 
 
 class Ledger:
@@ -24,27 +36,52 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._start()
+        _ledgers.add(self)
+
+    def _start(self) -> None:
+        """Nothing is known yet."""
+        self._refreshing = threading.RLock()
         self.catalogue = Catalogue(version=-1)
-        self._accounts: dict[tuple[str, tuple[str | None, ...]], Account] = {}
+        self._accounts = _Accounts(self.catalogue)
         self._standing: tuple[Budget, ...] = ()
         self.lends = False
         """Whether agents have budgets in it: where none has, no call looks for lenders."""
         self.short: set[str] = set()
         """Counters of agents whose last call had to borrow."""
-        self._pools: dict[str, Pool] = {}
+        self.pools = Pools(self.catalogue)
+        """Who lends to whom, as one catalogue has it."""
         self.alerting = False
         """Whether a budget in it has thresholds: where none has, no call looks for them."""
 
     def refresh(self, catalogue: Catalogue) -> None:
-        """Take a newer catalogue over; prepared accounts are made again."""
-        if catalogue.version != self.catalogue.version:
-            self.catalogue = catalogue
-            self._accounts = {}
-            self._standing = tuple(budget for budget in catalogue.budgets.values() if budget.standing)
-            self.lends = any(budget.lending is not None for budget in catalogue.budgets.values())
-            self._pools = {}
+        """
+        Take a newer catalogue over; what was prepared from the one before is made again.
+
+        Other threads ask for its version first, and make their plans of what they find after that. So it comes last,
+        and never goes back: then nothing that they find is older than the version that they name, and a plan of old
+        terms is always one that the store refuses.
+        """
+        if catalogue is self.catalogue:
+            return
+        with self._refreshing:
+            if catalogue.version < self.catalogue.version:
+                # Asked for before another thread's that was faster.
+                return
+            budgets = catalogue.budgets.values()
+            self._standing = tuple(budget for budget in budgets if budget.standing)
+            self.lends = any(budget.lending is not None for budget in budgets)
+            self.alerting = self.alerting or any(budget.alerts for budget in budgets)
+            self._accounts = _Accounts(catalogue)
+            self.pools = Pools(catalogue)
             self.short = set()
-            self.alerting = self.alerting or any(budget.alerts for budget in catalogue.budgets.values())
+            self.catalogue = catalogue
+
+    def change(self, name: str, make: Callable[[Budget | None], Budget | None]) -> Changed:
+        """Change a budget from what its terms are at that instant; see :mod:`farthing.stores.changing`."""
+        changed = change_budget(self.store, name, make)
+        self.refresh(changed.catalogue)
+        return changed
 
     def standing(self, tags: Tags) -> list[Budget]:
         """The budgets that bind every call which their scope matches."""
@@ -54,18 +91,9 @@ class Ledger:
         """No call will ask for the account of this unit of work again."""
         self._accounts.pop((name, ()), None)
 
-    def pool(self, name: str) -> Pool:
-        """The agents that lend to each other under this name."""
-        pools = self._pools
-        found = pools.get(name)
-        if found is None:
-            found = pools[name] = make_pool(self.catalogue, name)
-        return found
-
     def accounts(self, budgets: Iterable[Budget], tags: Tags, now_ms: int) -> tuple[Account, ...]:
         """The account of each budget that a call with these tags falls into now."""
         found = []
-        # Taken before the catalogue is looked at: an account of an old one then lands where nobody looks any more.
         prepared = self._accounts
         for budget in budgets:
             key = (budget.name, tuple([tags.get(name) for name in budget.each]) if budget.each else ())
@@ -76,9 +104,26 @@ class Ledger:
                 or (account.valid_until_ms is not None and now_ms >= account.valid_until_ms)
                 or (account.valid_from_ms is not None and now_ms < account.valid_from_ms)
             ):
-                account = self.catalogue.account(budget, tags, now_ms)
+                account = prepared.catalogue.account(budget, tags, now_ms)
                 if len(prepared) >= ACCOUNTS_MAX:
                     prepared.clear()
                 prepared[key] = account
             found.append(account)
         return tuple(found)
+
+
+_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for ledger in list(_ledgers):
+        if ledger.store.durable:
+            # Another thread may have been at it when the process was forked.
+            ledger._refreshing = threading.RLock()
+        else:
+            # What is in memory begins anew in a child, and counts its versions from 0 again.
+            ledger._start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

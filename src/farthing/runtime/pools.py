@@ -76,15 +76,21 @@ class Pool:
         return found
 
 
-def make_pool(catalogue: Catalogue, name: str) -> Pool:
-    """The pool of this name. What children leave behind is their parents', so ended ones are not in it."""
-    return Pool(
-        [
-            lasting(catalogue, budget)
-            for budget in catalogue.budgets.values()
-            if budget.lending is not None and budget.lending.pool == name
-        ]
-    )
+class Pools:
+    """The pools of one catalogue, each made when it is first asked for."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self._made: dict[str, Pool] = {}
+
+    def of(self, name: str) -> Pool:
+        """The agents that lend to each other under this name."""
+        found = self._made.get(name)
+        if found is None:
+            budgets = self.catalogue.budgets.values()
+            mine = [budget for budget in budgets if budget.lending is not None and budget.lending.pool == name]
+            found = self._made[name] = Pool([lasting(self.catalogue, budget) for budget in mine])
+        return found
 
 
 def lasting(catalogue: Catalogue, budget: Budget) -> Account:

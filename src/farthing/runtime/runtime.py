@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from ..errors import FarthingError
 from ..kernel.budget import Budget
 from ..kernel.hold import Outcome
+from ..kernel.lending import borrowed_key, lent_key
 from ..kernel.plan import CallFacts, Plan, open_account
 from ..kernel.scope import matches
 from ..kernel.window import CALENDAR
@@ -33,6 +34,7 @@ from .housekeeping import Housekeeper
 from .ids import new_id as make_id
 from .learning import Learner
 from .ledgers import Ledger
+from .pools import LENT_UNITS
 from .settings import Settings, from_environment
 from .waiting import Line
 
@@ -196,7 +198,10 @@ class Runtime:
     def close_unit(self, unit: Budget) -> None:
         """Nobody can ask for this unit of work's figures any more. Only appends: safe in a finaliser."""
         account = open_account(unit, {}, 0)
-        self._closed_units.append((unit.name, tuple(key for _, key in account.posts)))
+        keys = [key for _, key in account.posts]
+        if unit.lending is not None:
+            keys += [of(account.key, lent) for lent in LENT_UNITS for of in (lent_key, borrowed_key)]
+        self._closed_units.append((unit.name, tuple(keys)))
 
     def put_units_away(self, most: int = 8) -> None:
         """Forget the accounts and counters of closed units that no call in flight still needs."""

@@ -26,6 +26,7 @@ from ..runtime import threads
 from ..runtime.ambient import Binding, current, enter
 from ..runtime.default import runtime
 from ..runtime.ledgers import Ledger
+from ..stores.changing import latest
 from .bodies import around
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -179,9 +180,8 @@ class BudgetHandle:
     def _find(self, ledger: Ledger) -> Budget:
         name = self._terms.name
         if name not in ledger.catalogue.budgets:
-            # What a store knows of other processes' changes may be half a second old. A change that comes from no
-            # version there is changes nothing, and answers with what is in the file now.
-            ledger.refresh(ledger.store.put_budgets((), catalogue_version=-1).result())
+            # What a store knows of other processes' changes may be half a second old.
+            ledger.refresh(latest(ledger.store))
         if name not in ledger.catalogue.budgets:
             raise ConfigError(
                 f"no budget is named {name!r} in ledger {ledger.store.name}: give it a limit here, such as "

@@ -19,12 +19,12 @@ from .counting import Count
 from .endpoint import Body, Endpoint, Frame, Rejection, Rendering, dumps
 from .exchange import Answer
 from .generation import Generation, generate
-from .render_anthropic import AnthropicCountTokens, AnthropicMessages
-from .render_cohere import CohereChat
-from .render_gemini import GENERATE, GeminiCountTokens, gemini_endpoint
-from .render_openai_chat import OpenAIChat
-from .render_openai_responses import OpenAIResponses
-from .render_openai_text import OpenAICompletions, OpenAIEmbeddings
+from .rendering.anthropic import AnthropicCountTokens, AnthropicMessages
+from .rendering.cohere import CohereChat
+from .rendering.gemini import GENERATE, GeminiCountTokens, gemini_endpoint
+from .rendering.openai_chat import OpenAIChat
+from .rendering.openai_responses import OpenAIResponses
+from .rendering.openai_text import OpenAICompletions, OpenAIEmbeddings
 from .reply import Reply
 from .server import HttpRequest
 

@@ -14,17 +14,17 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from .anthropic_messages import AnthropicMessages
-from .cohere_chat import CohereChat
+from .anthropic.messages import AnthropicMessages
+from .cohere.chat import CohereChat
 from .facts import Dialect
-from .gemini import GeminiGenerate
-from .gemini_embeddings import GeminiEmbeddings
+from .gemini.embeddings import GeminiEmbeddings
+from .gemini.generate import GeminiGenerate
 from .hosts import ONLY_MAX_TOKENS, TELL_USAGE, provider_of
-from .openai_chat import OpenAIChat
-from .openai_completions import OpenAICompletions
-from .openai_embeddings import OpenAIEmbeddings
-from .openai_images import OpenAIImages
-from .openai_responses import OpenAIResponses
+from .openai.chat import OpenAIChat
+from .openai.completions import OpenAICompletions
+from .openai.embeddings import OpenAIEmbeddings
+from .openai.images import OpenAIImages
+from .openai.responses import OpenAIResponses
 from .routes import ROUTES, TELLS_ANSWER, Row, Verdict
 
 

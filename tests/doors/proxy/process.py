@@ -66,14 +66,15 @@ class Served:
     def stop(self) -> int:
         """SIGTERM, as a service manager does; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self._ended()
+        return self.ended()
 
     def kill_tree(self) -> None:
         """SIGKILL to it and all its workers at once: nothing of them runs any more."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self._ended()
+        self.ended()
 
-    def _ended(self) -> int:
+    def ended(self) -> int:
+        """Its exit code, once it has ended and all that it said was read."""
         code = self.process.wait(SECONDS)
         self._reader.join(SECONDS)
         return code

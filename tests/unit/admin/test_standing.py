@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from farthing.admin.standing import grant_more, set_budget
 from farthing.errors import ConfigError
 from farthing.kernel.budget import make_budget
+from farthing.stores.changing import latest
 from farthing.stores.memory import MemoryStore
+from farthing.stores.sqlite import SQLiteStore
 from farthing.testing import FakeClock
 
 
@@ -54,6 +58,27 @@ def test_leaving_a_downgrade_leaves_its_map(store: MemoryStore) -> None:
     assert done.changes() == ["on_exceed downgrade → block", "downgrade a=b → none"]
     with pytest.raises(ValueError, match="downgrade is only used"):
         set_budget(store, "b", downgrade={"a": "b"}, update=True)
+
+
+def test_two_who_change_one_budget_undo_nothing(tmp_path: Path) -> None:
+    """Two processes, one after the other; what the second knows of the ledger is from before the first."""
+    with closing(SQLiteStore(tmp_path / "ledger.db")) as one, closing(SQLiteStore(tmp_path / "ledger.db")) as two:
+        set_budget(one, "b", tokens=100, requests=10)
+        assert latest(two).budgets["b"].tokens == 100
+        set_budget(one, "b", tokens=5, update=True)
+        done = set_budget(two, "b", requests=20, update=True)
+        assert (done.now.tokens, done.now.requests) == (5, 20)
+        assert done.changes() == ["requests 10 → 20"]
+        set_budget(one, "b", tokens=6, update=True)
+        assert set_budget(two, "b", tokens=5, update=True).now.tokens == 5, "the last word counts"
+
+
+def test_a_budget_that_stands_goes_on_standing_whoever_changes_its_terms(store: MemoryStore) -> None:
+    set_budget(store, "b", tokens=5)
+    changed = store.put_budget(make_budget("b", tokens=8), update=True).result().budgets["b"]
+    assert (changed.tokens, changed.standing) == (8, True)
+    again = store.put_budget(make_budget("b", tokens=8)).result().budgets["b"]
+    assert again is changed
 
 
 def test_a_budget_of_a_program_stays_where_it_is_named(store: MemoryStore) -> None:

@@ -512,9 +512,17 @@ def test_nothing_is_left_in_memory_of_a_manager_that_is_gone() -> None:
     ledger = runtime().memory
     manager = BudgetManager()
     manager.register_agent("a")
+    manager.register_agent("b", priority=2, max_tokens=5)
+    manager.delegate("a", "sub", max_tokens=100)
+    with manager.agent("b"), hold(tokens=50) as held:
+        held.settle(tokens=40)
     pool = manager.crew.pool
+    assert any(pool in key for key in ledger.store.balances().result())
     assert any(pool in name for name in ledger.catalogue.budgets)
     del manager
     gc.collect()
     runtime().housekeeper.catch_up()
     assert not any(pool in name for name in ledger.catalogue.budgets)
+    runtime().put_units_away(1_000)
+    assert not any(pool in key for key in ledger.store.balances().result())
+    assert ledger.store.holds().result() == ()

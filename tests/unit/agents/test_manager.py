@@ -10,12 +10,14 @@ import pytest
 
 import farthing
 from farthing import hold, report
+from farthing.admin.standing import set_budget
 from farthing.agents import BudgetExceededError, BudgetManager, UnknownAgent
-from farthing.errors import BudgetExceeded, ConfigError
+from farthing.errors import BudgetExceeded, ConfigError, StoreUnavailable
 from farthing.kernel.catalogue import Grant
 from farthing.runtime.default import runtime, use
 from farthing.runtime.runtime import Runtime
 from farthing.runtime.settings import Settings
+from farthing.stores.changing import latest
 from farthing.testing import FakeClock
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
@@ -222,6 +224,52 @@ def test_a_registered_child(manager: BudgetManager) -> None:
     assert allocated(manager)["planner"] == 900
     manager.close_agent("sub")
     assert allocated(manager)["planner"] == 1_000
+
+
+def test_a_delegation_whose_end_nobody_knows_may_be_tried_again(
+    manager: BudgetManager, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger does not answer when the child is named. What was debited for it stands until it is certain."""
+    store = manager.crew.ledger.store
+
+    def silent(*_: object, **__: object) -> None:
+        raise StoreUnavailable(store.name, "silent")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "put_budget", silent)
+        with pytest.raises(StoreUnavailable):
+            manager.delegate("planner", "sub", max_tokens=300)
+    manager.delegate("planner", "sub", max_tokens=300)
+    assert allocated(manager) == {"planner": 400, "worker": 500, "idler": 300, "sub": 300}
+    spend(manager, "sub", 100)
+    clock.advance(minutes=11)
+    runtime().housekeeper.tick(sweep=True)
+    assert allocated(manager) == {"planner": 700, "worker": 500, "idler": 300, "sub": 300}
+    manager.close_agent("sub")
+    assert allocated(manager) == {"planner": 900, "worker": 500, "idler": 300}
+
+
+def test_what_a_removed_child_spent_stays_spent(manager: BudgetManager, clock: FakeClock) -> None:
+    manager.delegate("planner", "sub", max_tokens=300)
+    spend(manager, "sub", 100)
+    store = manager.crew.ledger.store
+    manager.crew.ledger.refresh(store.remove_budget(f"{manager.crew.pool}/sub").result())
+    manager.crew._mine.clear()
+    clock.advance(minutes=11)
+    runtime().housekeeper.tick(sweep=True)
+    assert allocated(manager) == {"planner": 900, "worker": 500, "idler": 300}
+
+
+def test_an_operator_changes_limits_and_agents_stay_agents(manager: BudgetManager) -> None:
+    ledger, pool = manager.crew.ledger, manager.crew.pool
+    manager.delegate("planner", "sub", max_tokens=300)
+    set_budget(ledger.store, f"{pool}/planner", tokens=5_000, update=True)
+    ledger.refresh(latest(ledger.store))
+    assert allocated(manager) == {"planner": 4_700, "worker": 500, "idler": 300, "sub": 300}
+    with pytest.raises(ConfigError, match="'planner' gave its agent 'sub'"):
+        set_budget(ledger.store, f"{pool}/sub", tokens=5_000, update=True)
+    manager.close_agent("sub")
+    assert allocated(manager) == {"planner": 5_000, "worker": 500, "idler": 300}
 
 
 def test_what_a_closed_agent_leaves_is_the_pools(manager: BudgetManager) -> None:

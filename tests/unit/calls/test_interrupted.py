@@ -25,7 +25,7 @@ from farthing.kernel.budget import make_budget, unit_of_work
 from farthing.runtime.ambient import Ambient, Binding
 from farthing.runtime.runtime import Runtime
 from farthing.runtime.settings import Settings
-from farthing.wire.openai_chat import OpenAIChat
+from farthing.wire.openai.chat import OpenAIChat
 from tests.unit.wire.recorded_bodies import recorded
 
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -37,7 +37,7 @@ from farthing.runtime.settings import Settings
 from farthing.stores.contract import Store
 from farthing.testing import FakeClock
 from farthing.wire import json
-from farthing.wire.openai_chat import OpenAIChat
+from farthing.wire.openai.chat import OpenAIChat
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HI_TOKENS = 8

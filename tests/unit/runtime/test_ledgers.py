@@ -1,39 +1,125 @@
-"""What is known of a ledger's budgets and kept: an account is used for as long as it is the one of this instant."""
+"""What is known of a ledger and kept: of one catalogue, never older than the version it names, and of this instant."""
 
 from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import farthing
-from farthing.kernel.catalogue import Grant
+from farthing import budget, hold
+from farthing.kernel.budget import Budget, make_budget
+from farthing.kernel.catalogue import Catalogue, Grant
 from farthing.runtime.default import runtime
+from farthing.runtime.ledgers import Ledger
+from farthing.stores.memory import MemoryStore
 from farthing.testing import FakeClock
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
 
+class Interrupting(dict[str, Budget]):
+    """Budgets that another thread's call comes between of, whenever they are looked through."""
+
+    def __init__(self, budgets: dict[str, Budget], between: Callable[[], None]) -> None:
+        super().__init__(budgets)
+        self.between = between
+
+    def values(self) -> Any:
+        self.between()
+        yield from super().values()
+
+
+def standing(tokens: int) -> Budget:
+    return replace(make_budget("b", tokens=tokens), standing=True)
+
+
+def test_a_call_while_a_change_is_taken_over() -> None:
+    """It may plan by the old terms, and then says so: the store refuses it. Never old terms under the new version."""
+    ledger = Ledger(MemoryStore())
+    seen: list[tuple[int, int | None, int | None]] = []
+
+    def call() -> None:
+        version = ledger.catalogue.version
+        (of,) = ledger.standing({})
+        (account,) = ledger.accounts([of], {}, 0)
+        seen.append((version, of.tokens, account.ceiling("tokens")))
+
+    ledger.refresh(Catalogue(1, {"b": standing(100)}))
+    ledger.refresh(Catalogue(2, Interrupting({"b": standing(5)}, call)))
+    call()
+    assert seen[-1] == (2, 5, 5)
+    assert seen[0] == (1, 100, 100)
+    assert all(tokens == 5 for version, tokens, _ in seen if version == 2)
+    ledger.refresh(Catalogue(1, {"b": standing(100)}))
+    call()
+    assert seen[-1] == (2, 5, 5), "what was asked for before does not come back"
+
+
+def test_a_call_while_a_budget_is_frozen() -> None:
+    """Freezing leaves the budget itself as it is; its account is another."""
+    ledger = Ledger(MemoryStore())
+    ledger.refresh(Catalogue(1, {"b": standing(100)}))
+    seen: list[tuple[int, bool]] = []
+
+    def call() -> None:
+        version = ledger.catalogue.version
+        (account,) = ledger.accounts(ledger.standing({}), {}, 0)
+        seen.append((version, account.frozen))
+
+    call()
+    known = ledger.catalogue.budgets
+    ledger.refresh(Catalogue(2, Interrupting(dict(known), call), frozen=frozenset({"b"})))
+    call()
+    assert seen[0] == (1, False)
+    assert seen[-1] == (2, True)
+    assert all(frozen for version, frozen in seen if version == 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_counts_the_versions_of_its_memory_anew() -> None:
+    with budget("of the parent", tokens=100):
+        pass
+    child = os.fork()
+    if child == 0:
+        try:
+            with budget("of the child", tokens=100) as mine, hold(tokens=10):
+                assert mine.held.tokens == 10
+            with budget("of the parent", tokens=50) as other:
+                assert other.remaining.tokens == 50
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - said here, for nobody is there to raise it to
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_clock_that_is_set_back_leads_to_the_rolling_window_of_then() -> None:
     """The buckets that a clock ahead of time had summed leave out what was spent before."""
-    with FakeClock() as clock, farthing.budget("rolling", tokens=1_000, per="rolling 30d") as budget:
+    with FakeClock() as clock, farthing.budget("rolling", tokens=1_000, per="rolling 30d") as rolling:
         with farthing.hold(tokens=1_000):
             pass
         clock.advance(days=25)
-        assert budget.remaining.tokens == 0
+        assert rolling.remaining.tokens == 0
         clock.advance(days=15)
-        assert budget.remaining.tokens == 1_000
+        assert rolling.remaining.tokens == 1_000
         clock.jump_back(days=15)
-        assert budget.remaining.tokens == 0
+        assert rolling.remaining.tokens == 0
         with pytest.raises(farthing.BudgetExceeded), farthing.hold(tokens=1):
             pass
 
 
 def test_a_clock_that_is_set_back_brings_a_grant_back() -> None:
-    with FakeClock() as clock, farthing.budget("granted", tokens=1_000) as budget:
+    with FakeClock() as clock, farthing.budget("granted", tokens=1_000) as granted:
         ledger = runtime().main
         grant = Grant("granted", "tokens", 500, clock(), until_ms=clock() + 3_600_000)
         ledger.refresh(ledger.store.grant(grant).result())
-        assert budget.remaining.tokens == 1_500
+        assert granted.remaining.tokens == 1_500
         clock.advance(days=1)
-        assert budget.remaining.tokens == 1_000
+        assert granted.remaining.tokens == 1_000
         clock.jump_back(days=1)
-        assert budget.remaining.tokens == 1_500
+        assert granted.remaining.tokens == 1_500

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from farthing import tokens
 from farthing.testing.counting import default_count
 from farthing.testing.desk import _ENDPOINTS
-from farthing.wire.anthropic_messages import AnthropicMessages
+from farthing.wire.anthropic.messages import AnthropicMessages
 from farthing.wire.facts import Dialect
-from farthing.wire.openai_chat import OpenAIChat
-from farthing.wire.openai_responses import OpenAIResponses
+from farthing.wire.openai.chat import OpenAIChat
+from farthing.wire.openai.responses import OpenAIResponses
 
 TEXT = "Count the farthings: {'a': [1, 2, 3]}, über 12.000 Münzen, 硬币 🪙"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farthing.kernel.usage import Usage
-from farthing.wire.anthropic_messages import TOOL_USE_PROMPT, AnthropicMessages
+from farthing.wire.anthropic.messages import TOOL_USE_PROMPT, AnthropicMessages
 from farthing.wire.facts import Image
 
 from .recorded_bodies import MESSAGES, body, recorded, recorded_object

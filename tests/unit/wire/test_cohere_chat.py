@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from farthing.kernel.usage import Usage
-from farthing.wire.cohere_chat import CohereChat
+from farthing.wire.cohere.chat import CohereChat
 from tests.unit.wire.recorded_bodies import COHERE, body
 
 DIALECT = CohereChat()

@@ -23,20 +23,20 @@ from pydantic import TypeAdapter
 from farthing.kernel.usage import Usage
 from farthing.testing.endpoint import Rendering
 from farthing.testing.generation import generate
-from farthing.testing.render_anthropic import AnthropicMessages as FakeMessages
-from farthing.testing.render_cohere import CohereChat as FakeCohere
-from farthing.testing.render_openai_chat import OpenAIChat as FakeChat
-from farthing.testing.render_openai_responses import OpenAIResponses as FakeResponses
+from farthing.testing.rendering.anthropic import AnthropicMessages as FakeMessages
+from farthing.testing.rendering.cohere import CohereChat as FakeCohere
+from farthing.testing.rendering.openai_chat import OpenAIChat as FakeChat
+from farthing.testing.rendering.openai_responses import OpenAIResponses as FakeResponses
 from farthing.testing.reply import Reply, ToolCall
-from farthing.wire.anthropic_messages import AnthropicMessages
-from farthing.wire.cohere_chat import CohereChat
+from farthing.wire.anthropic.messages import AnthropicMessages
+from farthing.wire.cohere.chat import CohereChat
 from farthing.wire.cut import CutStream
 from farthing.wire.facts import Dialect, RequestFacts
-from farthing.wire.gemini import GeminiGenerate
+from farthing.wire.gemini.generate import GeminiGenerate
 from farthing.wire.metering import EventMeter
-from farthing.wire.openai_chat import OpenAIChat
-from farthing.wire.openai_completions import OpenAICompletions
-from farthing.wire.openai_responses import OpenAIResponses
+from farthing.wire.openai.chat import OpenAIChat
+from farthing.wire.openai.completions import OpenAICompletions
+from farthing.wire.openai.responses import OpenAIResponses
 
 from .recorded_bodies import (
     CHAT_STREAM,

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from farthing.kernel.usage import Usage
 from farthing.wire.facts import AnswerFacts, Image, RequestFacts
-from farthing.wire.gemini import GeminiGenerate
-from farthing.wire.gemini_embeddings import GeminiEmbeddings
-from farthing.wire.gemini_path import model_in, other_model, streams
+from farthing.wire.gemini.embeddings import GeminiEmbeddings
+from farthing.wire.gemini.generate import GeminiGenerate
+from farthing.wire.gemini.path import model_in, other_model, streams
 from farthing.wire.json_array import ArraySplitter
 
 from .recorded_bodies import (

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.kernel.usage import Usage
-from farthing.wire.anthropic_messages import AnthropicMessages
+from farthing.wire.anthropic.messages import AnthropicMessages
 from farthing.wire.facts import AnswerFacts, Dialect, StreamMeter
-from farthing.wire.gemini import GeminiGenerate
+from farthing.wire.gemini.generate import GeminiGenerate
 from farthing.wire.metering import MAX_UNREAD_BYTES
-from farthing.wire.openai_chat import OpenAIChat
-from farthing.wire.openai_completions import OpenAICompletions
-from farthing.wire.openai_images import OpenAIImages
-from farthing.wire.openai_responses import OpenAIResponses
+from farthing.wire.openai.chat import OpenAIChat
+from farthing.wire.openai.completions import OpenAICompletions
+from farthing.wire.openai.images import OpenAIImages
+from farthing.wire.openai.responses import OpenAIResponses
 
 from .recorded_bodies import (
     CHAT_STREAM,

@@ -9,7 +9,7 @@ import pytest
 
 from farthing.kernel.usage import Usage
 from farthing.wire.facts import Image
-from farthing.wire.openai_chat import OpenAIChat
+from farthing.wire.openai.chat import OpenAIChat
 
 from .recorded_bodies import CHAT, body, recorded, recorded_object
 

@@ -9,7 +9,7 @@ import pytest
 
 from farthing.kernel.usage import Usage
 from farthing.wire.facts import AnswerFacts, RequestFacts
-from farthing.wire.openai_images import IMAGE_TOKENS, OPEN_IMAGE_TOKENS, OpenAIImages
+from farthing.wire.openai.images import IMAGE_TOKENS, OPEN_IMAGE_TOKENS, OpenAIImages
 
 from .recorded_bodies import body, recorded
 

@@ -9,7 +9,7 @@ import pytest
 
 from farthing.kernel.usage import Usage
 from farthing.wire.facts import Image
-from farthing.wire.openai_responses import OpenAIResponses
+from farthing.wire.openai.responses import OpenAIResponses
 
 from .recorded_bodies import RESPONSES, body, recorded, recorded_object
 

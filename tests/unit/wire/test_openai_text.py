@@ -12,9 +12,9 @@ import pytest
 
 from farthing.kernel.usage import Usage
 from farthing.wire.facts import AnswerFacts, RequestFacts
-from farthing.wire.openai_completions import OpenAICompletions
-from farthing.wire.openai_embeddings import OpenAIEmbeddings
-from farthing.wire.openai_shared import other_deployment
+from farthing.wire.openai.completions import OpenAICompletions
+from farthing.wire.openai.embeddings import OpenAIEmbeddings
+from farthing.wire.openai.shared import other_deployment
 
 from .recorded_bodies import body, recorded, recorded_object
 

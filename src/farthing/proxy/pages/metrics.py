@@ -132,7 +132,7 @@ def _calls(sums: dict[TallyKey, Tally]) -> Iterator[Metric]:
     overrun = _counter("overrun_calls", "Calls that cost more than was held for them.", *_OF)
     cost = _counter("cost_usd", "What calls cost, in US dollars.", *_OF)
     tokens = _counter("tokens", "Tokens, by kind; reasoning is part of output.", *_OF, "kind")
-    seconds = _counter("call_seconds", "Time from hold to end, summed; by farthing_calls it is the mean.", *_OF)
+    seconds = _counter("call_seconds", "Seconds from hold to end, summed: by farthing_calls_total, the mean.", *_OF)
     corrected_cost = _gauge("corrections_cost_usd", "What later truths about calls added to their cost.", *_OF)
     corrected_tokens = _gauge(
         "corrections_tokens", "What later truths about calls added to their tokens.", *_OF, "kind"

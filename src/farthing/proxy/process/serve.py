@@ -38,6 +38,16 @@ def _serve_alone(server: ProxyServer, load: Load | None, say: Callable[[str], No
     server.reload_by(None if load is None else hang_up(os.getpid()))
     with signals(server.ask_to_stop, _reloading(load, server.reload)):
         server.run(say, alone=True)
+    done = server.stats
+    log.logger.info(
+        "Stopped after %d requests: %d forwarded, %d blocked, %d refused; %s tokens, $%s",
+        done["requests"],
+        done["forwarded"],
+        done["blocked"],
+        done["refused"],
+        f"{done['tokens_used']:,}",
+        done["cost_usd"],
+    )
 
 
 def _serve_together(opened: Opened, load: Load | None, say: Callable[[str], None]) -> None:
@@ -55,6 +65,7 @@ def _serve_together(opened: Opened, load: Load | None, say: Callable[[str], None
         opened.end_session(opened.runtime)
     finally:
         opened.runtime.close()
+    log.logger.info("Stopped")
 
 
 def _reloading(load: Load | None, take: Callable[[ProxySettings], None]) -> Callable[[], None] | None:

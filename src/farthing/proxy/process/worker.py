@@ -23,6 +23,7 @@ from ..callers.identity import Identify
 from ..connection import Connection
 from ..pages.page import Pages
 from ..settings import ProxySettings
+from ..stats import Stats
 
 BACKLOG = 4096
 KEEP_ALIVE_SECONDS = 75
@@ -106,7 +107,7 @@ class Worker:
             proxy.ask_reload, proxy.stopping = self.ask_reload, self._stopping
             if self._pages is not None:
                 proxy.pages = self._pages(proxy)
-            server = _Server(_config(proxy, self._settings), self.ready.set)
+            server = _Server(_config(proxy, self._settings), self.ready.set, proxy.stats)
             proxy.connections = server.server_state.connections
             self.proxy, self._server = proxy, server
             server.should_exit = self._stopping
@@ -118,13 +119,26 @@ class Worker:
 class _Server(uvicorn.Server):
     """Uvicorn's server without its signal handlers: who runs it decides about signals."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stats: Stats) -> None:
         super().__init__(config)
         self._ready = ready
+        self._stats = stats
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        waited_for = self._stats.in_flight
+        if waited_for and not self.force_exit:
+            log.logger.info(
+                "Stopping: %d calls in flight have %s s to end; asked again, it waits for none",
+                waited_for,
+                self.config.timeout_graceful_shutdown,
+            )
+        await super().shutdown(sockets)
+        if self._stats.in_flight:
+            log.logger.warning("Stopped with %d calls in flight: they are suspect", self._stats.in_flight)
 
 
 def _config(proxy: Proxy, settings: ProxySettings) -> uvicorn.Config:

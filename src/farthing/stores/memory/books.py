@@ -27,6 +27,7 @@ from ...kernel.catalogue import Catalogue
 from ...kernel.hold import HELD, LIVE, SUSPECT, Entry, Hold
 from ...kernel.keys import KeyRing
 from ...kernel.ledger import NOTHING, Change, Settled
+from ...kernel.lending import sides
 from ...kernel.plan import ZERO, Balance, bare
 from ...kernel.ratios import Ratios
 from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
@@ -232,7 +233,8 @@ class Books:
     def _needed(self) -> set[str]:
         """The counters that some hold may still change: live ones, and by a difference to what was settled others."""
         holds = [hold for hold in self._holds.values() if hold.state in LIVE or hold.id in self._correctable]
-        return {posting.key for hold in holds for posting in hold.postings}
+        keys = {posting.key for hold in holds for posting in hold.postings}
+        return keys.union(key for hold in holds for loan in hold.loans for key, _ in sides(loan))
 
     def _certain_ms(self, now_ms: int) -> int:
         self._looks = self._looks.at(now_ms)

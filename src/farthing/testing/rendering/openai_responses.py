@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..kernel.usage import Usage
-from .counting import Count, prompt_tokens
-from .endpoint import Body, Frame, Rejection, Rendering, event
-from .generation import Generation, Part
-from .render_openai import OpenAIEndpoint, missing
+from ...kernel.usage import Usage
+from ..counting import Count, prompt_tokens
+from ..endpoint import Body, Frame, Rejection, Rendering, event
+from ..generation import Generation, Part
+from .openai import OpenAIEndpoint, missing
 
 _MIN_OUTPUT_TOKENS = 16
 _MOVED = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from ..kernel.usage import Usage
-from .counting import Count, prompt_tokens
-from .endpoint import Body, Endpoint, Frame, Rejection, Rendering, event, require_integer
-from .generation import Generation
+from ...kernel.usage import Usage
+from ..counting import Count, prompt_tokens
+from ..endpoint import Body, Endpoint, Frame, Rejection, Rendering, event, require_integer
+from ..generation import Generation
 
 TEMPLATE_TOKENS = 60
 _FINISH = {"stop": "COMPLETE", "length": "MAX_TOKENS", "tool_calls": "TOOL_CALL"}

@@ -8,13 +8,13 @@ Shapes: openai 3.54 ``types/embedding*``; public API docs, 2026-11.
 
 from __future__ import annotations
 
-from . import json
-from .facts import AnswerFacts, RequestFacts
-from .metering import answer_object, mapping, string
-from .openai_shared import OpenAIDialect, read_inputs
-from .reading import Gathering, model_of, word_in
-from .reported import reported
-from .single import SingleAnswer
+from .. import json
+from ..facts import AnswerFacts, RequestFacts
+from ..metering import answer_object, mapping, string
+from ..reading import Gathering, model_of, word_in
+from ..reported import reported
+from ..single import SingleAnswer
+from .shared import OpenAIDialect, read_inputs
 
 _BODY_FIELDS = frozenset({"model", "input", "encoding_format", "user", "metadata", "service_tier"})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernel.usage import Usage
-from .cut import event_bytes
-from .metering import mappings
+from ...kernel.usage import Usage
+from ..cut import event_bytes
+from ..metering import mappings
 
 _HEAD = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
 

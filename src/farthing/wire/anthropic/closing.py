@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernel.usage import Usage
-from .cut import event_bytes
+from ...kernel.usage import Usage
+from ..cut import event_bytes
 
 
 class MessagesCloser:

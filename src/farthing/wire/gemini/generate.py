@@ -15,16 +15,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from . import json
-from .closing_gemini import GeminiCloser
-from .dialect import JsonDialect
-from .facts import AnswerFacts, RequestFacts
-from .gemini_content import either, read_content, read_tools, several, whole_in
-from .gemini_path import model_in, other_model, other_model_name, streams
-from .json_array import ArraySplitter
-from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from .reading import Gathering
-from .reported import input_part, reported
+from .. import json
+from ..dialect import JsonDialect
+from ..facts import AnswerFacts, RequestFacts
+from ..json_array import ArraySplitter
+from ..metering import EventMeter, answer_object, event_data, mapping, mappings, string
+from ..reading import Gathering
+from ..reported import input_part, reported
+from .closing import GeminiCloser
+from .content import either, read_content, read_tools, several, whole_in
+from .path import model_in, other_model, other_model_name, streams
 
 PROMPT_OVERHEAD = 8
 FORMAT_OVERHEAD = 300

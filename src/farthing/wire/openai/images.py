@@ -16,13 +16,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..kernel.usage import Usage
-from . import json
-from .facts import AnswerFacts, RequestFacts
-from .metering import EventMeter, answer_object, event_data, mapping, string
-from .openai_shared import OpenAIDialect
-from .reading import Gathering, count_in, flag_in, model_of
-from .reported import Reported, reported
+from ...kernel.usage import Usage
+from .. import json
+from ..facts import AnswerFacts, RequestFacts
+from ..metering import EventMeter, answer_object, event_data, mapping, string
+from ..reading import Gathering, count_in, flag_in, model_of
+from ..reported import Reported, reported
+from .shared import OpenAIDialect
 
 IMAGE_TOKENS = 6_240
 """The dearest image of the first generation: 1024 × 1536, high quality."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import json
-from .dialect import JsonDialect
-from .facts import AnswerFacts, RequestFacts
-from .gemini_content import either, read_content, several
-from .gemini_path import model_in, other_model, other_model_name
-from .metering import answer_object, mapping
-from .reading import Gathering
-from .reported import reported
-from .single import SingleAnswer
+from .. import json
+from ..dialect import JsonDialect
+from ..facts import AnswerFacts, RequestFacts
+from ..metering import answer_object, mapping
+from ..reading import Gathering
+from ..reported import reported
+from ..single import SingleAnswer
+from .content import either, read_content, several
+from .path import model_in, other_model, other_model_name
 
 _BODY_FIELDS = frozenset(
     {

@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from ..kernel.usage import Usage
-from .counting import Count, filler, prompt_tokens
-from .endpoint import Body, Endpoint, Frame, Rejection, Rendering, event, require_integer
-from .generation import Generation, Part
+from ...kernel.usage import Usage
+from ..counting import Count, filler, prompt_tokens
+from ..endpoint import Body, Endpoint, Frame, Rejection, Rendering, event, require_integer
+from ..generation import Generation, Part
 
 _MIN_THINKING_TOKENS = 1024
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import json
-from .closing_chat import ChatCloser
-from .facts import AnswerFacts, RequestFacts
-from .metering import answer_object, mappings, string
-from .metering_chat import ChatMeter, finish_of
-from .openai_shared import OpenAIDialect, ask_usage_in, read_inputs
-from .reading import Gathering, count_in, flag_in, model_of, object_in, word_in
-from .reported import reported
+from .. import json
+from ..facts import AnswerFacts, RequestFacts
+from ..metering import answer_object, mappings, string
+from ..reading import Gathering, count_in, flag_in, model_of, object_in, word_in
+from ..reported import reported
+from .chat_closing import ChatCloser
+from .chat_metering import ChatMeter, finish_of
+from .shared import OpenAIDialect, ask_usage_in, read_inputs
 
 DEFAULT_MAX_TOKENS = 16
 _BODY_FIELDS = frozenset(

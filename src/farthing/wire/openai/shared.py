@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from .dialect import JsonDialect
-from .facts import RequestFacts
-from .reading import Gathering, object_in
+from ..dialect import JsonDialect
+from ..facts import RequestFacts
+from ..reading import Gathering, object_in
 
 TOOL_CHOICE_OVERHEAD = 8
 _DEFAULT_LIFETIME = "30m"

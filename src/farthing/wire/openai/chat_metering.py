@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..kernel.usage import Usage
-from .facts import AnswerFacts
-from .metering import EventMeter, event_data, mapping, mappings, string
-from .reported import reported
-from .sse import parse_frame
+from ...kernel.usage import Usage
+from ..facts import AnswerFacts
+from ..metering import EventMeter, event_data, mapping, mappings, string
+from ..reported import reported
+from ..sse import parse_frame
 
 _TEXT_FIELDS = ("content", "refusal", "reasoning_content", "reasoning")
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..kernel.usage import Usage
-from . import json
-from .closing_cohere import CohereCloser
-from .dialect import JsonDialect
-from .facts import AnswerFacts, RequestFacts
-from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from .reading import Gathering, count_in, flag_in, model_of, objects_in
+from ...kernel.usage import Usage
+from .. import json
+from ..dialect import JsonDialect
+from ..facts import AnswerFacts, RequestFacts
+from ..metering import EventMeter, answer_object, event_data, mapping, mappings, string
+from ..reading import Gathering, count_in, flag_in, model_of, objects_in
+from .closing import CohereCloser
 
 MESSAGE_OVERHEAD = 4
 REPLY_PRIMING = 4

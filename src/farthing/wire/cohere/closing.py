@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernel.usage import Usage
-from .cut import event_bytes
+from ...kernel.usage import Usage
+from ..cut import event_bytes
 
 _ENDS = {"content-start": "content-end", "tool-call-start": "tool-call-end", "citation-start": "citation-end"}
 

@@ -11,15 +11,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..kernel.usage import Usage
-from . import json
-from .closing_responses import ResponsesCloser
-from .facts import AnswerFacts, RequestFacts
-from .images import UNKNOWN, size_of_base64, size_of_url
-from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from .openai_shared import OpenAIDialect, cache_breakpoint, read_cache_options, read_tool_choice
-from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
-from .reported import reported
+from ...kernel.usage import Usage
+from .. import json
+from ..facts import AnswerFacts, RequestFacts
+from ..images import UNKNOWN, size_of_base64, size_of_url
+from ..metering import EventMeter, answer_object, event_data, mapping, mappings, string
+from ..reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
+from ..reported import reported
+from .responses_closing import ResponsesCloser
+from .shared import OpenAIDialect, cache_breakpoint, read_cache_options, read_tool_choice
 
 MESSAGE_OVERHEAD = 3
 ITEM_OVERHEAD = 16

@@ -11,14 +11,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from . import json
-from .closing_messages import MessagesCloser
-from .dialect import JsonDialect
-from .facts import AnswerFacts, RequestFacts
-from .images import UNKNOWN, size_of_base64
-from .metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
-from .reported import input_part, reported
+from .. import json
+from ..dialect import JsonDialect
+from ..facts import AnswerFacts, RequestFacts
+from ..images import UNKNOWN, size_of_base64
+from ..metering import EventMeter, answer_object, event_data, mapping, mappings, string
+from ..reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
+from ..reported import input_part, reported
+from .closing import MessagesCloser
 
 MESSAGE_OVERHEAD = 5
 PROMPT_OVERHEAD = 8

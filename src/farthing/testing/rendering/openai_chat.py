@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from .counting import Count, prompt_tokens
-from .endpoint import Body, Frame, Rejection, Rendering, event
-from .generation import Generation, Part
-from .render_openai import OpenAIEndpoint, completion_usage, wants_usage
+from ..counting import Count, prompt_tokens
+from ..endpoint import Body, Frame, Rejection, Rendering, event
+from ..generation import Generation, Part
+from .openai import OpenAIEndpoint, completion_usage, wants_usage
 
 _NO_MAX_TOKENS = re.compile(r"o\d|gpt-5")
 """Reasoning models refuse the older name of the ceiling."""

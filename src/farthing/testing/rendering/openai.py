@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..kernel.usage import Usage
-from .endpoint import Body, Endpoint, Rejection, event, require_integer
+from ...kernel.usage import Usage
+from ..endpoint import Body, Endpoint, Rejection, event, require_integer
 
 _CODES = {"type": "invalid_type", "minimum": "integer_below_min_value"}
 

@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from ..kernel.usage import Usage
-from .counting import Count, filler
-from .endpoint import Body, Endpoint, Frame, Rejection, Rendering, dumps, event, require_integer
-from .generation import Generation, Part
+from ...kernel.usage import Usage
+from ..counting import Count, filler
+from ..endpoint import Body, Endpoint, Frame, Rejection, Rendering, dumps, event, require_integer
+from ..generation import Generation, Part
 
 _PATH = re.compile(r"^/v1[a-z0-9]*/(?:.*/)?(?:models|tunedModels|endpoints)/(?P<model>[^/:]+):(?P<method>[A-Za-z]+)$")
 _FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP"}

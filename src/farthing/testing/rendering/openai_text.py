@@ -7,10 +7,10 @@ import struct
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from .counting import Count
-from .endpoint import Body, Frame, Rejection, Rendering, dumps, event
-from .generation import Generation
-from .render_openai import OpenAIEndpoint, completion_usage, wants_usage
+from ..counting import Count
+from ..endpoint import Body, Frame, Rejection, Rendering, dumps, event
+from ..generation import Generation
+from .openai import OpenAIEndpoint, completion_usage, wants_usage
 
 _DEFAULT_COMPLETION_TOKENS = 16
 _DEFAULT_DIMENSIONS = 16

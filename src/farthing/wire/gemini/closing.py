@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernel.usage import Usage
-from . import json
-from .cut import event_bytes
-from .metering import mapping, mappings
+from ...kernel.usage import Usage
+from .. import json
+from ..cut import event_bytes
+from ..metering import mapping, mappings
 
 
 class GeminiCloser:

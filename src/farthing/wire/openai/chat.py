@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import json
-from .closing_chat import ChatCloser
-from .facts import AnswerFacts, RequestFacts
-from .images import UNKNOWN, size_of_url
-from .metering import answer_object, mapping, mappings, string
-from .metering_chat import ChatMeter, finish_of, message_text
-from .openai_shared import OpenAIDialect, ask_usage_in, cache_breakpoint, read_cache_options, read_tool_choice
-from .reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
-from .reported import reported
+from .. import json
+from ..facts import AnswerFacts, RequestFacts
+from ..images import UNKNOWN, size_of_url
+from ..metering import answer_object, mapping, mappings, string
+from ..reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
+from ..reported import reported
+from .chat_closing import ChatCloser
+from .chat_metering import ChatMeter, finish_of, message_text
+from .shared import OpenAIDialect, ask_usage_in, cache_breakpoint, read_cache_options, read_tool_choice
 
 MESSAGE_OVERHEAD = 3
 NAME_OVERHEAD = 1

@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .images import size_of_base64
-from .reading import MAX_COUNT, Gathering
+from ..images import size_of_base64
+from ..reading import MAX_COUNT, Gathering
 
 CONTENT_OVERHEAD = 5
 PART_OVERHEAD = 16

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..kernel.usage import Usage
-from .cut import event_bytes
-from .metering import mapping
+from ...kernel.usage import Usage
+from ..cut import event_bytes
+from ..metering import mapping
 
 
 class _Text(NamedTuple):

@@ -1,0 +1,1 @@
+"""OpenAI's endpoints, as OpenAI and the many compatible servers speak them."""
