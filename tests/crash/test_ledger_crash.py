@@ -20,6 +20,9 @@ from farthing.errors import StoreUnavailable
 from farthing.kernel.budget import make_budget
 from farthing.kernel.ledger import Denied, Placed
 from farthing.kernel.plan import Balance
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
+from farthing.stores.contract import SWEEP_BATCH
 from farthing.stores.sqlite import SQLiteStore
 from farthing.stores.sqlite.tickets import Ticket
 from tests.contract.calls import outcome, plan
@@ -72,8 +75,8 @@ def concurrent(store: SQLiteStore) -> Balance:
     return balance
 
 
-def start(path: Path, how: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-c", IN_FLIGHT, str(path), str(CALLS), how]
+def start(path: Path, how: str, calls: int = CALLS) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", IN_FLIGHT, str(path), str(calls), how]
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -117,6 +120,36 @@ def test_a_restart_finds_what_the_killed_process_left(path: Path) -> None:
     assert os.listdir(f"{path}-owners") == [store.owner]
     check_books(store)
     store.close()
+
+
+def test_more_calls_were_in_flight_than_one_sweep_takes(tmp_path: Path) -> None:
+    """All that were are said to be suspect before anything is admitted: the calls at once are free again."""
+    path, calls = tmp_path / "ledger.db", 2 * SWEEP_BATCH + 1
+    store = SQLiteStore(path)
+    store.put_budget(make_budget("b", concurrency=calls)).result()
+    store.close()
+    process = start(path, "held", calls)
+    owner_of(process)
+    kill(process)
+    store = SQLiteStore(path)
+    assert sum(isinstance(store.place(plan(store, f"new-{n}")).result(), Placed) for n in range(calls)) == calls
+    assert len(store.holds("suspect").result()) == calls
+    check_books(store)
+    store.close()
+
+
+def test_one_round_of_housekeeping_sweeps_all(path: Path, tmp_path: Path) -> None:
+    calls = 2 * SWEEP_BATCH + 1
+    runtime = Runtime(Settings(ledger=f"sqlite:///{tmp_path / 'ledger.db'}"))
+    store = runtime.main.store
+    runtime.put_budget(make_budget("b", concurrency=calls), update=True)
+    process = start(path, "held", calls)
+    owner_of(process)
+    kill(process)
+    runtime.housekeeper.tick(sweep=True)
+    assert store.holds("held").result() == ()
+    assert len(store.holds("suspect").result()) == calls
+    runtime.close()
 
 
 def test_a_clean_stop_leaves_nothing_suspect_and_loses_nothing(store: SQLiteStore, path: Path) -> None:

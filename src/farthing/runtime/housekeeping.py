@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from ..errors import FarthingError
 from ..kernel.ledger import Settled
 from ..kernel.sums import DAY_MS
-from ..stores.contract import SWEEP_SECONDS, DenialKey, Store
+from ..stores.contract import SWEEP_BATCH, SWEEP_SECONDS, DenialKey, Store
 from .delegations import close_ended, give_back_orphans
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Housekeeper:
             ledger.refresh(ledger.store.catalogue().result())
             runtime.learner.exchange(ledger.store, everything=sweep)
             if sweep:
-                for settled in ledger.store.sweep(runtime.settings.sweep_policy).result():
+                for settled in _swept(runtime, ledger.store):
                     _tell(runtime, settled)
                 if ledger.lends:
                     close_ended(ledger)
@@ -152,7 +152,7 @@ class Housekeeper:
             self.forget_denials()
 
     def _sweep_memory(self, runtime: Runtime, durable: Ledger | None) -> None:
-        for settled in runtime.memory_store.sweep(runtime.settings.sweep_policy).result():
+        for settled in _swept(runtime, runtime.memory_store):
             # What is held on both ledgers is swept, and told, by the durable one.
             if runtime.events.subscribers and (durable is None or durable.store.find(settled.hold.id).result() is None):
                 _tell(runtime, settled)
@@ -201,6 +201,14 @@ class Housekeeper:
                 log.exception("the ledger could not be closed cleanly; open holds become suspect")
 
 
+def _swept(runtime: Runtime, store: Store) -> Iterator[Settled]:
+    """All that time has done to holds, a bounded pass after the other."""
+    while swept := store.sweep(runtime.settings.sweep_policy).result():
+        yield from swept
+        if len(swept) < SWEEP_BATCH:
+            return
+
+
 def _tell(runtime: Runtime, settled: Settled) -> None:
     if settled.entry is not None and runtime.events.subscribers:
         runtime.events.tell(settled.entry)
@@ -235,7 +243,8 @@ def _run(housekeeper: weakref.ref[Housekeeper], stopping: threading.Event) -> No
             next_sweep = time.monotonic() + SWEEP_SECONDS
         try:
             keeper.tick(sweep=sweep)
-        except FarthingError:
-            # The ledger is unavailable: calls are told so themselves. The next round tries again.
+        except Exception:
+            # The ledger is unavailable (calls are told so themselves), or whatever it is: without this thread nothing
+            # would learn of budgets, end what was abandoned or sweep any more. The next round tries again.
             log.exception("housekeeping failed")
         del keeper

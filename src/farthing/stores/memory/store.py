@@ -22,6 +22,7 @@ from ...kernel.ratios import Ratios, merged
 from ...kernel.sums import DAY_MS, Figures, Sums, check_keys, coarser, sum_entries
 from ...kernel.tallies import Tally, TallyKey, tally_entries
 from ..contract import (
+    COUNTER_GRACE_MS,
     KEEP_A_DAY,
     SWEEP_BATCH,
     Clock,
@@ -268,7 +269,8 @@ class MemoryStore(Books):
             now_ms = self._certain_ms(self.now())
             counters = len(self._balances)
             self._put_counters_away(now_ms)
-            over = [key for key, ends_ms in self._alerts.items() if ends_ms is not None and ends_ms <= now_ms]
+            over_ms = now_ms - COUNTER_GRACE_MS
+            over = [key for key, ends_ms in self._alerts.items() if ends_ms is not None and ends_ms <= over_ms]
             for key in over:
                 del self._alerts[key]
             rolled = 0

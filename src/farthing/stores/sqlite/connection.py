@@ -78,6 +78,8 @@ def _plain(file: str, busy_seconds: float) -> sqlite3.Connection:
 
 def _set_up(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
+    # Reading opens the log; who looks whether it is still there must not come before that.
+    connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     # A checkpoint inside a commit would make every caller of that group wait for it: the writer does it apart.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_SIZE_LIMIT_BYTES}")

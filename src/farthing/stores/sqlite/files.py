@@ -150,6 +150,40 @@ def _make(path: Path) -> None:
         pass
 
 
+class LedgerFile:
+    """
+    The file of a ledger as it was when it was opened. What others do to it by its name, SQLite does not see: it would
+    go on in a file that has no name any more, beside another ledger that everybody else uses.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._log = f"{file}-wal"
+        self._known = _identity(file)
+
+    def check(self) -> None:
+        """Raises StoreUnavailable if the file is not there any more, or another one is in its place."""
+        found = _identity(self._file)
+        if found != self._known:
+            what = "removed" if found is None else "replaced by another"
+            raise StoreUnavailable(
+                self._file,
+                f"the file was {what} while it was in use: put it back, or start this process anew with what is there",
+            )
+
+    def log(self) -> tuple[int, int] | None:
+        """Which file SQLite's log is now; None if there is none."""
+        return _identity(self._log)
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def file_system_type(directory: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
     """The type of the file system that a directory lies on, or None where this machine does not say."""
     try:

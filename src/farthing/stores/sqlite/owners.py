@@ -62,8 +62,8 @@ class Owner:
             return True
         try:
             lock = FileLock(path)
-        except PermissionError:
-            # Another user's process. What cannot be judged is alive: its holds wait for their deadlines.
+        except OSError:
+            # Another user's process, or this one has no file handle left. What cannot be judged now is alive now.
             return False
         try:
             if not lock.try_acquire():

@@ -91,7 +91,8 @@ def _put_counters_away(books: Books, now_ms: int) -> int:
 
 
 def _forget_alerts(books: Books, now_ms: int) -> int:
-    over = books.select("SELECT key FROM alerts WHERE ends_ms <= ? LIMIT ?", (now_ms, ROLL_UP_BATCH))
+    # As long as its counter stays, for a call that ends late would have it said once more.
+    over = books.select("SELECT key FROM alerts WHERE ends_ms <= ? LIMIT ?", (now_ms - COUNTER_GRACE_MS, ROLL_UP_BATCH))
     books.also("DELETE FROM alerts WHERE key = ?", over)
     return len(over)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...errors import StoreUnavailable
 from .connection import connect
+from .files import LedgerFile
 from .tickets import Ticket, publish
 
 READ_SECONDS_MAX = 120.0
@@ -23,8 +24,10 @@ READ_SECONDS_MAX = 120.0
 class Reader:
     """Made and fed by the writer. Its thread starts at the first read."""
 
-    def __init__(self, file: str, patience_seconds: float) -> None:
+    def __init__(self, file: str, place: LedgerFile, patience_seconds: float) -> None:
         self._file = file
+        self._place = place
+        self._log: tuple[int, int] | None = None
         self._patience_seconds = patience_seconds
         self._queue: queue.SimpleQueue[Ticket[Any] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
@@ -70,9 +73,13 @@ class Reader:
 
     def _read(self, ticket: Ticket[Any]) -> None:
         try:
+            self._place.check()
+            if self._place.log() != self._log:
+                self._disconnect()
             if self._connection is None:
                 self._connection = connect(self._file, busy_seconds=self._patience_seconds)
                 self._connection.execute("PRAGMA query_only = ON")
+                self._log = self._place.log()
             # One snapshot, however many statements the read takes.
             self._connection.execute("BEGIN")
             ticket.answer = ticket.run(self._connection)  # type: ignore[call-arg, arg-type]  # a READ

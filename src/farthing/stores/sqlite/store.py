@@ -59,6 +59,8 @@ KEYS_SECONDS = 0.9
 """The same, of the virtual keys: a revocation holds everywhere within a second. (Under load the file is looked at with
 every group, so that nobody waits for a look of this kind.)"""
 DURABILITIES = ("full", "normal")
+LEFT_BEHIND_MAX = 1_000_000
+"""How many holds of the dead are looked for at opening: all that can be."""
 _KEEP = SweepPolicy(suspect_policy="keep")
 
 
@@ -273,8 +275,9 @@ class SQLiteStore:
     # -- denials -------------------------------------------------------------------------------------------------
 
     def add_denials(self, counts: Mapping[DenialKey, int]) -> Ticket[None]:
+        """Like the end of a call: what cannot be written now is kept, and nothing is counted twice."""
         kept = dict(counts)
-        return self._ask(CHANGE, lambda books, now_ms: (books.add_denials(kept), NOTHING))
+        return self._ask(END, lambda books, now_ms: (books.add_denials(kept), NOTHING))
 
     def denials(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Mapping[DenialKey, int]]:
         return self._ask(READ, lambda connection: queries.denials(connection, since_ms, until_ms))
@@ -384,8 +387,8 @@ def _same(known: T) -> T:
 
 def _first_sweep(books: Books, now_ms: int, owner: Owner) -> tuple[None, Change]:
     """At opening: what died with its process before is said to be suspect, before anything is admitted."""
-    while sweep(books, now_ms, _KEEP, owner)[0]:
-        pass
+    # All in one: another look in this group would find them again, for they are not in the file yet.
+    sweep(books, now_ms, _KEEP, owner, most=LEFT_BEHIND_MAX)
     owner.clear_leftovers()
     return None, NOTHING
 

@@ -18,9 +18,11 @@ _OF_OWNER = f"{rows.SELECT_HOLD} WHERE {_ENDS} AND holds.owner = ? LIMIT ?"
 _OLD_SUSPECTS = f"{rows.SELECT_HOLD} WHERE holds.state = 'suspect' AND holds.changed_ms <= ? LIMIT ?"
 
 
-def sweep(books: Books, now_ms: int, policy: SweepPolicy, owner: Owner) -> tuple[tuple[Settled, ...], Change]:
-    """As :func:`farthing.kernel.ledger.sweep` says, on at most ``SWEEP_BATCH`` holds that it will change."""
-    candidates, dead = _candidates(books, now_ms, policy, owner)
+def sweep(
+    books: Books, now_ms: int, policy: SweepPolicy, owner: Owner, *, most: int = SWEEP_BATCH
+) -> tuple[tuple[Settled, ...], Change]:
+    """As :func:`farthing.kernel.ledger.sweep` says, on at most so many holds that it will change."""
+    candidates, dead = _candidates(books, now_ms, policy, owner, most)
     results = ledger.sweep(
         books,
         candidates,
@@ -36,7 +38,9 @@ def sweep(books: Books, now_ms: int, policy: SweepPolicy, owner: Owner) -> tuple
     return tuple(swept), NOTHING
 
 
-def _candidates(books: Books, now_ms: int, policy: SweepPolicy, owner: Owner) -> tuple[list[Hold], frozenset[str]]:
+def _candidates(
+    books: Books, now_ms: int, policy: SweepPolicy, owner: Owner, most: int
+) -> tuple[list[Hold], frozenset[str]]:
     """
     The earlier commands of this group are not in the file yet: a hold that they have ended is found here as held, and
     the kernel's rules, which read the books, pass it over.
@@ -44,7 +48,7 @@ def _candidates(books: Books, now_ms: int, policy: SweepPolicy, owner: Owner) ->
     found: dict[str, Hold] = {}
 
     def look(sql: str, value: object) -> None:
-        room = SWEEP_BATCH - len(found)
+        room = most - len(found)
         for row in books.select(sql, (value, room)):
             hold = rows.hold_from_row(row)
             found[hold.id] = books.hold(hold.id) or hold

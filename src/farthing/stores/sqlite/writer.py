@@ -25,7 +25,7 @@ from ..contract import Clock
 from .backlog import Backlog
 from .books import Books
 from .connection import connect
-from .files import FileLock
+from .files import FileLock, LedgerFile
 from .owners import Owner
 from .reader import Reader
 from .tickets import CHANGE, END, LOOK, PLACE, READ, Ticket, publish
@@ -71,7 +71,10 @@ class Writer:
         self.closed: str | None = None
         """Why nothing is written any more."""
         self._file = file
+        self._place = LedgerFile(file)
         self._connection: sqlite3.Connection | None = connection
+        self._log = self._place.log()
+        """The file of SQLite's log that the connection has open."""
         self._lock = lock
         self._full = full
         self._synchronous = ""
@@ -79,7 +82,7 @@ class Writer:
         """Held while the connection is used; a fork waits for it."""
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._backlog = Backlog(file, self.books)
-        self._reader = Reader(file, patience_seconds)
+        self._reader = Reader(file, self._place, patience_seconds)
         self._busy_since: float | None = None
         self._rows = 0
         self._thread = threading.Thread(target=self._loop, name="farthing-writer", daemon=True)
@@ -336,8 +339,13 @@ class Writer:
                 self._lock.release()
 
     def _connected(self) -> sqlite3.Connection:
+        self._place.check()
+        if self._connection is not None and self._place.log() != self._log:
+            _log.error("ledger %s: another program has removed its log; the file is opened anew", self.name)
+            self._disconnect()
         if self._connection is None:
             self._connection = connect(self._file, busy_seconds=self.patience_seconds)
+            self._log = self._place.log()
             self._synchronous = ""
         return self._connection
 

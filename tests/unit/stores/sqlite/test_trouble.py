@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 
 from farthing.errors import FarthingError, StoreUnavailable
 from farthing.kernel.budget import make_budget
+from farthing.kernel.hold import Hold
 from farthing.kernel.ledger import Denied, Placed, Settled
 from farthing.kernel.plan import ZERO, Balance
+from farthing.stores.contract import DenialKey
 from farthing.stores.sqlite import SQLiteStore
 from farthing.stores.sqlite.connection import connect as open_connection
 from farthing.stores.sqlite.files import FileLock
@@ -88,6 +91,71 @@ def test_a_locked_file_refuses_holds_keeps_ends_and_says_so(
     assert [entry.id for entry in store.entries().result()] == ["ended"]
     assert store.holds().result() == ()
     assert isinstance(store.place(plan(store, "next")).result(), Placed)
+
+
+@pytest.mark.parametrize("locked", [lock_file, exclusive])
+def test_counts_of_denials_wait_for_a_locked_file(store: SQLiteStore, path: Path, locked: object) -> None:
+    key = DenialKey(0, "b", "tokens", "gpt-4o", "openai", (), shadow=False)
+    with locked(path):  # type: ignore[operator]
+        for count in (3, 4):
+            with pytest.raises(StoreUnavailable):
+                store.add_denials({key: count}).result()
+    responds(store)
+    store.add_denials({key: 5}).result()
+    assert store.denials().result() == {key: 12}
+
+
+def shut_out(store: SQLiteStore, path: Path, held: Hold, what: str) -> None:
+    """Nothing is held or read where others have another ledger; a call that ends is told no error."""
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=f"{what} while it was in use"):
+            store.place(plan(store, "new")).result()
+    with pytest.raises(StoreUnavailable, match=what):
+        store.entries().result()
+    assert store.settle(held.id, outcome()).result() == Settled(held, None)
+
+
+def test_a_file_that_is_removed(store: SQLiteStore, path: Path) -> None:
+    held = place(store, "ended").hold
+    aside = path.with_name("aside.db")
+    path.rename(aside)
+    shut_out(store, path, held, "removed")
+    assert not path.exists(), "no empty file is made in its place"
+    aside.rename(path)
+    wait_until(lambda: tokens(store) == Balance(120))
+    assert isinstance(store.place(plan(store, "next")).result(), Placed)
+
+
+def test_a_file_that_is_replaced(store: SQLiteStore, path: Path) -> None:
+    """By an older copy of itself, say: what was spent since is not in it."""
+    held = place(store, "ended").hold
+    aside = path.with_name("aside.db")
+    path.rename(aside)
+    other = SQLiteStore(path.with_name("other.db"))
+    other.put_budget(make_budget("b", tokens=1_000, usd=1)).result()
+    other.close()
+    path.with_name("other.db").rename(path)
+    shut_out(store, path, held, "replaced by another")
+    aside.rename(path)
+    wait_until(lambda: tokens(store) == Balance(120))
+
+
+PASSER_BY = "import sys; from farthing.stores.sqlite import SQLiteStore; SQLiteStore(sys.argv[1]).close()"
+
+
+def test_a_program_that_copies_its_own_ledger(store: SQLiteStore, path: Path, tmp_path: Path) -> None:
+    """
+    That takes SQLite's locks off the file, for they belong to the process. The next program that closes the ledger
+    takes the log away; nobody goes on without it.
+    """
+    place(store, "one")
+    shutil.copy(path, tmp_path / "copy.db")
+    subprocess.run([sys.executable, "-c", PASSER_BY, str(path)], check=True, timeout=60)
+    place(store, "two")
+    assert len(store.holds().result()) == 2
+    other = SQLiteStore(path)
+    assert sorted(hold.id for hold in other.holds().result()) == ["one", "two"]
+    other.close()
 
 
 def fill(store: SQLiteStore) -> None:
