@@ -52,10 +52,11 @@ def at_the_command_line(*arguments: str) -> str:
 
 
 def scrape(url: str, admin: Made) -> dict[str, float]:
+    """The ledger's figures; not those of the worker that was asked."""
     answer = httpx2.get(f"{url}/metrics", headers=bearer(admin.text), timeout=60)
     assert answer.status_code == 200, answer.text
     lines = [line.rpartition(" ") for line in answer.text.splitlines() if not line.startswith("#")]
-    return {series: float(number) for series, _, number in lines}
+    return {series: float(number) for series, _, number in lines if not series.startswith("farthing_worker_")}
 
 
 def owners(store: Store, answers: list[httpx2.Response]) -> set[str]:
