@@ -26,6 +26,7 @@ One file, so that what can be caught is seen at once.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class BudgetExceededError(BudgetExceeded, TBCError):
         if self.ended:
             return f"Agent {name!r} is closed, or its time is over: it spends nothing any more."
         figures = (self.requested, self.available)
-        requested, available = (f"${amount:f}" if usd else f"{amount} tokens" for amount in figures)
+        requested, available = (f"${amount:,f}" if usd else f"{amount:,} tokens" for amount in figures)
         if self.result is not None:
             return (
                 f"Agent {name!r} requested {requested}, but only {available} were available. The call is made and "
@@ -398,7 +399,9 @@ class ConfigError(FarthingError, ValueError):
         others: tuple[ConfigError, ...] = (),
     ) -> None:
         where = "".join((f"{file}: " if file else "", f"line {line}: " if line else ""))
-        super().__init__("\n".join((f"{where}{key}: {message}", *map(str, others))))
+        # What already begins with it ("no budget is named …") is not said twice.
+        named = "" if re.match(rf"((no|an?|the) )?{re.escape(key)}\b", message) else f"{key}: "
+        super().__init__("\n".join((f"{where}{named}{message}", *map(str, others))))
         self.reason = message
         self.key = key
         self.file = file

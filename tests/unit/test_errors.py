@@ -173,3 +173,35 @@ def test_an_answer_that_cannot_be_pickled_stays_behind_and_its_error_does_not() 
     assert again.result is None
     assert again.decision == DENIED
     assert copy.copy(error).result is error.result
+
+
+# -- as they are read ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_configuration_error_begins_with_is_not_said_twice() -> None:
+    assert str(ConfigError("budget 'b' exists with other terms", key="budget")) == "budget 'b' exists with other terms"
+    assert str(ConfigError("no budget is named 'b'", key="budget")) == "no budget is named 'b'"
+    assert str(ConfigError("must be text", key="ledger")) == "ledger: must be text"
+    in_a_file = ConfigError("the configuration cannot be read", key="configuration", file="f.toml")
+    assert str(in_a_file) == "f.toml: the configuration cannot be read"
+    assert (in_a_file.key, in_a_file.reason) == ("configuration", "the configuration cannot be read")
+
+
+def test_one_of_a_thing_is_not_many() -> None:
+    budget = make_budget("b", requests=1)
+    line = Line(budget, (), "requests", ("k",), 1)
+    said = denial((LineResult(line, (Balance(1),), 1, Formula(1)),), now_ms=0).message()
+    assert "limit 1 request, spent 1 request, held 0 requests, asked 1 request; 0 requests remain." in said
+    at_once = Line(make_budget("b", concurrency=1), (), "concurrency", ("k",), 1)
+    assert (
+        "limit 1 call at once, 1 in flight."
+        in denial((LineResult(at_once, (Balance(0, 1),), 1, Formula(1)),), now_ms=0).message()
+    )
+    assert make_budget("b", requests=1, tokens=1).terms_text() == "1 token and 1 request"
+
+
+def test_another_remedy_is_said_in_the_message_too() -> None:
+    again = DENIED.with_remedy("Do this.")
+    assert again.message().endswith("Do this.")
+    assert (again.remedy, again.failed[0].remedy) == ("Do this.", "Do this.")
+    assert (again.limit, again.resets_at) == (DENIED.limit, DENIED.resets_at)

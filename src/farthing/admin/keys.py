@@ -95,7 +95,7 @@ def create_key(
     own = _tags(user, team, tags)
     expires_ms = None if expires is None else instant_ms(expires, now_ms, argument="expires", ahead=True)
     if expires_ms is not None and expires_ms <= now_ms:
-        raise ValueError(f"expires={expires!r} is over already")
+        raise ValueError(f"expires={expires!r} is in the past")
     if deny_status is not None and deny_status not in DENY_STATUSES:
         raise ValueError(f"deny_status must be one of {', '.join(map(str, DENY_STATUSES))}, not {deny_status!r}")
     if label is not None and not (isinstance(label, str) and label.strip() and len(label) <= LABEL_LENGTH_MAX):
@@ -159,7 +159,7 @@ def rotate_key(
     key_id, now_ms = id_of(named), store.now()
     until_ms = now_ms if overlap is None else instant_ms(overlap, now_ms, argument="overlap", ahead=True)
     if until_ms < now_ms:
-        raise ValueError(f"overlap={overlap!r} is over already")
+        raise ValueError(f"overlap={overlap!r} is in the past")
     text = _text(key_id, random_hex)
     ring = store.rotate_key(key_id, hash_of(text), overlap_ms=until_ms - now_ms).result()
     return Made(ring.keys[key_id], text)
@@ -177,7 +177,7 @@ def _tags(user: str | None, team: str | None, tags: Mapping[str, object] | None)
         if name in named:
             raise ValueError(f"tags: {name!r} is given twice")
         if name in OWN_TAGS:
-            raise ValueError(f"tags: {name!r} is what every call has by itself, so a key cannot claim it")
+            raise ValueError(f"tags: every call has {name!r} by itself, so a key cannot set it")
     found = {**check_tags(named, field="key"), **given}
     for name, value in found.items():
         if not value.strip():
@@ -204,10 +204,10 @@ def _delegated(
     if ended is not None or parent.admin:
         raise ConfigError(f"key {parent_id} is {ended or 'an admin key'}: nothing is delegated from it", key="parent")
     if expires_ms is None or (parent.expires_ms is not None and expires_ms > parent.expires_ms):
-        raise ValueError("expires: a delegated key ends, and not after the key it comes from")
+        raise ValueError("expires: a delegated key must expire, and not after the key that it comes from")
     inherited = dict(parent.tags)
     if len(own) != 1 or not inherited.keys().isdisjoint(own):
-        raise ValueError("tags: a delegated key has exactly one tag of its own, which its parent does not have")
+        raise ValueError("tags: a delegated key must have exactly one tag of its own, which its parent does not have")
     line = [parent]
     while line[-1].parent is not None:
         line.append(ring.known(line[-1].parent))

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..kernel.budget import ALERT_WHOLE, Budget, make_budget
 from ..kernel.catalogue import Grant
 from ..kernel.instants import instant_ms
-from ..kernel.money import nano_from_usd, usd_from_nano
+from ..kernel.money import format_usd, nano_from_usd, nano_of_usd, usd_from_nano
 from ..kernel.scope import check_tags
 from ..runtime.pools import LENT_UNITS
 from ..stores.changing import change_budget
@@ -30,7 +30,7 @@ class Set(NamedTuple):
     now: Budget
 
     def changes(self) -> list[str]:
-        """What differs, term by term, as people write it: ``usd 5 → 8``; nothing for a new budget."""
+        """What differs, term by term, as people write it: ``usd $5.00 → $8.00``; nothing for a new budget."""
         return [] if self.before is None else changes_between(self.before, self.now)
 
 
@@ -54,8 +54,8 @@ def set_budget(store: Store, name: str, *, update: bool = False, **terms: Any) -
         if not update and before.defined_by is None and before != budget:
             differences = "; ".join(changes_between(before, budget))
             raise ConfigError(
-                f"budget {name!r} exists with other terms ({differences}); pass update to change it for everyone who "
-                "uses it, or grant more for a while",
+                f"budget {name!r} exists with other terms ({differences}): update it (--update) to change it for "
+                "everyone, or grant more for a while",
                 key="budget",
             )
         return budget
@@ -103,40 +103,44 @@ def grant_more(
     now_ms = store.now()
     until_ms = None if until is None else instant_ms(until, now_ms, argument="until", ahead=True)
     if until_ms is not None and until_ms <= now_ms:
-        raise ValueError(f"until={until!r} is over already")
+        raise ValueError(f"until={until!r} is in the past")
     amounts = {"usd": None if usd is None else nano_from_usd(usd, field="usd"), "tokens": tokens, "requests": requests}
     budget = store.catalogue().result().budgets.get(name)
     tags = check_tags(scope or {}, field="scope")
     for tag in tags:
         if budget is not None and tag not in budget.each:
-            raise ValueError(f"scope: budget {name!r} has no account for each {tag!r}")
+            raise ValueError(f"scope: budget {name!r} has no account of its own for each {tag!r}")
     grants = tuple(
         Grant(name, unit, amount, now_ms, until_ms, tuple(sorted(tags.items())), reason, who)
         for unit, amount in amounts.items()
         if amount is not None
     )
     if not grants:
-        raise ValueError("a grant needs an amount: give usd, tokens or requests")
+        raise ValueError("a grant needs an amount in usd, tokens or requests")
     for grant in grants:
         if budget is not None and budget.limit(grant.unit) is None:
             # Before the first is made: two amounts are one command, which happens whole or not at all.
-            raise ConfigError(f"budget {name!r} has no limit in {grant.unit}", key="grant")
+            raise ConfigError(f"budget {name!r} has no limit in {grant.unit} to raise", key="grant")
     for grant in grants:
         store.grant(grant).result()
     return grants
 
 
 def changes_between(before: Budget, now: Budget) -> list[str]:
-    """What differs, term by term, as people write it: ``usd 5 → 8``."""
+    """What differs, term by term, as people write it: ``usd $5.00 → $8.00``."""
     old, new = _terms_of(before), _terms_of(now)
     return [
-        f"{term} {_written(old.get(term))} → {_written(new.get(term))}"
+        f"{term} {_written(term, old.get(term))} → {_written(term, new.get(term))}"
         for term in dict.fromkeys((*old, *new))
         if old.get(term) != new.get(term)
     ]
 
 
-def _written(value: object) -> str:
+def _written(term: str, value: object) -> str:
+    if term == "usd" and isinstance(value, Decimal):
+        return format_usd(nano_of_usd(value))
+    if isinstance(value, (int, float)):
+        return f"{value:,g}" if isinstance(value, float) else f"{value:,}"
     if isinstance(value, Mapping):
         return " ".join(f"{name}={of}" for name, of in value.items())
     if isinstance(value, list):

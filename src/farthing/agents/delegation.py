@@ -56,7 +56,7 @@ def expiry_ms(crew: Crew, expires: Expires, parent: Budget) -> int | None:
     else:
         at_ms = instant_ms(expires, now_ms, argument="expires", ahead=True)
     if at_ms <= now_ms:
-        raise ValueError(f"expires={expires!r} is over already")
+        raise ValueError(f"expires={expires!r} is in the past")
     return at_ms if latest is None else min(at_ms, latest)
 
 

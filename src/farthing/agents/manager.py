@@ -54,7 +54,7 @@ class BudgetManager:
         self, ledger: str | AgentLedger | None = None, name: str | None = None, *, wait_seconds: float = 30
     ) -> None:
         if isinstance(wait_seconds, bool) or not isinstance(wait_seconds, (int, float)) or not wait_seconds >= 0:
-            raise ValueError(f"wait_seconds must be seconds, at least 0, not {wait_seconds!r}")
+            raise ValueError(f"wait_seconds must be a number of seconds of at least 0, not {wait_seconds!r}")
         self.wait_seconds = wait_seconds
         self.crew = _crew(ledger, name)
         self.ledger = ledger if isinstance(ledger, AgentLedger) else AgentLedger(self.crew)

@@ -137,7 +137,7 @@ def _history(runtime: Runtime, answer_id: str) -> Generator[Ticket[Any], Any, Hi
         try:
             hold: Hold | None = None if ledger is None else (yield ledger.store.answered(answer_id))
         except StoreUnavailable as error:
-            log.warning("%s; answer %s is taken to be unknown", error, answer_id)
+            log.warning("%s; so the call that continues answer %s is held as if that were not known", error, answer_id)
             continue
         if hold is not None and hold.outcome is not None and hold.outcome.usage_source == "provider":
             return History(hold.facts.model or "", hold.outcome.usage.total_tokens)
@@ -207,7 +207,9 @@ def _consulted(call: Call, name: str, decision: Decision) -> Allow | None:
         if binding.budget.name == name and binding.handler is not None:
             allowed = binding.handler(decision)
             if allowed is not None and not isinstance(allowed, Allow):
-                raise ValueError(f"on_exceed of budget {decision.budget!r} must return Allow(…) or None: {allowed!r}")
+                raise ValueError(
+                    f"on_exceed of budget {decision.budget!r} must return Allow(…) or None, not {allowed!r}"
+                )
             return allowed
     return None
 
@@ -263,6 +265,13 @@ def _denied(
     failed: tuple[LineResult, ...] = (),
     truncates: frozenset[str] = frozenset(),
 ) -> BudgetExceeded:
+    reasons = call.request.open_reasons
+    if reasons and call.history is None and decision.failed and decision.asked > decision.limit:
+        # Its own prompt is small: a shorter one would not help.
+        decision = decision.with_remedy(
+            f"What this request continues or refers to ({', '.join(reasons)}) is not known here, so all that {model} "
+            "can read is held: raise the limit, or let such calls pass with open_bound='overrun'."
+        )
     say_denied(call.runtime, call.who(model), decision, failed)
     return lending.exceeded(decision, failed, call.ambient, truncates=truncates)
 

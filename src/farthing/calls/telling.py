@@ -7,9 +7,10 @@ call.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
-from ..kernel.decision import Decision
+from ..kernel.decision import Decision, line_figures
 from ..kernel.hold import Entry
 from ..kernel.plan import Account, Ask, LineResult
 from ..kernel.window import datetime_from_ms
@@ -43,7 +44,10 @@ def say_advisory(runtime: Runtime, who: Who, advisory: Iterable[LineResult]) -> 
     """It goes out; these lines of ``warn`` budgets would have denied it."""
     for result in advisory:
         budget = result.line.budget
-        log.warning("budget %r (on_exceed='warn') would have denied call %s", budget.title, who.call_id)
+        if log.isEnabledFor(logging.WARNING):
+            amounts = line_figures(result, runtime.memory_store.now()).amounts_text()
+            text = "budget %r (on_exceed='warn') would have denied call %s to %s: %s"
+            log.warning(text, budget.title, who.call_id, who.model, amounts)
         runtime.count_denial(
             budget=budget.title,
             unit=result.line.unit,

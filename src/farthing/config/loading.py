@@ -31,9 +31,13 @@ def load(
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror or error}", key="configuration", file=shown) from None
+        raise ConfigError(
+            f"the configuration cannot be read: {error.strerror or error}", key="configuration", file=shown
+        ) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"is not UTF-8 (byte {error.start})", key="configuration", file=shown) from None
+        raise ConfigError(
+            f"the configuration is not UTF-8 (byte {error.start})", key="configuration", file=shown
+        ) from None
     return read(
         parse(text, file=shown),
         source=str(path.absolute()),

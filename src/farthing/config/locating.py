@@ -134,7 +134,7 @@ class _Walk:
     def _skip(self, pattern: re.Pattern[str]) -> str:
         found = pattern.match(self._text, self._at)
         if found is None:
-            raise ValueError(f"line {self._line()} is no TOML: {self._text[self._at : self._at + 20]!r}")
+            raise ValueError(f"line {self._line()} is not TOML: {self._text[self._at : self._at + 20]!r}")
         self._at = found.end()
         return found[0]
 

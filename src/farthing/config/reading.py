@@ -312,7 +312,7 @@ class _Reading:
             else:
                 here = here.setdefault(key, [] if isinstance(following, int) else {})
             if not isinstance(here, (dict, list)):
-                self._mistakes.append(ConfigError(f"{key} is no table in the file", key=variable))
+                self._mistakes.append(ConfigError(f"{key} is not a table in the file", key=variable))
                 return
         here[path[-1]] = value
 

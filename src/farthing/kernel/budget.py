@@ -97,7 +97,7 @@ class Budget:
         for unit in ("tokens", "requests"):
             limit = self.limit(unit)
             if limit is not None:
-                parts.append(f"{limit:,} {unit}")
+                parts.append(f"{limit:,} {unit.removesuffix('s') if limit == 1 else unit}")
         if self.concurrency is not None:
             parts.append(f"{self.concurrency:,} at once")
         per = "" if self.window.kind == "lifetime" else f" per {self.window}"
@@ -155,8 +155,9 @@ def make_budget(
     Raises ValueError naming the field.
     """
     if name is not None and not isinstance(name, str):
-        what = "a function is decorated by a budget with a limit" if callable(name) else "limits are given by keyword"
-        raise ValueError(f"name must be text, not {name!r}; {what}, such as budget(usd=0.50)")
+        if callable(name):
+            raise ValueError("a budget needs a limit before it decorates a function: write @budget(usd=0.50)")
+        raise ValueError(f"name must be text, not {name!r}; limits are given by keyword, such as budget(usd=0.50)")
     if name is not None and (not name.strip() or len(name) > 200):
         raise ValueError(f"name must be non-empty text of at most 200 characters, not {name!r}")
     budget = Budget(
@@ -193,15 +194,17 @@ def unit_of_work(budget: Budget, *, unit_id: str, label: str) -> Budget:
 
 def _check_together(budget: Budget) -> None:
     if all(budget.limit(unit) is None for unit in UNITS):
-        raise ValueError("a budget needs a limit: give usd=, tokens=, requests= or concurrency=")
+        raise ValueError("a budget needs a limit: give usd, tokens, requests or concurrency")
     if budget.on_exceed in ("clamp", "break") and budget.tokens is None and budget.usd_nano is None:
-        raise ValueError(f"on_exceed={budget.on_exceed!r} shrinks outputs, so it needs usd= or tokens=")
+        raise ValueError(f"on_exceed={budget.on_exceed!r} shrinks outputs, so it needs a limit in usd or tokens")
     if budget.concurrency is not None and budget.on_exceed == "raise":
         raise ValueError(
-            "concurrency counts calls in flight; on_exceed='raise' looks at what is spent, so it would never say a word"
+            "on_exceed='raise' looks at what is spent, and concurrency counts calls in flight: it would never raise"
         )
     if budget.window.kind == "request" and budget.on_exceed == "raise":
-        raise ValueError("per='request' is checked before a call; on_exceed='raise' looks after it")
+        raise ValueError(
+            "per='request' is checked before a call and on_exceed='raise' after it: they do not go together"
+        )
     if budget.window.kind == "request" and budget.concurrency is not None:
         raise ValueError("concurrency: per='request' looks at one call alone, so it cannot count calls in flight")
     if budget.window.kind not in ("lifetime", "request") and budget.concurrency is not None:
@@ -210,11 +213,11 @@ def _check_together(budget: Budget) -> None:
             "give it a budget of its own"
         )
     if budget.alerts and budget.window.kind == "request":
-        raise ValueError("alerts: per='request' looks at one call alone; nothing adds up that could be said")
+        raise ValueError("alerts: per='request' looks at one call alone, so nothing adds up to a part of the limit")
     if budget.alerts and all(budget.limit(unit) is None for unit in ALERT_UNITS):
-        raise ValueError("alerts tell how much is spent: give usd=, tokens= or requests=")
+        raise ValueError("alerts are parts of what is spent, so they need a limit in usd, tokens or requests")
     if budget.anonymous and (budget.scope or budget.each):
-        raise ValueError("scope and each choose among the accounts of a named budget: give it a name")
+        raise ValueError("scope and each choose among the accounts of a named budget: give the budget a name")
     if budget.anonymous and budget.window.kind not in ("lifetime", "request"):
         raise ValueError(
             f"per={str(budget.window)!r} needs a name: an anonymous budget is one unit of work and starts fresh each "
@@ -228,9 +231,9 @@ def _count(value: object, *, field: str) -> int | None:
     if type(value) is not int:
         raise ValueError(f"{field} must be an integer, not {value!r}")
     if abs(value) > COUNTER_MAX:  # and more digits than Python may agree to print
-        raise ValueError(f"{field} is more than one counter can hold (2**53)")
+        raise ValueError(f"{field} must be at most {COUNTER_MAX:,}: a counter holds no more")
     if value < 0:
-        raise ValueError(f"{field} must not be negative, got {value}")
+        raise ValueError(f"{field} must be an integer of at least 0, not {value}")
     return value
 
 
@@ -248,7 +251,7 @@ def _flag(value: object, *, field: str) -> bool:
 
 def _seconds(value: object, *, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 86_400:
-        raise ValueError(f"{field} must be seconds, from 0 to 86400, not {value!r}")
+        raise ValueError(f"{field} must be a number of seconds from 0 to 86400, not {value!r}")
     return value
 
 

@@ -15,6 +15,17 @@ from .budget import Budget
 from .plan import Account, open_account
 from .scope import Tags
 
+NAMES_SAID = 8
+
+
+def no_budget(name: str, known: Iterable[str]) -> ConfigError:
+    """What is said of a name that no budget has: with those there are, if they are few."""
+    names = sorted(known)
+    said = ", ".join(names[:NAMES_SAID]) + (", …" if len(names) > NAMES_SAID else "")
+    return ConfigError(
+        f"no budget is named {name!r}; {f'known are {said}' if names else 'there is none'}", key="budget"
+    )
+
 
 class Grant(NamedTuple):
     """
@@ -82,8 +93,8 @@ class Catalogue(NamedTuple):
         self._check_owner(budget.name, budget.defined_by)
         if known is not None and not update:
             raise ConfigError(
-                f"budget {budget.name!r} exists with other terms ({known.terms_text()}, on_exceed={known.on_exceed}); "
-                "pass update=True to change it for everyone who names it",
+                f"budget {budget.name!r} exists with other terms ({known.terms_text()}, on_exceed={known.on_exceed}): "
+                "name it with those, or pass update=True to change it for everyone who names it",
                 key="budget",
             )
         if known is not None and budget.defined_by is None and known.standing and not budget.standing:
@@ -111,9 +122,9 @@ class Catalogue(NamedTuple):
         """Raises ConfigError for an unknown budget, or one without a limit in that unit or accounts of that scope."""
         budget = self._known(grant.budget)
         if budget.limit(grant.unit) is None:
-            raise ConfigError(f"budget {grant.budget!r} has no limit in {grant.unit}", key="grant")
+            raise ConfigError(f"budget {grant.budget!r} has no limit in {grant.unit} to raise", key="grant")
         if type(grant.amount) is not int or grant.amount <= 0:  # NaN would be above every limit
-            raise ConfigError(f"a grant's amount is an integer above 0, not {grant.amount!r}", key="grant")
+            raise ConfigError(f"a grant's amount must be an integer above 0, not {grant.amount!r}", key="grant")
         for tag, value in grant.scope:
             if tag not in budget.each and (tag, value) not in budget.scope:
                 raise ConfigError(f"budget {grant.budget!r} has no account for {tag}={value}", key="grant")
@@ -139,5 +150,5 @@ class Catalogue(NamedTuple):
     def _known(self, name: str) -> Budget:
         budget = self.budgets.get(name)
         if budget is None:
-            raise ConfigError(f"no budget is named {name!r}", key="budget")
+            raise no_budget(name, self.budgets)
         return budget

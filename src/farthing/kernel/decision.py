@@ -8,7 +8,7 @@ Inside, a denial is a value; only the doors raise it. Amounts are integers, exce
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -43,7 +43,11 @@ class FailedLine:
     def figures_text(self) -> str:
         """Whose limit it is, and the figures in its unit: one or two sentences without the remedy."""
         scope = "".join(f" {name}={value}" for name, value in self.scope.items())
-        limit = f"budget {self.budget!r}{' for' if scope else ''}{scope}: limit {_text(self, self.limit)}, "
+        return f"budget {self.budget!r}{' for' if scope else ''}{scope}: {self.amounts_text()}"
+
+    def amounts_text(self) -> str:
+        """The figures alone: ``limit $5.00, spent $4.98, held $0.00, asked $0.03; $0.02 remain.``"""
+        limit = f"limit {_text(self, self.limit)}, "
         if self.unit == "concurrency":
             return f"{limit}{self.held:,} in flight."
         text = f"{limit}spent {_text(self, self.spent)}, held {_text(self, self.held)}"
@@ -94,11 +98,21 @@ class Decision:
             text += f" Also past its limit: {others}."
         return text
 
+    def with_remedy(self, remedy: str) -> Decision:
+        """The same, with another thing to do about its tightest line."""
+        first, *others = self.failed
+        return replace(self, remedy=remedy, failed=(replace(first, remedy=remedy), *others))
+
     def to_dict(self) -> dict[str, Any]:
         """JSON types, with every failing line under ``failed``."""
         return {**_plain_fields(self, _DECISION_FIELDS), "failed": [line.to_dict() for line in self.failed]}
 
 
+_UNIT_NAMES = {
+    "tokens": ("token", "tokens"),
+    "requests": ("request", "requests"),
+    "concurrency": ("call at once", "calls at once"),
+}
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 _LINE_FIELDS = tuple(of.name for of in fields(FailedLine))
 _DECISION_FIELDS = tuple(of.name for of in fields(Decision) if of.name != "failed")
@@ -222,7 +236,8 @@ def _remedy(line: Line, settled: int, suspect: int, asked: int, resets_ms: int |
 def _text(line: FailedLine, amount: int | Decimal) -> str:
     if isinstance(amount, Decimal):
         return format_usd(nano_of_usd(amount))
-    return f"{amount:,} {line.unit if line.unit != 'concurrency' else 'calls at once'}"
+    one, many = _UNIT_NAMES[line.unit]
+    return f"{amount:,} {one if amount == 1 else many}"
 
 
 def _shown(unit: str, amount: int) -> int | Decimal:

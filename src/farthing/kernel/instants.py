@@ -30,7 +30,7 @@ def instant_ms(value: object, now_ms: int, *, argument: str, ahead: bool = False
             parsed = datetime.fromisoformat(value)
         except ValueError as error:
             raise ValueError(
-                f"{argument}={value!r} is no instant: use a date, an ISO time or a span such as '7d'"
+                f"{argument}={value!r} is not a time: use a date such as 2026-12-31, an ISO time, or a span such as 7d"
             ) from error
         return ms_from_datetime(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
     raise ValueError(f"{argument} must be a date, a datetime or text, not {value!r}")

@@ -136,7 +136,7 @@ class KeyRing(NamedTuple):
         key = self.known(key_id)
         ended = self.ended(key, now_ms)
         if ended is not None:
-            raise ConfigError(f"key {key_id} is {ended}: create another one", key="key")
+            raise ConfigError(f"key {key_id} is {ended}: create another key", key="key")
         rotated = key._replace(
             hash=text_hash,
             previous_hash=key.hash if overlap_ms else None,

@@ -13,6 +13,7 @@ NANO_PER_USD = 1_000_000_000
 COUNTER_MAX = 2**53
 """Largest magnitude of one counter: integers are exact up to here in every store we mean to support (about $9.0M)."""
 
+MOST_USD = COUNTER_MAX // NANO_PER_USD
 _EXACT = Context(prec=40, traps=[Inexact])
 """Not the thread's own context: a program that set its precision to 3 would be shown $1.23 for $1.234."""
 
@@ -43,21 +44,34 @@ def nano_from_usd(value: Decimal | int | float, *, field: str) -> int:
         raise ValueError(f"{field} must be a number of US dollars, not {value!r}")
     amount = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
     if not amount.is_finite():
-        raise ValueError(f"{field} must be finite, not {value!r}")
+        raise ValueError(f"{field} must be a finite number of US dollars, not {value}")
     # Before the digits are multiplied out: 1e999999999 is short to write, and an integer that fills the memory.
     if amount > COUNTER_MAX:
-        raise ValueError(f"{field} is more than one counter can hold (about $9.0M)")
+        raise _too_much(field, value)
     if amount < 0:
-        raise ValueError(f"{field} must not be negative")
+        raise ValueError(f"{field} must be at least 0 US dollars, not {_as_written(value)}")
     if amount and amount.adjusted() < -9:
-        raise ValueError(f"{field} is finer than one nano-dollar: {value!r}")
+        raise _too_fine(field, value)
     numerator, denominator = amount.as_integer_ratio()
     nano, rest = divmod(numerator * NANO_PER_USD, denominator)
     if rest:
-        raise ValueError(f"{field} is finer than one nano-dollar: {value!r}")
+        raise _too_fine(field, value)
     if nano > COUNTER_MAX:
-        raise ValueError(f"{field} is more than one counter can hold (about $9.0M): {value!r}")
+        raise _too_much(field, value)
     return nano
+
+
+def _too_much(field: str, value: object) -> ValueError:
+    return ValueError(f"{field} must be at most ${MOST_USD:,} (what a counter can hold), not {_as_written(value)}")
+
+
+def _too_fine(field: str, value: object) -> ValueError:
+    return ValueError(f"{field} must have at most nine decimals (whole nano-dollars), not {value}")
+
+
+def _as_written(value: object) -> str:
+    """Python refuses to print integers of thousands of digits, and nobody wants to read them."""
+    return "a number of so many digits" if isinstance(value, int) and value.bit_length() > 256 else str(value)
 
 
 def usd_from_nano(amount_nano: int) -> Decimal:

@@ -57,7 +57,7 @@ class Usage:
             if type(count) is not int:
                 raise ValueError(f"usage.{kind} must be an integer, not {count!r}")
             if count < 0:
-                raise ValueError(f"usage.{kind} must not be negative, got {count}")
+                raise ValueError(f"usage.{kind} must be an integer of at least 0, not {count}")
 
     @property
     def input_tokens(self) -> int:

@@ -227,7 +227,7 @@ def _step(tier: Tier, den: int) -> Step:
     for kind in KINDS:
         rate = tier.rates.get(kind)
         if rate is None or rate < 0:
-            raise ValueError(f"the rate of {kind} must be a number >= 0, got {rate!r}")
+            raise ValueError(f"the rate of {kind} must be a number of at least 0, not {rate!r}")
         nums.append(int(rate * den))
     nums[_REASONING] -= nums[_OUTPUT]
     return Step(tier.above, tuple(nums))

@@ -33,7 +33,7 @@ MIB = 1024 * 1024
 
 def _seconds(key: str, value: object, *, least: float = 0.001) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= 86_400:
-        raise ConfigError(f"must be seconds, from {least:g} to 86400, not {value!r}", key=key)
+        raise ConfigError(f"must be a number of seconds from {least:g} to 86400, not {value!r}", key=key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ..errors import ConfigError
 from ..kernel.budget import UNITS, Budget
-from ..kernel.catalogue import Catalogue, Grant
+from ..kernel.catalogue import Catalogue, Grant, no_budget
 from ..kernel.money import usd_from_nano
 from ..kernel.plan import Account, Balance
 from ..kernel.scope import read_account_key
@@ -112,7 +111,7 @@ def list_accounts(store: Store, name: str | None = None) -> list[BudgetFigures]:
     """
     catalogue = store.catalogue().result()
     if name is not None and name not in catalogue.budgets:
-        raise ConfigError(f"no budget is named {name!r}", key="budget")
+        raise no_budget(name, catalogue.budgets)
     now_ms = store.now()
     balances = store.balances().result()
     scopes = _scopes_in_use(balances)

@@ -115,7 +115,9 @@ class Report:
             raise AssertionError(f"no call carries {carried}, so nothing was asserted; usd=0 would say that none may")
         of = " for " + ", ".join(f"{name}={value}" for name, value in wanted.items()) if wanted else ""
         if figures.unpriced_calls:
-            raise AssertionError(f"{figures.unpriced_calls} of {figures.calls} calls{of} have no known price")
+            raise AssertionError(
+                f"{figures.unpriced_calls} of {figures.calls} calls{of} have no known price: their cost is unknown"
+            )
         if figures.usd_nano > limit_nano:
             raise AssertionError(
                 f"{figures.calls} calls{of} cost {format_usd(figures.usd_nano)}, more than {format_usd(limit_nano)}"

@@ -30,6 +30,7 @@ from . import threads
 from .alerts import Alerts
 from .ambient import Ambient
 from .events import Events
+from .frames import frames_to_user
 from .housekeeping import Housekeeper
 from .ids import new_id as make_id
 from .learning import Learner
@@ -188,8 +189,8 @@ class Runtime:
             # In the log alone: a test that goes through a month in memory does nothing wrong.
             self._warned.add("forgetful")
             log.warning(
-                "budget %r counts per %s in memory, so this process alone, and from 0 again when it starts anew: "
-                "configure(ledger=…) keeps it",
+                "budget %r counts per %s, but in memory: in this process alone, and from 0 again when it is started "
+                "again. configure(ledger=…) keeps it.",
                 budget.name,
                 budget.window,
             )
@@ -240,7 +241,7 @@ class Runtime:
             return (self.memory_store,)
         return (self.memory_store, durable.store) if self._reports else (durable.store,)
 
-    def warn_once(self, key: str, category: type[Warning], message: str, *, stacklevel: int = 2) -> None:
+    def warn_once(self, key: str, category: type[Warning], message: str) -> None:
         """A loud notice, once per key and process."""
         if key in self._warned:
             return
@@ -248,9 +249,11 @@ class Runtime:
             # Whoever calls through a proxy chooses names of models, and memory must not grow by them.
             self._warned.clear()
         self._warned.add(key)
-        log.warning(message)
+        if not self._warns or log.hasHandlers():
+            # Where nobody set logging up, the warning is what is seen, and once is enough.
+            log.warning(message)
         if self._warns:
-            warnings.warn(message, category, stacklevel=stacklevel + 1)
+            warnings.warn(message, category, stacklevel=frames_to_user())
 
     def check_prices(self, budgets: Iterable[Budget], now_ms: int) -> None:
         """Say once that prices are old, where a budget counts money by them. Looked at once an hour."""

@@ -57,7 +57,7 @@ class Settings:
         check_at_least("abort_margin_tokens", self.abort_margin_tokens, 0)
         hours = self.suspect_after_hours
         if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 <= hours <= 24 * 3650:
-            raise ConfigError(f"must be hours, at least 0, not {hours!r}", key="suspect_after_hours")
+            raise ConfigError(f"must be a number of hours from 0 to 87600, not {hours!r}", key="suspect_after_hours")
         for key in ("follow_threads", "watch"):
             if not isinstance(getattr(self, key), bool):
                 raise ConfigError(f"must be True or False, not {getattr(self, key)!r}", key=key)

@@ -185,7 +185,7 @@ class BudgetHandle:
         if name not in ledger.catalogue.budgets:
             raise ConfigError(
                 f"no budget is named {name!r} in ledger {ledger.store.name}: give it a limit here, such as "
-                f"budget({name!r}, usd=5, per='day'), or set it with `farthing budgets set`",
+                f"budget({name!r}, usd=5, per='day'), or set it before with `farthing budgets set`",
                 key="budget",
             )
         return ledger.catalogue.budgets[name]

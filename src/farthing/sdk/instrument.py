@@ -25,7 +25,7 @@ def instrument(client: C) -> C:
     """
     clients = http_clients(client)
     if not clients:
-        _warn(client, "has no HTTP transport that farthing can govern: its calls pass without a budget and a meter")
+        _warn(client, "has no HTTP transport that farthing can govern: its calls are neither held nor counted")
         return client
     sdk, provider = sdk_of(client), provider_of(client)
 
@@ -37,11 +37,12 @@ def instrument(client: C) -> C:
     for http in clients:
         govern(http)
     if not send_over_httpx(client):
-        _warn(client, "sends its async calls over an aiohttp session of yours: they pass without a budget and a meter")
+        _warn(client, "sends its async calls over an aiohttp session of yours: they are neither held nor counted")
     return client
 
 
 def _warn(client: object, what: str) -> None:
     message = f"{type(client).__module__}.{type(client).__qualname__} {what}"
-    log.warning(message)
+    if log.hasHandlers():
+        log.warning(message)
     warnings.warn(message, UngovernedClientWarning, stacklevel=3)

@@ -73,7 +73,7 @@ def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
         try:
             facts = found.dialect.read_request(body, request.url.raw_path.decode("ascii"))
         except ValueError as error:
-            reason = f"its body cannot be read: {error}"
+            reason = f"its body does not tell what it may cost: {error}"
         else:
             timeout = (request.extensions.get("timeout") or {}).get("read") or TIMEOUT_SECONDS
             return Call(here, found.dialect, facts, ambient, request.url, timeout)

@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import UnmeteredCall
 from ..runtime.ambient import current
 from ..runtime.default import runtime
+from ..runtime.frames import frames_to_user
 from .clients import can_send_over_httpx
 from .passing import INSIDE, within, within_async
 from .seams import Leaving, Seam, wrap_all
@@ -151,6 +152,7 @@ def _say_once(client: object, message: str) -> None:
     told: Any = _told_hosts if isinstance(client, str) else _told
     if client in told:
         return
-    log.warning(message)
-    warnings.warn(message, UngovernedClientWarning, stacklevel=4)
+    if log.hasHandlers():
+        log.warning(message)
+    warnings.warn(message, UngovernedClientWarning, stacklevel=frames_to_user())
     told.add(client)

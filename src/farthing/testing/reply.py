@@ -161,4 +161,4 @@ def _require_integer(name: str, value: Any, *, minimum: int, optional: bool = Fa
     if value is None and optional:
         return
     if type(value) is not int or value < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, not {value!r}")
+        raise ValueError(f"{name} must be an integer of at least {minimum}, not {value!r}")

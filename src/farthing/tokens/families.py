@@ -147,7 +147,9 @@ def _checked(pattern: str, count: Callable[[str], int]) -> Callable[[str], int]:
     def checked(text: str) -> int:
         tokens = count(text)
         if type(tokens) is not int or tokens < 0:
-            raise ValueError(f"the counter registered for {pattern!r} must return an integer >= 0, not {tokens!r}")
+            raise ValueError(
+                f"the counter registered for {pattern!r} must return an integer of at least 0, not {tokens!r}"
+            )
         return tokens
 
     return checked

@@ -120,7 +120,7 @@ def _route(method: str, path: str, provider: str | None) -> Recognised | None:
     home = row.provider if provider is None or provider in _HOMES else provider
     dotted = "." in segments or ".." in segments
     if dotted or ("/" + "/".join(segments) != path and not (reads and row.verdict == "free")):
-        return Recognised("unmetered", "the path is not in its plain form", home)
+        return Recognised("unmetered", "the path is not in its plain form (without double or trailing slashes)", home)
     if row.verdict == "free" and home not in (row.provider, "azure") and method not in ("GET", "HEAD", "DELETE"):
         # Mistral runs models where OpenAI only stores a conversation: what is free is free where the row was read.
         return Recognised("unmetered", f"free at {row.provider}; not known to be so at {home}", home)

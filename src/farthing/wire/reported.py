@@ -79,7 +79,9 @@ def usage_from(source: object) -> Usage:
     if counts.malformed:
         raise ValueError(f"usage: {counts.malformed[0]}")
     if usage is None:
-        raise ValueError(f"usage has no token counts that are known here: {sorted(map(str, mapping))!r:.200}")
+        raise ValueError(
+            f"usage names no token counts that farthing knows, such as input_tokens: {sorted(map(str, mapping))!r:.200}"
+        )
     return usage
 
 
@@ -138,7 +140,7 @@ class _Counts:
     def _odd(self, name: str, value: object) -> int | None:
         if isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_TOKENS:
             return int(value)
-        self.malformed.append(f"{name} must be a whole number >= 0, not {value!r:.60}")
+        self.malformed.append(f"{name} must be a whole number of at least 0, not {value!r:.60}")
         return None
 
     def has(self, *keys: str) -> bool:

@@ -122,7 +122,7 @@ def test_other_terms_for_one_user_make_no_key(store: MemoryStore) -> None:
         ({"tags": {"model": "gpt-4o"}}, "'model'"),
         ({"tags": {"provider": "openai"}}, "'provider'"),
         ({"user": "alice", "tags": {"user": "bob"}}, "'user' is given twice"),
-        ({"expires": "2020-01-01"}, "is over already"),
+        ({"expires": "2020-01-01"}, "is in the past"),
         ({"expires": "soon"}, "expires="),
         ({"budgets": ["5"]}, "budget="),
         ({"budgets": ["$5/day", "$6/day"]}, "two limits in usd"),

@@ -57,7 +57,7 @@ def test_what_people_write(text: str, limit: Limit) -> None:
         ("$5/fortnight", "per='fortnight' is not a window"),
         ("$5/day Atlantis", "unknown time zone 'Atlantis'"),
         ("$5/day/hour", "per"),
-        ("$99999999999", "more than one counter"),
+        ("$99999999999", "must be at most"),
         (5, "must be text"),
     ],
 )

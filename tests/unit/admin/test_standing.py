@@ -104,7 +104,7 @@ def test_a_grant_for_one_account(store: MemoryStore) -> None:
     set_budget(store, "b", tokens=5, each=["user"])
     (made,) = grant_more(store, "b", tokens=5, scope={"user": "alice"})
     assert made.scope == (("user", "alice"),)
-    with pytest.raises(ValueError, match="no account for each 'run'"):
+    with pytest.raises(ValueError, match="no account of its own for each 'run'"):
         grant_more(store, "b", tokens=5, scope={"run": "1"})
 
 

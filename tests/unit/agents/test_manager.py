@@ -190,7 +190,7 @@ def test_a_child_expires(manager: BudgetManager, clock: FakeClock) -> None:
         manager.agent("sub")
     runtime().housekeeper.tick(sweep=True)
     assert allocated(manager) == {"planner": 899, "worker": 500, "idler": 300}
-    with pytest.raises(ValueError, match="over already"):
+    with pytest.raises(ValueError, match="in the past"):
         manager.delegate("planner", "late", max_tokens=4, expires=-5)
 
 

@@ -52,7 +52,7 @@ def test_other_terms_need_update_and_keep_what_is_not_named(run: Run, tmp_path: 
     assert run(*set_it, "--usd", "5", "--per", "day").code == 0, "the same terms again are no change"
     refused = run(*set_it, "--usd", "6", "--per", "day")
     assert refused.code == 2
-    assert "usd 5 → 6" in refused.err
+    assert "usd $5.00 → $6.00" in refused.err
     assert run(*set_it, "--usd", "6", "--update").code == 0
     terms = run("budgets", "show", "b", "--json", "--ledger", path).json["terms"]
     assert (terms["usd_nano"], terms["window"]) == (6_000_000_000, "day")
@@ -174,9 +174,9 @@ def test_an_empty_ledger_says_what_to_do(run: Run, empty: Path) -> None:
     ("words", "named"),
     [
         (["set", "b", "--usd", "five"], "--usd"),
-        (["set", "b", "--usd", "-1"], "usd must not be negative"),
-        (["set", "b", "--usd", "nan"], "usd must be finite"),
-        (["set", "b", "--tokens", "-5"], "tokens must not be negative"),
+        (["set", "b", "--usd", "-1"], "--usd must be at least 0 US dollars, not -1"),
+        (["set", "b", "--usd", "nan"], "--usd must be a finite number"),
+        (["set", "b", "--tokens", "-5"], "--tokens must be an integer of at least 0, not -5"),
         (["set", "b"], "a budget needs a limit"),
         (["set", "b", "--tokens", "5", "--per", "fortnight"], "per='fortnight'"),
         (["set", "b", "--tokens", "5", "--per", "day Atlantis"], "unknown time zone 'Atlantis'"),
@@ -184,8 +184,11 @@ def test_an_empty_ledger_says_what_to_do(run: Run, empty: Path) -> None:
         (["set", "b", "--tokens", "5", "--scope", "team"], "--scope takes TAG=VALUE"),
         (["grant", "nightly"], "needs an amount"),
         (["grant", "nightly", "--usd", "1"], "no limit in usd"),
-        (["grant", "nightly", "--tokens", "1", "--until", "2020-01-01"], "is over already"),
-        (["grant", "nightly", "--tokens", "1", "--scope", "user=x"], "no account for each 'user'"),
+        (["grant", "nightly", "--tokens", "1", "--until", "2020-01-01"], "--until='2020-01-01' is in the past"),
+        (
+            ["grant", "nightly", "--tokens", "1", "--scope", "user=x"],
+            "--scope: budget 'nightly' has no account of its own for each 'user'",
+        ),
         (["grant", "nobody", "--tokens", "1"], "no budget is named 'nobody'"),
         (["show", "nobody"], "no budget is named 'nobody'"),
         (["freeze", "nobody"], "no budget is named 'nobody'"),

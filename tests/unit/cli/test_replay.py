@@ -61,7 +61,7 @@ def test_a_time_without_calls(run: Run, ledger: Path, config: Path) -> None:
 
 def test_mistakes(run: Run, ledger: Path, config: Path, tmp_path: Path) -> None:
     ran = run("replay", "--config", config, "--since", "soon", "--ledger", ledger)
-    assert (ran.code, "--since='soon' is no instant" in ran.err) == (2, True)
+    assert (ran.code, "--since='soon' is not a time" in ran.err) == (2, True)
     config.write_text("[[budgets]]\nname = 'b'\ntokns = 5\n")
     ran = run("replay", "--config", config, "--ledger", ledger)
     assert (ran.code, "line 3: budgets.b.tokns: unknown key; did you mean 'tokens'?" in ran.err) == (2, True)

@@ -139,7 +139,7 @@ def test_put_again_under_calls_in_flight_it_loses_no_hold(file: Path) -> None:
 
     with track(user="alice"), hold(tokens=60) as call:
         change(file, ("tokens = 1000", "tokens = 50"), ("tokens = 100\n", "tokens = 300\n"))
-        assert again() == ["budget 'everything': tokens 1000 → 50", "budget 'each-user': tokens 100 → 300"]
+        assert again() == ["budget 'everything': tokens 1,000 → 50", "budget 'each-user': tokens 100 → 300"]
         runtime().housekeeper.tick(sweep=False)
         assert (budget("everything").held.tokens, budget("everything").remaining.tokens) == (60, 0)
         with (
@@ -186,6 +186,8 @@ def test_a_file_or_a_mapping(file: Path) -> None:
 def test_a_mistake_in_a_file_changes_nothing(file: Path) -> None:
     change(file, ("tokens = 1000", "tokens = -1"))
     before = runtime().settings
-    with pytest.raises(ConfigError, match=r"line 6: budgets\.everything\.tokens: tokens must not be negative, got -1"):
+    with pytest.raises(
+        ConfigError, match=r"line 6: budgets\.everything\.tokens: tokens must be an integer of at least 0, not -1"
+    ):
         farthing.configure(file)
     assert runtime().settings == before

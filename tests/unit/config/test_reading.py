@@ -154,7 +154,7 @@ deny_status = 200
         "line 6: upstreams.openai.truste_tags: unknown key; did you mean 'trusted_tags'?",
         "line 8: upstreams.bad.base_url: must be an http:// or https:// URL without a query",
         "line 9: upstreams.bad.api_key: must be text in quotes",
-        "line 10: upstreams.bad.connect_seconds: must be seconds, from 0.001 to 86400, not -1.0",
+        "line 10: upstreams.bad.connect_seconds: must be a number of seconds from 0.001 to 86400, not -1.0",
         "line 13: budgets.team.usd: must be an amount of US dollars such as \"100.00\", not 'a lot'",
         "line 14: budgets.team.per: unknown time zone 'Europe/Berln' (use a name such as 'Europe/Berlin')",
         f"line 17: budgets.user.each: {TRUST}",
@@ -165,7 +165,7 @@ deny_status = 200
         "line 26: prices.mine.output: is missing",
         "line 28: prices.mine.outputs: unknown key; did you mean 'output'?",
         "line 30: proxy.port: must be an integer, not '8080'",
-        "line 31: proxy.deny_status: must be one of 400, 402, 403, 429",
+        "line 31: proxy.deny_status: must be one of 400, 402, 403, 429, not 200",
     ]
 
 
@@ -215,10 +215,10 @@ def test_a_mistake_is_where_it_stands(tmp_path: Path, text: str, says: str) -> N
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.toml: configuration: cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"none\.toml: the configuration cannot be read: No such file"):
         load(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
-    with pytest.raises(ConfigError, match=r"latin\.toml: configuration: is not UTF-8"):
+    with pytest.raises(ConfigError, match=r"latin\.toml: the configuration is not UTF-8"):
         load(tmp_path / "latin.toml")
 
 

@@ -229,7 +229,7 @@ def test_a_users_counter_counts_its_models(registered: None) -> None:
 def test_a_users_counter_must_return_a_count(result: Any) -> None:
     tokens.register("broken", lambda _: result)
     try:
-        with pytest.raises(ValueError, match="'broken' must return an integer >= 0"):
+        with pytest.raises(ValueError, match="'broken' must return an integer of at least 0"):
             count_text("x", "broken")
     finally:
         tokens.unregister("broken")

@@ -53,12 +53,16 @@ class Loopback:
     def __call__(self, caller: Caller) -> Identity:
         host = _name(caller.headers.get(b"host", b"localhost"))
         if not is_loopback(host):
-            raise Refused(403, "not_loopback", f"without keys this proxy answers on loopback only, not as {host!r}")
+            message = (
+                f"without keys this proxy answers on this machine only, as localhost or 127.0.0.1, not as {host!r}"
+            )
+            raise Refused(403, "not_loopback", message)
         origin = caller.headers.get(b"origin", b"")
         if origin.startswith((b"http://", b"https://")):
             page = _name(origin.partition(b"://")[2])
             if not is_loopback(page):
-                raise Refused(403, "not_loopback", f"without keys a web page of {page!r} may not make calls here")
+                message = f"without keys this proxy takes no calls from web pages, and this one is of {page!r}"
+                raise Refused(403, "not_loopback", message)
         return _NOBODY
 
 

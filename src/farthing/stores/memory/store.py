@@ -51,7 +51,7 @@ class MemoryStore(Books):
         self, *, clock: Clock = wall_clock_ms, owner: str = "here", entries_max: int | None = ENTRIES_MAX
     ) -> None:
         if entries_max is not None and entries_max < 0:
-            raise ValueError(f"entries_max must not be negative, got {entries_max}")
+            raise ValueError(f"entries_max must be at least 0, not {entries_max}")
         self.owner = owner
         super().__init__(clock, entries_max)
 

@@ -19,13 +19,25 @@ STRICT_SINCE = (3, 37, 0)
 JOURNAL_SIZE_LIMIT_BYTES = 64 * 1024 * 1024
 
 
+_WHAT_TO_DO = {
+    "file is not a database": "; name another file",
+    "database disk image is malformed": "; the file is damaged: restore it from a backup, or name another",
+    "database or disk is full": "; make room on its disk",
+    "attempt to write a readonly database": "; let this user write it and its folder",
+    "unable to open database file": "; let this user read and write it and its folder",
+    "database is locked": "; another program holds the file: end what it does there",
+}
+"""SQLite's own words go first: they are what people search for."""
+
+
 @contextmanager
 def speaking_of(file: str) -> Iterator[None]:
     """SQLite's errors, as StoreUnavailable for this file."""
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreUnavailable(file, str(error)) from error
+        said = str(error)
+        raise StoreUnavailable(file, f"{said}{_WHAT_TO_DO.get(said, '')}") from error
 
 
 def connect(file: str, *, busy_seconds: float) -> sqlite3.Connection:
