@@ -16,7 +16,6 @@ class AgentScope(Entered):
     """What :meth:`BudgetManager.agent` returns: a context manager, sync and async; many tasks may enter one."""
 
     def __init__(self, manager: BudgetManager, agent_name: str, task: str | None) -> None:
-        super().__init__()
         self.manager = manager
         self.agent_name = agent_name
         self.task = task
@@ -27,5 +26,5 @@ class AgentScope(Entered):
         manager.check_gate(self.agent_name, self.task)
         return manager.crew.enter(outside, budget, Work(manager.past(self.agent_name).expected_output()))
 
-    def _come_out(self, here: Ambient, inside: Ambient, outside: Ambient) -> Ambient | None:
-        return outside if inside.bindings[-1] in here.bindings else None
+    def _come_out(self, here: Ambient, outside: Ambient) -> Ambient:
+        return outside

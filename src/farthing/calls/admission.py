@@ -51,9 +51,10 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
     StoreUnavailable. Nothing is held then.
     """
     runtime = call.runtime
-    inherited = runtime.inherited(call.ambient) if call.ambient.bindings else None
-    if inherited is not None:
-        raise BudgetExceeded(_inherited(inherited))
+    if call.ambient.bindings or runtime.left_behind:
+        inherited = runtime.inherited(call.ambient, model=call.request.model, provider=call.request.provider)
+        if inherited is not None:
+            raise BudgetExceeded(refused_by_fork(inherited))
     terms = _Terms(call.request.model)
     try:
         for tries in itertools.count():
@@ -276,7 +277,8 @@ def _denied(
     return lending.exceeded(decision, failed, call.ambient, truncates=truncates)
 
 
-def _inherited(budget: Budget) -> Decision:
+def refused_by_fork(budget: Budget) -> Decision:
+    """The denial of a call that a budget binds whose account stayed in the memory of the parent."""
     if budget.anonymous:
         remedy = (
             f"budget {budget.title!r} was entered before this process was forked, and its account is in the parent's "
@@ -284,7 +286,7 @@ def _inherited(budget: Budget) -> Decision:
         )
     else:
         remedy = (
-            f"budget {budget.title!r} was entered before this process was forked, and its ledger is in the parent's "
+            f"budget {budget.title!r} was named before this process was forked, and its ledger is in the parent's "
             "memory: configure(ledger=…) gives all processes one account."
         )
     return refusal(budget=budget.title, remedy=remedy)

@@ -126,7 +126,10 @@ def _hold_each(
                 return placed
             return placed.failed + (yield from _failing(durable, ask, there, tags))
         advisory, x, holds = placed.advisory, placed.hold.x, (placed.hold,)
-    if there and durable is not None:
+    if there and durable is None:
+        # The settings were changed since the budgets were looked up: they are somewhere else now.
+        return Stale(-1)
+    if durable is not None and there:
         accounts = accounts_for(durable, ask, there, tags)
         plan = make_plan(ask, accounts, catalogue_version=versions[1])._replace(x_most=x)
         # A durable store takes a hold back by itself if its answer was not waited for.

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import BudgetExceeded, StoreUnavailable, UnpricedModel
-from ..kernel.decision import denial, refusal
+from ..kernel.decision import denial
 from ..kernel.hold import Entry, Outcome
 from ..kernel.money import COUNTER_MAX, nano_from_usd
 from ..kernel.plan import Ask, CallFacts, Formula, Plan, make_plan
@@ -22,7 +22,7 @@ from ..runtime.default import runtime
 from ..runtime.events import Who
 from ..runtime.runtime import Runtime, log
 from ..wire.reported import usage_from
-from .admission import warn_unpriced
+from .admission import refused_by_fork, warn_unpriced
 from .asking import find_rates
 from .endings import at_least_priced
 from .holding import Granted, give_back
@@ -133,11 +133,11 @@ class ManualHold:
         here = runtime()
         here.housekeeper.catch_up()
         ambient = current()
-        inherited = here.inherited(ambient)
+        who = {"model": self._facts.model or "", "provider": self._facts.provider or ""}
+        inherited = here.inherited(ambient, **who)
         if inherited is not None:
-            remedy = "entered before this process was forked: name it and configure(ledger=…)"
-            raise BudgetExceeded(refusal(budget=inherited.title, remedy=remedy))
-        tags = {**dict(ambient.tags), "model": self._facts.model or "", "provider": self._facts.provider or ""}
+            raise BudgetExceeded(refused_by_fork(inherited))
+        tags = {**dict(ambient.tags), **who}
         memory, durable = here.budgets(ambient, tags)
         budgets = [*memory, *durable]
         usd_budget = next((budget for budget in budgets if budget.usd_nano is not None), None)

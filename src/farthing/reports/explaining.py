@@ -16,7 +16,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from ..calls.admission import asked_of
+from ..calls.admission import asked_of, refused_by_fork
 from ..calls.asking import Asked
 from ..calls.call import Call
 from ..calls.exceeding import Consult, Downgrade, Wait, next_step
@@ -178,10 +178,9 @@ Explaining = Generator[Ticket[Any], Any, Explanation]
 
 def _explaining(call: Call) -> Explaining:
     here = call.runtime
-    inherited = here.inherited(call.ambient)
+    inherited = here.inherited(call.ambient, model=call.request.model, provider=call.request.provider)
     if inherited is not None:
-        remedy = "it was entered before this process was forked: name it and configure(ledger=…)"
-        return _refused(call.request.model, refusal(budget=inherited.title, remedy=remedy), [], ())
+        return _refused(call.request.model, refused_by_fork(inherited), [], ())
     model = call.request.model
     tried: set[str] = set()
     steps: list[str] = []

@@ -39,18 +39,20 @@ class Ambient(NamedTuple):
 
     bindings: tuple[Binding, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    entered: tuple[tuple[object, Ambient], ...] = ()
+    """Scopes that were entered and not left here, by the object that one enters, each with what was outside of it."""
 
     def with_tags(self, tags: dict[str, str]) -> Ambient:
-        return Ambient(self.bindings, tuple({**dict(self.tags), **tags}.items()))
+        return Ambient(self.bindings, tuple({**dict(self.tags), **tags}.items()), self.entered)
 
     def with_binding(self, binding: Binding) -> Ambient:
-        return Ambient((*self.bindings, binding), self.tags)
+        return Ambient((*self.bindings, binding), self.tags, self.entered)
 
     def without(self, binding: Binding) -> Ambient:
         """Without the innermost occurrence of this binding; the same value if it is not in force here."""
         for index in range(len(self.bindings) - 1, -1, -1):
             if self.bindings[index] is binding:
-                return Ambient(self.bindings[:index] + self.bindings[index + 1 :], self.tags)
+                return Ambient(self.bindings[:index] + self.bindings[index + 1 :], self.tags, self.entered)
         return self
 
 

@@ -45,6 +45,9 @@ class Housekeeper:
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self._starting = threading.Lock()
+        self._ending = threading.RLock()
+        self._ends = False
+        """A call is being ended right now."""
         self._stopping = threading.Event()
         self._open_calls: dict[int, Callable[[], None]] = {}
         self._at_exit = partial(_at_exit, weakref.ref(self))
@@ -73,8 +76,9 @@ class Housekeeper:
         self._open_calls.clear()
         runtime = self._runtime()
         if runtime is not None:
-            runtime.alerts.forget()
+            runtime.in_child()
         self._starting = threading.Lock()
+        self._ending, self._ends = threading.RLock(), False
         self._thread = None
         self._process = os.getpid()
 
@@ -112,16 +116,27 @@ class Housekeeper:
 
     def catch_up(self) -> None:
         """End what was abandoned, now. Called before figures are read, so that they are right."""
-        # Only what is in line now: an end that cannot happen yet puts itself in line again.
-        for _ in range(len(self._abandoned)):
+        if not (self._abandoned or self._ends):
+            return
+        # One after the other: what another thread is just ending is not in the figures yet, nor in line any more.
+        with self._ending:
+            self._ends = True
             try:
-                end = self._abandoned.popleft()
-            except IndexError:
-                return
-            try:
-                end()
-            except Exception:  # its caller is gone, and whoever runs this has no part in it: nobody else can be told
-                log.exception("an abandoned call could not be settled; its hold stays until its deadline")
+                # Only what is in line now: an end that cannot happen yet puts itself in line again.
+                for _ in range(len(self._abandoned)):
+                    self._end_next()
+            finally:
+                self._ends = False
+
+    def _end_next(self) -> None:
+        try:
+            end = self._abandoned.popleft()
+        except IndexError:
+            return
+        try:
+            end()
+        except Exception:  # its caller is gone, and whoever runs this has no part in it: nobody else can be told
+            log.exception("an abandoned call could not be settled; its hold stays until its deadline")
 
     def tick(self, *, sweep: bool) -> None:
         """One round of everything."""

@@ -34,6 +34,10 @@ class Learner:
         self._grew = False
         self._families: dict[tuple[str, str], Family] = {}
 
+    def in_child(self) -> None:
+        """After a fork: the thread that had the lock may have stayed behind."""
+        self._lock = threading.RLock()
+
     def family(self, model: str | None, dialect: str | None) -> Family | None:
         """How text is counted for this model in this dialect; None where nothing was learned of it."""
         return self._families.get((model, dialect))  # type: ignore[arg-type]  # a key of None is in no dictionary

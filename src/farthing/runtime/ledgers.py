@@ -7,9 +7,7 @@ from an older catalogue, so what is kept here can be late but never wrong.
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable
 
 from ..kernel.budget import Budget
@@ -37,7 +35,6 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._start()
-        _ledgers.add(self)
 
     def _start(self) -> None:
         """Nothing is known yet."""
@@ -83,6 +80,18 @@ class Ledger:
         self.refresh(changed.catalogue)
         return changed
 
+    def in_child(self) -> tuple[Budget, ...]:
+        """
+        After a fork: the thread that was refreshing may have stayed behind, and so have the budgets in memory. Returns
+        those of them that bound whatever their scope matched.
+        """
+        self._refreshing = threading.RLock()
+        if self.store.durable:
+            return ()
+        left = self._standing
+        self._start()
+        return left
+
     def standing(self, tags: Tags) -> list[Budget]:
         """The budgets that bind every call which their scope matches."""
         return [budget for budget in self._standing if not budget.scope or matches(dict(budget.scope), tags)]
@@ -110,20 +119,3 @@ class Ledger:
                 prepared[key] = account
             found.append(account)
         return tuple(found)
-
-
-_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
-
-
-def _in_child() -> None:
-    for ledger in list(_ledgers):
-        if ledger.store.durable:
-            # Another thread may have been at it when the process was forked.
-            ledger._refreshing = threading.RLock()
-        else:
-            # What is in memory begins anew in a child, and counts its versions from 0 again.
-            ledger._start()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

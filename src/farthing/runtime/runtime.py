@@ -104,6 +104,8 @@ class Runtime:
         self._warns = warns
         self._reports = reports
         self._warned: set[str] = set()
+        self.left_behind: tuple[Budget, ...] = ()
+        """The standing budgets in the memory of the process that this one was forked from."""
         self._closed_units: deque[tuple[str, tuple[str, ...]]] = deque()
         self.prices_due_ms = 0
         """When the age of the prices is to be looked at next."""
@@ -168,15 +170,38 @@ class Runtime:
     def hard_budget(self, ambient: Ambient, tags: dict[str, str]) -> Budget | None:
         """A budget in force that may refuse calls, or None."""
         here, there = self.budgets(ambient, tags)
-        return next((budget for budget in (*here, *there) if budget.hard), None)
+        hard = next((budget for budget in (*here, *there) if budget.hard), None)
+        if hard is None and self.left_behind:
+            return self.inherited(ambient, model=tags.get("model", ""), provider=tags.get("provider", ""))
+        return hard
 
-    def inherited(self, ambient: Ambient) -> Budget | None:
-        """A budget whose account is in the memory of the process that this one was forked from, or None."""
+    def inherited(self, ambient: Ambient, *, model: str, provider: str) -> Budget | None:
+        """
+        A budget that binds this call, and whose account is in the memory of the process that this one was forked from;
+        or None.
+        """
         here = os.getpid()
         for binding in ambient.bindings:
             if binding.process != here and (binding.budget.anonymous or self.durable is None):
                 return binding.budget
+        if self.left_behind and self.durable is None:
+            known = self.memory.catalogue.budgets
+            tags = {**dict(ambient.tags), "model": model, "provider": provider}
+            for budget in self.left_behind:
+                # Unless this process has named it anew, as its own. One that only warns lets everything pass anyway.
+                if budget.name not in known and budget.on_exceed != "warn" and matches(dict(budget.scope), tags):
+                    return budget
         return None
+
+    def in_child(self) -> None:
+        """After a fork: what the parent has in memory stays there, and so do its threads, with what they held."""
+        self.left_behind += self.memory.in_child()
+        if self._durable is not None:
+            self._durable.in_child()
+        self._opening = threading.Lock()
+        self.line = Line()
+        self.learner.in_child()
+        self.alerts.forget()
 
     def put_budget(self, budget: Budget, *, update: bool = False) -> Budget:
         """Name a budget in the ledger where named budgets live. Raises ConfigError on other terms."""
@@ -273,12 +298,17 @@ class Runtime:
 
     def reconfigure(self, settings: Settings) -> None:
         """Take other settings over. A changed ledger is opened at once, so that a wrong one is said here."""
-        changed = (settings.ledger, settings.durability) != (self.settings.ledger, self.settings.durability)
-        if changed and self._durable is not None:
-            self._close_durable()
+        with self._opening:
+            # In one step: a call that comes between would open the ledger again that is being closed.
+            changed = (settings.ledger, settings.durability) != (self.settings.ledger, self.settings.durability)
+            before, self.settings = self.settings, settings
+            ledger = self._durable if changed else None
+            if changed:
+                self._durable = None
+        if ledger is not None:
+            self._close(ledger)
         if changed:
             self.alerts.forget()
-        before, self.settings = self.settings, settings
         self.memory_store.entries_max = settings.max_records
         if not settings.follow_threads:
             threads.follow(False)
@@ -286,7 +316,7 @@ class Runtime:
             self.housekeeper.forget_denials()
         if changed and settings.ledger is not None:
             try:
-                self._durable = self._open(settings.ledger)
+                self.durable  # noqa: B018 - opens it
             except FarthingError:
                 self.settings = before
                 raise
@@ -294,14 +324,13 @@ class Runtime:
     def close(self) -> None:
         """A clean stop: abandoned calls are settled, what is queued is written, owner locks are released."""
         self.housekeeper.stop()
-        if self._durable is not None:
-            self._close_durable()
-        self.events.close(CLOSE_SECONDS)
-
-    def _close_durable(self) -> None:
         ledger, self._durable = self._durable, None
         if ledger is not None:
-            self.housekeeper.flush_denials(ledger.store)
-            self.learner.tell(ledger.store)
-            self.alerts.look()
-            ledger.store.close()
+            self._close(ledger)
+        self.events.close(CLOSE_SECONDS)
+
+    def _close(self, durable: Ledger) -> None:
+        self.housekeeper.flush_denials(durable.store)
+        self.learner.tell(durable.store)
+        self.alerts.look()
+        durable.store.close()

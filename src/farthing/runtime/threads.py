@@ -59,17 +59,30 @@ def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
 def _start(original: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
     @wraps(original)
     def start(self: threading.Thread) -> None:
-        ambient, run = current(), self.run
+        ambient = current()
+        if ambient == Ambient():
+            return original(self)
+        run, own = self.run, vars(self).get("run")
+
+        def put_back() -> None:
+            # The thread owns its method again: no cycle is left, and a subclass may look at self.run.
+            vars(self).pop("run", None)
+            if own is not None:
+                self.run = own  # type: ignore[method-assign]
 
         def follow_then_run() -> None:
             enter(ambient)
-            # The thread owns its method again: no cycle is left, and a subclass may look at self.run.
-            del self.run
+            put_back()
             run()
 
-        if ambient != Ambient():
-            self.run = follow_then_run  # type: ignore[method-assign]
-        original(self)
+        self.run = follow_then_run  # type: ignore[method-assign]
+        try:
+            original(self)
+        except BaseException:
+            # The system has no thread to give now: it may be started again, perhaps from somewhere else.
+            put_back()
+            raise
+        return None
 
     return start
 

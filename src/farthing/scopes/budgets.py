@@ -33,6 +33,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Handler = Callable[[Decision], Allow | None]
 """A callable ``on_exceed``: called before sending; what it raises reaches the caller."""
 _numbers = itertools.count(1)
+_UNIT = f"unit-{os.urandom(6).hex()}"
+"""How the ids of units of work begin: as no named budget is called, whose account is in the same memory."""
 entered: list[Callable[[], None]] = []
 """Called whenever a budget is entered: doors watch from then on for calls that pass them by."""
 
@@ -63,7 +65,7 @@ class BudgetHandle:
         self._last: Binding | None = None
         """The unit of work that was entered last. Its figures may be asked for as long as this object is there."""
         self._registered: tuple[object, Budget] | None = None
-        self._prefix = f"unit-{next(_numbers)}-"
+        self._prefix = f"{_UNIT}-{next(_numbers)}-"
         self._attached = all(terms.limit(unit) is None for unit in UNITS)
         """Only named: its terms are those that the ledger has."""
 

@@ -12,35 +12,34 @@ from ..runtime.ambient import Ambient, current, enter
 class Entered(ABC):
     """A context manager, sync and async, that may be entered again before it is left."""
 
-    def __init__(self) -> None:
-        self._entered: list[tuple[Ambient, Ambient]] = []
-        """What each that is inside has there, and what was in force outside."""
-
     @abstractmethod
     def _go_in(self, outside: Ambient) -> Ambient:
         """What is in force inside."""
 
     @abstractmethod
-    def _come_out(self, here: Ambient, inside: Ambient, outside: Ambient) -> Ambient | None:
-        """What is in force again after *here*, if it was *inside* that was entered here; else None."""
+    def _come_out(self, here: Ambient, outside: Ambient) -> Ambient:
+        """What is in force again after *here*; *outside* was in force where it was entered."""
 
     def __enter__(self) -> Self:
         outside = current()
-        inside = self._go_in(outside)
-        self._entered.append((inside, outside))
-        enter(inside)
+        # Noted in the context itself: what this object has seen of other tasks says nothing about this one.
+        enter(self._go_in(outside)._replace(entered=(*outside.entered, (self, outside))))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Found by looking: many may be inside at once, and one may leave in another context than it entered in.
+        # Found by looking: one may leave in another context than it entered in, or before what it entered later.
         here = current()
-        for index in range(len(self._entered) - 1, -1, -1):
-            again = self._come_out(here, *self._entered[index])
-            if again is not None:
-                del self._entered[index]
-                enter(again)
+        for index in range(len(here.entered) - 1, -1, -1):
+            scope, outside = here.entered[index]
+            if scope is self:
+                before, after = here.entered[:index], here.entered[index + 1 :]
+                if after:
+                    # Whatever was entered later comes out to where this one was entered.
+                    enter(here._replace(entered=(*before, (after[0][0], outside), *after[1:])))
+                else:
+                    enter(self._come_out(here, outside)._replace(entered=before))
                 return
 
     async def __aenter__(self) -> Self:

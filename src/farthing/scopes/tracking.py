@@ -28,7 +28,6 @@ class track(Entered):  # noqa: N801 - used as a verb: with track(feature="search
     """:func:`farthing.report`, under the name that the predecessor's programs know."""
 
     def __init__(self, **tags: object) -> None:
-        super().__init__()
         for name in OWN_KEYS:
             if name in tags:
                 raise ValueError(f"tag {name!r} is what a call says itself; choose another name")
@@ -39,9 +38,7 @@ class track(Entered):  # noqa: N801 - used as a verb: with track(feature="search
             threads.follow()
         return outside.with_tags(self._tags)
 
-    def _come_out(self, here: Ambient, inside: Ambient, outside: Ambient) -> Ambient | None:
-        if inside is not here and inside.tags != here.tags:
-            return None
+    def _come_out(self, here: Ambient, outside: Ambient) -> Ambient:
         # Its tags alone: a budget that was entered inside, and is left later, stays in force.
         return Ambient(here.bindings, outside.tags)
 

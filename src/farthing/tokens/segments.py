@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 
@@ -51,8 +52,15 @@ class _Kept:
     def weight(self) -> int:
         return self._weight
 
+    def in_child(self) -> None:
+        """After a fork: a thread that was in the middle of a step has stayed behind, and has the lock."""
+        self._lock = threading.RLock()
+        self._weight, self._counts = 0, OrderedDict()
+
 
 kept = _Kept(_KEEP_BYTES)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=kept.in_child)
 
 
 def tokens_of(text: str, encoding: str, *, exact: bool = False) -> tuple[int, bool]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +125,92 @@ def test_a_clock_that_is_set_back_brings_a_grant_back() -> None:
         assert granted.remaining.tokens == 1_000
         clock.jump_back(days=1)
         assert granted.remaining.tokens == 1_500
+
+
+# -- several threads -------------------------------------------------------------------------------------------------
+
+
+def test_an_older_catalogue_does_not_take_a_newer_ones_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads name budgets at once; the first comes back from the store last. What stands, stands."""
+    here, refresh = runtime(), Ledger.refresh
+    others = [lambda: farthing.configure(config={"budgets": [{"name": "all", "tokens": 10}]})]
+
+    def late(self: Ledger, catalogue: Catalogue) -> None:
+        if others:
+            others.pop()()
+        refresh(self, catalogue)
+
+    monkeypatch.setattr(Ledger, "refresh", late)
+    here.put_budget(make_budget("mine", tokens=5))
+    assert set(here.main.catalogue.budgets) == {"mine", "all"}
+    with pytest.raises(farthing.BudgetExceeded, match="'all'"), farthing.hold(tokens=11):
+        pass
+
+
+def test_a_ledger_that_is_left_is_not_opened_again_by_who_comes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    farthing.configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
+    here = runtime()
+    assert here.durable is not None
+    store: Any = here.durable.store
+    close, seen = store.close, []
+
+    def slowly() -> None:
+        close()
+        caller = threading.Thread(target=lambda: seen.append(here.durable))
+        caller.start()
+        caller.join()
+
+    monkeypatch.setattr(store, "close", slowly)
+    farthing.configure(ledger=None)
+    assert (seen, here.durable) == ([None], None)
+
+
+def test_a_call_that_is_planned_while_its_ledger_is_left_is_planned_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is on the budget in memory then, and not on none."""
+    farthing.configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
+    budget = farthing.budget("named", tokens=100)
+    here = runtime()
+    looked_up, looks = here.budgets, []
+
+    def budgets(*given: Any) -> Any:
+        lists = looked_up(*given)
+        looks.append(lists)
+        if len(looks) == 2:  # first for its terms, then to hold on them
+            farthing.configure(ledger=None)
+        return lists
+
+    with budget:
+        monkeypatch.setattr(here, "budgets", budgets)
+        with farthing.hold(tokens=60):
+            monkeypatch.undo()
+            assert [len(there) for _, there in looks] == [1, 1, 0]
+            assert budget.held.tokens == 60
+
+
+def test_figures_wait_for_the_end_that_another_thread_is_writing() -> None:
+    """It is not in line any more, and not in the figures yet."""
+    here, ending, go_on = runtime(), threading.Event(), threading.Event()
+    seen: list[int | None] = []
+    with farthing.budget(tokens=100) as budget:
+        held = farthing.hold(tokens=60).__enter__()
+
+        def end() -> None:
+            ending.set()
+            go_on.wait()
+            held.settle(tokens=9)
+
+        here.housekeeper.put(end)
+        other = threading.Thread(target=here.housekeeper.catch_up)
+        other.start()
+        ending.wait()
+        reader = threading.Thread(target=lambda: seen.append(budget.held.tokens))
+        reader.start()
+        reader.join(0.05)
+        go_on.set()
+        reader.join()
+        other.join()
+    assert seen == [0]

@@ -56,6 +56,7 @@ class Books:
     def __init__(self, clock: Clock, entries_max: int | None) -> None:
         self.entries_max = entries_max
         self._clock = clock
+        self._catalogue = Catalogue(version=-1)
         self._start()
         _all.add(self)
 
@@ -78,7 +79,8 @@ class Books:
         self._entry_of: dict[str, int] = {}
         self._counts = {"seq": 0, "rolled": 0, "tallied": 0}
         self._settled_before: dict[str, int] = {}
-        self._catalogue = Catalogue()
+        # Newer than the parent's: who knows that one asks for this one.
+        self._catalogue = Catalogue(version=self._catalogue.version + 1)
         self._keys = KeyRing()
         self._denials: dict[DenialKey, int] = {}
         self._ratios: Ratios = {}

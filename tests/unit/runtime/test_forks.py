@@ -1,0 +1,130 @@
+"""What a forked child finds: neither its parent's accounts, nor its queues, nor a lock that nobody will open."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import farthing
+from farthing import tokens
+from farthing.runtime.default import runtime
+from farthing.runtime.waiting import queue_of
+from farthing.tokens.segments import kept
+
+pytestmark = [
+    pytest.mark.usefixtures("farthing_isolated"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
+]
+LONG = "a text that is long enough to be kept " * 20
+
+
+def in_a_child(work: Callable[[], Any]) -> Any:
+    """What *work* returned in a forked child; one that hangs is ended, and said nothing."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        try:
+            os.write(write, json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(said)
+
+
+def attempt(amount: int) -> str:
+    try:
+        with farthing.hold(tokens=amount):
+            return "held"
+    except farthing.BudgetExceeded as denied:
+        return str(denied)
+
+
+def test_a_standing_budget_in_memory_is_not_gone() -> None:
+    """A server that is configured, and then forks its workers: each would call without any budget."""
+    farthing.configure(config={"budgets": [{"name": "all", "tokens": 100}]})
+
+    def child() -> list[str]:
+        before = attempt(1)
+        farthing.configure(config={"budgets": [{"name": "all", "tokens": 100}]})
+        return [before, attempt(60), attempt(60)]
+
+    before, own, beyond = in_a_child(child)
+    assert before.startswith("budget 'all' was named before this process was forked")
+    assert own == "held", "named anew, it is the child's own"
+    assert "40 tokens remain" in beyond
+    assert attempt(100) == "held", "the parent's is as it was"
+
+
+def test_a_standing_budget_in_memory_refuses_what_nothing_can_measure() -> None:
+    farthing.configure(config={"budgets": [{"name": "openai", "tokens": 100, "scope": {"provider": "openai"}}]})
+
+    def child() -> list[str | None]:
+        here = runtime()
+        budgets = (here.hard_budget(farthing.runtime.ambient.NOWHERE, {"provider": of}) for of in ("openai", "google"))
+        return [budget and budget.name for budget in budgets]
+
+    assert in_a_child(child) == ["openai", None]
+
+
+def test_a_budget_that_only_warns_lets_everything_pass() -> None:
+    farthing.configure(config={"budgets": [{"name": "all", "tokens": 100, "on_exceed": "warn"}]})
+    assert in_a_child(lambda: attempt(101)) == "held"
+
+
+def test_nobody_of_the_parent_stands_in_the_childs_line() -> None:
+    budget = farthing.budget("queued", tokens=5, on_exceed="wait").terms
+    place = runtime().line.join(frozenset({queue_of(budget, {})}))
+    assert in_a_child(lambda: runtime().line.is_waited_in) is False
+    place.leave()
+
+
+@pytest.mark.parametrize("whose", ["texts", "ratios", "catalogue", "opening", "housekeeper"])
+def test_a_lock_that_another_thread_had_is_open(whose: str) -> None:
+    here = runtime()
+    farthing.budget("named", tokens=1_000).__enter__().__exit__(None, None, None)
+    locks: dict[str, Any] = {
+        "texts": kept._lock,
+        "ratios": here.learner._lock,
+        "catalogue": here.memory._refreshing,
+        "opening": here._opening,
+        "housekeeper": here.housekeeper._ending,
+    }
+    taken, done = threading.Event(), threading.Event()
+
+    def take() -> None:
+        with locks[whose]:
+            taken.set()
+            done.wait()
+
+    def child() -> int:
+        here.housekeeper.put(lambda: None)
+        here.learner.ratios()
+        farthing.configure(max_records=10)
+        with farthing.budget("other", tokens=1_000) as other:
+            attempt(7)
+            assert tokens.count(LONG) > 0
+            return other.spent.tokens or 0
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    taken.wait()
+    try:
+        with contextlib.suppress(json.JSONDecodeError):
+            assert in_a_child(child) == 7
+            return
+        pytest.fail("the child hangs")
+    finally:
+        done.set()
+        thread.join()
