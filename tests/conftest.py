@@ -5,6 +5,7 @@ what hypothesis finds can be replayed.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -47,3 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("farthing"):  # the source tree, not an installed wheel, is under test
         config.pluginmanager.import_plugin("farthing.testing.pytest_plugin")
     sys.addaudithook(_stay_on_this_machine)
+
+
+def pytest_collection_finish() -> None:
+    # What is loaded by now, SDKs and test modules, stays: no collection has to look at it again.
+    gc.collect()
+    gc.freeze()

@@ -30,8 +30,8 @@ from tests.crash.crew_worker import CEILING, MODEL
 from tests.doors.clients import HI, HI_TOKENS, RATES, openai_client
 from tests.doors.proxy.keyed import bearer
 from tests.doors.proxy.process import Served, served
-from tests.doors.proxy.raw import eventually
 from tests.race.workers import processes
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 

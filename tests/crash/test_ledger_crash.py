@@ -28,7 +28,7 @@ from farthing.stores.sqlite.tickets import Ticket
 from tests.contract.calls import outcome, plan
 from tests.contract.conftest import check_books
 from tests.contract.test_holds import total
-from tests.unit.stores.sqlite.test_tickets import wait_until
+from tests.waiting import eventually
 
 CALLS = 50
 SIZE = 150
@@ -324,7 +324,7 @@ class TestForks:
 
             self.child(work)
         assert "the process forked now cannot use it" in caplog.text
-        wait_until(lambda: store._at_work().why_not_wait() is None)
+        eventually(lambda: store._at_work().why_not_wait() is None)
         assert store.catalogue().result().budgets
         store.close()
 

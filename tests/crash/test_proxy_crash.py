@@ -19,8 +19,8 @@ from farthing.stores.contract import Store
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI_TOKENS, RATES
 from tests.doors.proxy.process import served
-from tests.doors.proxy.raw import eventually
 from tests.race.test_proxy_workers import CEILING, EACH_NANO, burst
+from tests.waiting import eventually
 
 FITS = 30
 CAP_NANO = EACH_NANO * FITS

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import farthing
-from tests.doors.proxy.raw import eventually
+from tests.waiting import eventually
 
 SOURCE = str(Path(farthing.__file__).parents[1])
 SECONDS = 60.0

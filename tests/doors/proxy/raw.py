@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class Got(NamedTuple):
@@ -66,15 +65,6 @@ def ask(base_url: str, path: str, body: object = None, **options: Any) -> Got:
         got = Got(response.status, response.getheaders(), cut.partial, whole=False)
     hang_up(response)
     return got
-
-
-def eventually(condition: Callable[[], Any], *, seconds: float = SECONDS) -> Any:
-    """Wait until this is true, and return it; AssertionError if it never becomes so."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, f"not so within {seconds} s"
-        time.sleep(0.01)
-    return found
 
 
 def _headers_for(path: str) -> dict[str, str]:

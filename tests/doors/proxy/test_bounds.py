@@ -14,8 +14,9 @@ from farthing import ProxyServer
 from farthing.proxy.settings import Bounds, Timeouts, Upstream
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI
-from tests.doors.proxy.raw import Got, ask, eventually
+from tests.doors.proxy.raw import Got, ask
 from tests.doors.proxy.running import entries, proxy_with, settings_for
+from tests.waiting import eventually
 
 BOUNDS = Bounds(max_body_bytes=10_000, max_header_bytes=4_000, max_connections=5, read_seconds=0.3)
 CHAT = {"model": "gpt-4o", "messages": HI, "max_completion_tokens": 5}

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from farthing import ProxyServer
 from farthing.kernel.budget import make_budget
 from farthing.testing import FakeProvider, Reply
-from tests.doors.proxy.raw import eventually
 from tests.doors.proxy.running import entries, proxy_with, settings_for
+from tests.waiting import eventually
 
 UPSTREAM_KEY = "sk-of-the-operator-0123456789"
 PROMPT = "a prompt that nobody else may read"

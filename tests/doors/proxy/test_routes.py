@@ -16,8 +16,9 @@ from farthing.kernel.hold import SUSPECT, Entry
 from farthing.proxy.settings import Timeouts
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI
-from tests.doors.proxy.raw import Got, ask, eventually, hang_up, send
+from tests.doors.proxy.raw import Got, ask, hang_up, send
 from tests.doors.proxy.running import entries, holds, proxy_with, settings_for
+from tests.waiting import eventually
 
 CEILING = 40
 GEMINI = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "generationConfig": {"maxOutputTokens": CEILING}}

@@ -16,8 +16,9 @@ from farthing import ProxyServer
 from farthing.kernel.budget import make_budget
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS
-from tests.doors.proxy.raw import eventually, hang_up, send
+from tests.doors.proxy.raw import hang_up, send
 from tests.doors.proxy.running import entries, holds, proxy_with, settings_for
+from tests.waiting import eventually
 
 STREAMS = 1_000
 BODY = {"model": "gpt-4o", "messages": HI, "max_completion_tokens": 50, "stream": True}

@@ -22,8 +22,9 @@ from farthing.proxy.settings import Timeouts, Upstream
 from farthing.runtime.settings import Settings
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS
-from tests.doors.proxy.raw import ask, eventually, send
+from tests.doors.proxy.raw import ask, send
 from tests.doors.proxy.running import entries, holds, proxy_with, settings_for
+from tests.waiting import eventually
 
 CHAT = {"model": "gpt-4o", "messages": HI, "max_completion_tokens": 50}
 SOON = Timeouts(idle_seconds=0.2)

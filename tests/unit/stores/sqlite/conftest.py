@@ -1,9 +1,10 @@
-"""A SQLite store with little patience, so that what waits for the end of it is quick to see."""
+"""A SQLite store that has patience with a busy machine, and how to have it short of that, or its writer stuck."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,14 @@ import pytest
 from farthing.kernel.budget import make_budget
 from farthing.stores.sqlite import SQLiteStore
 from tests.contract.conftest import check_books
+from tests.waiting import SECONDS
 
-PATIENCE_SECONDS = 0.2
+LITTLE_SECONDS = 0.05
+"""Patience of those who are to lose it."""
+
+
+def working() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("farthing-")}
 
 
 @pytest.fixture
@@ -22,9 +29,29 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SQLiteStore]:
-    store = SQLiteStore(path, patience_seconds=PATIENCE_SECONDS)
+    before = working()
+    store = SQLiteStore(path, patience_seconds=SECONDS)
     store.put_budget(make_budget("b", tokens=1_000, usd=1)).result()
     yield store
     check_books(store)
     store.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("farthing-")]
+    assert working() <= before
+
+
+@contextmanager
+def impatient(store: SQLiteStore) -> Iterator[None]:
+    """Whoever begins to wait for this store in here has little patience."""
+    writer = store._at_work()
+    patience_seconds, writer.patience_seconds = writer.patience_seconds, LITTLE_SECONDS
+    try:
+        yield
+    finally:
+        writer.patience_seconds = patience_seconds
+
+
+@contextmanager
+def stuck(store: SQLiteStore) -> Iterator[None]:
+    """The writer cannot begin a group; afterwards it has caught up."""
+    with store._at_work()._gate:
+        yield
+    store.balances([]).result()

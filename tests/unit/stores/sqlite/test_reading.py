@@ -11,13 +11,14 @@ import pytest
 from farthing.errors import StoreUnavailable
 from farthing.stores.sqlite import SQLiteStore, reader
 from farthing.stores.sqlite.tickets import READ, Ticket
+from tests.waiting import SECONDS, eventually
 
-from .conftest import PATIENCE_SECONDS
+from .conftest import LITTLE_SECONDS, impatient
 
 
 def slow_read(store: SQLiteStore, released: threading.Event) -> Ticket[int]:
     def run(connection: Any) -> int:
-        assert released.wait(30)
+        assert released.wait(SECONDS)
         (number,) = connection.execute("SELECT count(*) FROM budgets").fetchone()
         return int(number)
 
@@ -35,18 +36,21 @@ def answer(ticket: Ticket[int], way: str) -> int:
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_a_long_report_is_waited_for_beyond_patience(store: SQLiteStore, way: str) -> None:
     released = threading.Event()
-    timer = threading.Timer(3 * PATIENCE_SECONDS, released.set)
+    timer = threading.Timer(3 * LITTLE_SECONDS, released.set)
+    ticket = slow_read(store, released)
+    eventually(lambda: hasattr(ticket, "read_until"))  # it is at work
     timer.start()
-    assert answer(slow_read(store, released), way) == 1
+    with impatient(store):
+        assert answer(ticket, way) == 1
     timer.join()
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_but_not_for_ever(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    monkeypatch.setattr(reader, "READ_SECONDS_MAX", 2 * PATIENCE_SECONDS)
+    monkeypatch.setattr(reader, "READ_SECONDS_MAX", 2 * LITTLE_SECONDS)
     released = threading.Event()
     ticket = slow_read(store, released)
-    with pytest.raises(StoreUnavailable, match="no answer"):
+    with impatient(store), pytest.raises(StoreUnavailable, match="no answer"):
         answer(ticket, way)
     released.set()
     assert slow_read(store, released).result() == 1

@@ -5,47 +5,35 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from farthing.errors import HoldNotFound, StoreUnavailable
 from farthing.kernel.budget import make_budget
 from farthing.kernel.ledger import Placed, Settled
-from farthing.kernel.plan import Balance
+from farthing.kernel.plan import Balance, Plan
 from farthing.stores.sqlite import SQLiteStore
 from tests.contract.calls import outcome, plan
 from tests.contract.conftest import threads
-
-
-@contextmanager
-def stuck(store: SQLiteStore) -> Iterator[None]:
-    """The writer cannot begin a group; afterwards it has caught up."""
-    writer = store._at_work()
-    with writer._gate:
-        yield
-    wait_until(lambda: writer.why_not_wait() is None)
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    """For what another thread will certainly do."""
-    until = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < until
-        time.sleep(0.001)
+from tests.unit.stores.sqlite.conftest import impatient, stuck
+from tests.waiting import eventually
 
 
 def held(store: SQLiteStore) -> list[str]:
     return [hold.id for hold in store.holds("held").result()]
 
 
-def test_a_hold_whose_waiter_lost_patience_is_voided(store: SQLiteStore) -> None:
+def always_worth_waiting(monkeypatch: pytest.MonkeyPatch, store: SQLiteStore) -> None:
+    """As for those who begin to wait before anything is wrong."""
+    monkeypatch.setattr(store._at_work(), "why_not_wait", lambda: None)
+
+
+def test_a_hold_whose_waiter_lost_patience_is_voided(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(store, "call")
-    with stuck(store):
+    always_worth_waiting(monkeypatch, store)
+    with stuck(store), impatient(store):
         ticket = store.place(planned)
-        with pytest.raises(StoreUnavailable, match=r"no answer within 0\.2 s"):
+        with pytest.raises(StoreUnavailable, match=r"no answer within 0\.05 s"):
             ticket.result()
     assert held(store) == []
     assert store.entries().result() == []
@@ -68,11 +56,10 @@ def test_a_hold_that_is_committed_for_one_who_has_left_is_voided(
     monkeypatch.setattr(writer.books, "write", slow)
     ticket = store.place(plan(store, "call"))
     reached.wait()
-    with pytest.raises(StoreUnavailable):
+    with impatient(store), pytest.raises(StoreUnavailable):
         ticket.result()
     monkeypatch.undo()
     go_on.set()
-    wait_until(lambda: writer.why_not_wait() is None)
     assert held(store) == []
     assert [hold.id for hold in store.holds("voided").result()] == ["call"]
     assert store.entries().result() == []
@@ -83,7 +70,7 @@ def test_a_hold_whose_ticket_is_dropped_is_voided(store: SQLiteStore) -> None:
     store.balances([]).result()
     del ticket
     gc.collect()
-    assert held(store) == []
+    eventually(lambda: held(store) == [])
 
 
 def test_a_repetition_that_nobody_waits_for_voids_nothing(store: SQLiteStore) -> None:
@@ -105,14 +92,14 @@ def test_the_end_of_a_call_is_carried_out_whoever_waits(store: SQLiteStore) -> N
 def test_an_end_that_finds_the_writer_stuck_answers_with_the_hold_and_is_written_later(store: SQLiteStore) -> None:
     placed = store.place(plan(store, "call")).result()
     assert isinstance(placed, Placed)
-    with stuck(store):
+    with stuck(store), impatient(store):
         assert store.settle("call", outcome()).result() == Settled(placed.hold, None)
     (entry,) = store.entries().result()
     assert entry.ending == "ok"
 
 
 def test_an_end_of_a_hold_that_is_not_known_here_says_that_it_is_kept(store: SQLiteStore) -> None:
-    with stuck(store):
+    with stuck(store), impatient(store):
         ticket = store.settle("elsewhere", outcome())
         with pytest.raises(StoreUnavailable):
             ticket.result()
@@ -120,14 +107,11 @@ def test_an_end_of_a_hold_that_is_not_known_here_says_that_it_is_kept(store: SQL
 
 def test_a_writer_that_does_not_respond_is_not_waited_for_again(store: SQLiteStore) -> None:
     planned = plan(store, "two")
-    with stuck(store):
-        with pytest.raises(StoreUnavailable, match="no answer"):
+    with stuck(store), impatient(store):
+        with pytest.raises(StoreUnavailable):
             store.resize("one", x=0).result()
         ticket = store.place(planned)
-        writer = store._at_work()
-        # Its own patience began when it took the command, a moment after ours.
-        while writer.why_not_wait() is None:
-            time.sleep(0.01)
+        eventually(lambda: store._at_work().why_not_wait() is not None)
         with pytest.raises(StoreUnavailable, match="not responded"):
             ticket.result()
     assert held(store) == []
@@ -153,9 +137,11 @@ def test_an_interrupted_wait_gives_the_hold_back(store: SQLiteStore, monkeypatch
 
 
 def test_a_cancelled_task_gives_the_hold_back(store: SQLiteStore) -> None:
+    planned = plan(store, "call")
+
     async def main() -> None:
         async def place() -> None:
-            await store.place(plan(store, "call"))
+            await store.place(planned)
 
         with stuck(store):
             task = asyncio.create_task(place())
@@ -168,17 +154,20 @@ def test_a_cancelled_task_gives_the_hold_back(store: SQLiteStore) -> None:
     asyncio.run(main())
 
 
-def test_patience_ends_in_an_event_loop_too(store: SQLiteStore) -> None:
-    async def place(call: str) -> str:
+def test_patience_ends_in_an_event_loop_too(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [plan(store, f"call-{number}") for number in range(3)]
+    always_worth_waiting(monkeypatch, store)
+
+    async def place(planned: Plan) -> str:
         try:
-            await store.place(plan(store, call))
+            await store.place(planned)
         except StoreUnavailable as error:
             return error.reason
         return "placed"
 
     async def main() -> list[str]:
-        with stuck(store):
-            return await asyncio.gather(*(place(f"call-{number}") for number in range(3)))
+        with stuck(store), impatient(store):
+            return await asyncio.gather(*map(place, plans))
 
     reasons = asyncio.run(main())
     assert all("no answer within" in reason for reason in reasons)
@@ -200,8 +189,9 @@ def test_loops_come_and_go(store: SQLiteStore) -> None:
 
 def test_a_loop_that_is_closed_before_the_answer_leaves_no_hold(store: SQLiteStore) -> None:
     loop = asyncio.new_event_loop()
+    planned = plan(store, "call")
     with stuck(store):
-        task = loop.create_task(_await_place(store))
+        task = loop.create_task(_await_place(store, planned))
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
     assert held(store) == ["call"]
@@ -212,11 +202,11 @@ def test_a_loop_that_is_closed_before_the_answer_leaves_no_hold(store: SQLiteSto
     coroutine.close()
     del task, coroutine
     gc.collect()
-    assert held(store) == []
+    eventually(lambda: held(store) == [])
 
 
-async def _await_place(store: SQLiteStore) -> None:
-    await store.place(plan(store, "call"))
+async def _await_place(store: SQLiteStore, planned: Plan) -> None:
+    await store.place(planned)
 
 
 def test_uvloop(store: SQLiteStore) -> None:
@@ -263,13 +253,13 @@ def test_a_finaliser_in_the_writers_own_thread_waits_for_nothing(
 
 def test_an_error_that_nobody_asked_for_is_logged(store: SQLiteStore, caplog: pytest.LogCaptureFixture) -> None:
     store.settle("nobody", outcome())
-    wait_until(lambda: "nobody asked for its answer" in caplog.text)
+    eventually(lambda: "nobody asked for its answer" in caplog.text)
     assert "no hold has the id 'nobody'" in caplog.text
 
 
 def test_many_changes_of_a_group_see_each_other(store: SQLiteStore) -> None:
+    plans = [plan(store, f"call-{number}") for number in range(10)]
     with stuck(store):
-        plans = [plan(store, f"call-{number}") for number in range(10)]
         tickets = [store.place(one) for one in plans]
         ends = [store.settle("call-0", outcome()), store.void("call-1")]
         again = store.place(plans[2])
@@ -289,6 +279,6 @@ def test_a_store_that_is_dropped_ends_its_threads_and_writes_what_it_was_given(s
     writer = other._at_work()
     del other
     gc.collect()
-    writer._thread.join(10)
-    assert threads() == before
+    writer._thread.join()
+    assert threads() <= before
     assert "of the dropped" in store.put_budget(make_budget("b2", tokens=1)).result().budgets
