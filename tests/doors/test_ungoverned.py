@@ -35,6 +35,7 @@ HEADERS = {"x-stainless-lang": "python"}
 
 @pytest.fixture(autouse=True)
 def put_back() -> Iterator[None]:
+    farthing.uninstall()  # another test may have begun to watch: what a test here loads is then not looked for
     yield
     farthing.uninstall()
 

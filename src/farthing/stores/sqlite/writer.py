@@ -67,7 +67,7 @@ class Writer:
         self.owner = owner
         self.books = Books(file, clock)
         self.looked_at = float("-inf")
-        """When the file was last looked at (monotonic seconds)."""
+        """When the file was last looked at (monotonic seconds): nothing that is known of it is older."""
         self.closed: str | None = None
         """Why nothing is written any more."""
         self._file = file
@@ -277,6 +277,7 @@ class Writer:
                     connection.execute(f"PRAGMA synchronous = {synchronous}")
                     self._synchronous = synchronous
                 connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+                looked_at = time.monotonic()
                 books = self.books
                 books.begin(connection)
                 if PLACE in kinds:
@@ -287,7 +288,7 @@ class Writer:
                     self._rows += books.write()
                 connection.execute("COMMIT")
                 books.committed()
-                self.looked_at = time.monotonic()
+                self.looked_at = looked_at
                 for ticket in unsaid:
                     _log.error("what a call said at its end could not be carried out", exc_info=ticket.error)
             except BaseException:  # whatever it was: half a group is never left in the file

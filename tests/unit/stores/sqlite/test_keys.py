@@ -57,6 +57,27 @@ def test_a_fresh_look_sees_at_once_what_another_process_made(
     other.close()
 
 
+def test_what_was_seen_is_as_old_as_when_it_was_read(
+    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a look takes to end: what others changed after it had read is seen a second later, not two."""
+    other = SQLiteStore(path)
+    store.put_key(KEY).result()
+    writer = other._at_work()
+    committed, revoked_at = writer.books.committed, []
+
+    def late() -> None:
+        committed()
+        store.revoke_key(KEY.id).result()
+        revoked_at.append(time.monotonic())
+
+    monkeypatch.setattr(writer.books, "committed", late)
+    other.balances([]).result()
+    monkeypatch.undo()
+    assert writer.looked_at < revoked_at[0]
+    other.close()
+
+
 def test_asking_for_the_keys_reads_nothing_while_they_are_fresh(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
