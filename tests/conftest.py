@@ -50,7 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(_stay_on_this_machine)
 
 
-def pytest_collection_finish() -> None:
-    # What is loaded by now, SDKs and test modules, stays: no collection has to look at it again.
+@pytest.fixture(scope="module", autouse=True)
+def _set_aside() -> None:
+    """What earlier files have loaded, SDKs above all, stays loaded: no collection has to look at it again."""
     gc.collect()
     gc.freeze()

@@ -28,8 +28,8 @@ from tests.contract.conftest import check_books
 from tests.crash.test_proxy_crash import counted_nano
 from tests.doors.clients import RATES
 from tests.doors.proxy.process import served
-from tests.doors.proxy.raw import eventually
 from tests.race.test_proxy_workers import CEILING, CLIENTS, EACH_NANO, burst, one
+from tests.waiting import eventually
 
 WORKERS = 4
 CAP_NANO = EACH_NANO * 137 + EACH_NANO // 2

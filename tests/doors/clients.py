@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
@@ -82,6 +83,10 @@ def holds(*states: str) -> list[Hold]:
     here = runtime()
     here.housekeeper.catch_up()
     return list(here.memory_store.holds(*states).result())
+
+
+HASTY = httpx2.Timeout(60, read=0.2)
+"""Of clients that are to lose patience: with an answer that does not come, not with the machine of the test."""
 
 
 def _defaults(base_url: str) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def test_a_gemini_stream_as_an_array(provider: FakeProvider) -> None:
     host = provider.url.removeprefix("http://")
     farthing.install(hosts={host: "google"})
     try:
-        with httpx2.Client() as http, farthing.budget(tokens=400, on_exceed="break") as purse:
+        with httpx2.Client(timeout=60) as http, farthing.budget(tokens=400, on_exceed="break") as purse:
             answer = http.post(provider.url + path, json=ask, headers={"x-goog-api-key": "fake"})
     finally:
         farthing.uninstall()

@@ -75,7 +75,7 @@ def test_the_target_of_a_redirect_is_held_for_too(fake_provider: FakeProvider) -
 def test_http2_plain_and_streamed() -> None:
     with (
         http2_provider() as (url, seen),
-        httpx2.Client(http1=False, http2=True) as http,
+        httpx2.Client(http1=False, http2=True, timeout=60) as http,
         farthing.budget(usd=1, tokens=1_000) as budget,
     ):
         client = farthing.instrument(OpenAI(base_url=url, api_key="fake", http_client=http))
@@ -93,7 +93,7 @@ def test_http2_streams_of_one_connection_are_left_and_read_alike() -> None:
     """One is closed half way: the others, on the same connection, come to their ends."""
 
     async def main(url: str) -> list[str]:
-        async with httpx2.AsyncClient(http1=False, http2=True) as http:
+        async with httpx2.AsyncClient(http1=False, http2=True, timeout=60) as http:
             client = farthing.instrument(AsyncOpenAI(base_url=url, api_key="fake", http_client=http, max_retries=0))
             streams = [await client.chat.completions.create(**CALL, stream=True) for _ in range(3)]
             async for _ in streams[1]:
@@ -155,7 +155,10 @@ def test_a_transport_that_tries_again_pays_for_each_try(fake_provider: FakeProvi
     fake_provider.script([Reply(status=500), Reply(status=500), Reply("a coin")])
     if way == "install":
         farthing.install()
-    with httpx2.Client(transport=Again(httpx2.HTTPTransport(), 3)) as http, farthing.budget(requests=5) as budget:
+    with (
+        httpx2.Client(timeout=60, transport=Again(httpx2.HTTPTransport(), 3)) as http,
+        farthing.budget(requests=5) as budget,
+    ):
         client = WAYS[way](OpenAI(base_url=fake_provider.openai_url, api_key="fake", http_client=http))
         client.chat.completions.create(**CALL)
         assert budget.spent.requests == 3
@@ -167,7 +170,10 @@ def test_a_transport_that_tries_again_pays_for_each_try(fake_provider: FakeProvi
 def test_an_answer_from_a_cache_costs_nothing(fake_provider: FakeProvider, way: str) -> None:
     if way == "install":
         farthing.install()
-    with httpx2.Client(transport=Remembers(httpx2.HTTPTransport())) as http, farthing.budget(tokens=100) as budget:
+    with (
+        httpx2.Client(timeout=60, transport=Remembers(httpx2.HTTPTransport())) as http,
+        farthing.budget(tokens=100) as budget,
+    ):
         client = WAYS[way](OpenAI(base_url=fake_provider.openai_url, api_key="fake", http_client=http))
         for _ in range(3):
             client.chat.completions.create(**CALL)
@@ -178,7 +184,11 @@ def test_an_answer_from_a_cache_costs_nothing(fake_provider: FakeProvider, way: 
 
 def test_a_proxys_transport_is_governed(fake_provider: FakeProvider) -> None:
     mounts = {"http://": httpx2.HTTPTransport(proxy=fake_provider.url)}
-    with httpx2.Client(mounts=mounts) as http, farthing.budget(tokens=1), pytest.raises(farthing.BudgetExceeded):
+    with (
+        httpx2.Client(mounts=mounts, timeout=60) as http,
+        farthing.budget(tokens=1),
+        pytest.raises(farthing.BudgetExceeded),
+    ):
         farthing.instrument(
             OpenAI(base_url="http://llm.internal/v1", api_key="fake", http_client=http)
         ).chat.completions.create(**CALL)

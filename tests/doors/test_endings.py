@@ -30,7 +30,7 @@ from farthing.kernel.hold import Entry
 from farthing.testing import FakeProvider, Reply, ToolCall
 from farthing.testing.bill import Billed, cost_nano
 from tests.doors import clients
-from tests.doors.clients import NOTHING, RATES, entries, holds
+from tests.doors.clients import HASTY, NOTHING, RATES, entries, holds
 from tests.doors.ways import Way, run, run_async
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
@@ -141,7 +141,6 @@ class Ending:
 
 
 LONG = 150
-_QUICK = {"timeout": 0.25}
 _RETRY = {"retry-after-ms": "1"}
 
 ENDINGS = (
@@ -169,7 +168,7 @@ ENDINGS = (
         PLAIN + STREAMS,
         [Reply(fault="hang", output_tokens=LONG, bill_anyway=True)],
         [as_suspect("timeout")],
-        _QUICK,
+        {"timeout": HASTY},
     ),
     Ending(
         "reset",
@@ -188,7 +187,13 @@ ENDINGS = (
     Ending(
         "stream cut", STREAMS + HELPERS, [Reply(output_tokens=LONG, cut_after_chunks=3)], [as_cut("connection_lost")]
     ),
-    Ending("stream stalls", STREAMS, [Reply(output_tokens=LONG, pause_after_chunks=3)], [as_cut("timeout")], _QUICK),
+    Ending(
+        "stream stalls",
+        STREAMS,
+        [Reply(output_tokens=LONG, pause_after_chunks=3)],
+        [as_cut("timeout")],
+        {"hasty_within": True},
+    ),
     Ending("error as first event", STREAMS + HELPERS, [Reply(fault="error_first_event")], [as_void("error")]),
     Ending(
         "error in the middle",

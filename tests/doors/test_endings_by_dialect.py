@@ -30,7 +30,7 @@ import farthing
 from farthing.kernel.hold import Entry
 from farthing.testing import FakeProvider, Reply
 from farthing.testing.bill import Billed, cost_nano
-from tests.doors.clients import NOTHING, entries, holds
+from tests.doors.clients import HASTY, NOTHING, entries, holds
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
@@ -186,7 +186,7 @@ class Ending:
     check: Check
     plain: bool = True
     stream: bool = True
-    timeout: float = 20
+    timeout: httpx2.Timeout | float = 60
 
     def is_for(self, wire: Wire) -> bool:
         return self.stream if wire.stream else self.plain
@@ -205,7 +205,7 @@ ENDINGS = (
         "timeout",
         Reply(fault="hang", output_tokens=LONG, bill_anyway=True),
         as_held("timeout", suspect=True),
-        timeout=0.25,
+        timeout=HASTY,
     ),
     Ending(
         "reset", Reply(fault="reset", output_tokens=LONG, bill_anyway=True), as_held("connection_lost", suspect=True)
@@ -262,7 +262,7 @@ def _request(wire: Wire, provider: FakeProvider) -> dict[str, Any]:
     return {"url": f"{provider.url}{wire.path}", "json": dict(wire.body), "headers": headers}
 
 
-def _send(wire: Wire, provider: FakeProvider, timeout: float, *, governed: bool) -> Seen:
+def _send(wire: Wire, provider: FakeProvider, timeout: httpx2.Timeout | float, *, governed: bool) -> Seen:
     seen, status = b"", None
     with httpx2.Client(timeout=timeout, verify=_TLS) as client:
         if governed:
@@ -277,7 +277,7 @@ def _send(wire: Wire, provider: FakeProvider, timeout: float, *, governed: bool)
     return Seen(status, seen, None)
 
 
-async def _send_async(wire: Wire, provider: FakeProvider, timeout: float, *, governed: bool) -> Seen:
+async def _send_async(wire: Wire, provider: FakeProvider, timeout: httpx2.Timeout | float, *, governed: bool) -> Seen:
     seen, status = b"", None
     async with httpx2.AsyncClient(timeout=timeout, verify=_TLS) as client:
         if governed:
@@ -326,7 +326,7 @@ def test_a_stream_left_half_way(wire: Wire, asynchronous: bool) -> None:
     """Closed by its caller: what arrived, and the margin; where reasoning is hidden, the hold."""
 
     async def main(provider: FakeProvider) -> None:
-        async with httpx2.AsyncClient(verify=_TLS) as client:
+        async with httpx2.AsyncClient(verify=_TLS, timeout=60) as client:
             farthing.instrument(client)
             async with client.stream("POST", **_request(wire, provider)) as response:
                 async for _ in response.aiter_bytes():
@@ -337,7 +337,7 @@ def test_a_stream_left_half_way(wire: Wire, asynchronous: bool) -> None:
             if asynchronous:
                 asyncio.run(main(provider))
             else:
-                with httpx2.Client(verify=_TLS) as client:
+                with httpx2.Client(verify=_TLS, timeout=60) as client:
                     farthing.instrument(client)
                     with client.stream("POST", **_request(wire, provider)) as response:
                         for _ in response.iter_bytes():

@@ -385,7 +385,7 @@ def test_a_cut_stream_costs_its_hold_where_thoughts_are_hidden(
 
 def test_without_alt_sse_the_array_is_relayed_as_it_comes(fake_provider: FakeProvider) -> None:
     fake_provider.reply = Reply(split_bytes=7)
-    with httpx2.Client() as http:
+    with httpx2.Client(timeout=60) as http:
         farthing.instrument(http)
         url = f"{fake_provider.gemini_url}/v1beta/models/{FLASH}:streamGenerateContent"
         body = {"contents": [{"parts": [{"text": "Hi there"}]}], "generationConfig": {"maxOutputTokens": 50}}
@@ -400,7 +400,7 @@ def test_without_alt_sse_the_array_is_relayed_as_it_comes(fake_provider: FakePro
 
 def test_async_content(fake_provider: FakeProvider) -> None:
     async def main() -> str:
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=60) as http:
             options = types.HttpOptions(base_url=fake_provider.gemini_url, httpx_async_client=http)
             client = farthing.instrument(Client(api_key="fake", http_options=options))
             stream = await client.aio.models.generate_content_stream(model=FLASH, contents="Hi there")

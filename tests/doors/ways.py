@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import httpx2
 from pydantic import BaseModel
 
 from farthing.testing import FakeProvider
 from tests.doors import clients
-from tests.doors.clients import HI
+from tests.doors.clients import HASTY, HI
 
 
 class Word(BaseModel):
@@ -111,11 +112,13 @@ class Seen(NamedTuple):
     error: tuple[type, Any, Any] | None = None
 
 
-def run(way: Way, provider: FakeProvider | str, *, governed: bool, **options: Any) -> Seen:
-    """One call with a fresh sync client."""
+def run(way: Way, provider: FakeProvider | str, *, governed: bool, hasty_within: bool = False, **options: Any) -> Seen:
+    """One call with a fresh sync client. *hasty_within*: it has little patience, once the answer has begun."""
     make = clients.anthropic_client if way.sdk == "anthropic" else clients.openai_client
     seen: list[Any] = []
     with make(provider, governed=governed, **options) as client:
+        if hasty_within:
+            client._client.event_hooks = {"response": [_hurry]}
         try:
             _call(way, client, seen)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises is what is compared
@@ -123,16 +126,29 @@ def run(way: Way, provider: FakeProvider | str, *, governed: bool, **options: An
     return Seen(_shown(seen))
 
 
-async def run_async(way: Way, provider: FakeProvider | str, *, governed: bool, **options: Any) -> Seen:
+async def run_async(
+    way: Way, provider: FakeProvider | str, *, governed: bool, hasty_within: bool = False, **options: Any
+) -> Seen:
     """One call with a fresh async client."""
     make = clients.async_anthropic_client if way.sdk == "anthropic" else clients.async_openai_client
     seen: list[Any] = []
     async with make(provider, governed=governed, **options) as client:
+        if hasty_within:
+            client._client.event_hooks = {"response": [_hurry_async]}
         try:
             await _call_async(way, client, seen)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises is what is compared
             return Seen(_shown(seen), _shown_error(error))
     return Seen(_shown(seen))
+
+
+def _hurry(response: httpx2.Response) -> None:
+    """As HASTY, from its head on: what comes behind that came with it, so that only what stalls is waited for."""
+    response.request.extensions["timeout"]["read"] = HASTY.read
+
+
+async def _hurry_async(response: httpx2.Response) -> None:
+    _hurry(response)
 
 
 def _call(way: Way, client: Any, seen: list[Any]) -> None:

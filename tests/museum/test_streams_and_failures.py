@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from farthing.runtime.runtime import Runtime
 from farthing.testing import FakeClock, FakeProvider, Reply, ToolCall
 from tests.doors.clients import HI, NOTHING, async_openai_client, entries, holds, openai_client
 from tests.museum.calls import HAIKU, LONG_SIZE, admitted, chat
+from tests.waiting import eventually, impatient
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
@@ -317,7 +317,13 @@ def test_a_locked_ledger_refuses_and_never_stalls_for_ever(
     try:
         assert locker.stdout is not None
         assert locker.stdout.readline() == "locked\n"
-        with farthing.budget("shared", tokens=10_000), pytest.raises(farthing.StoreUnavailable) as refused:
+        durable = runtime().durable
+        assert durable is not None
+        with (
+            farthing.budget("shared", tokens=10_000),
+            impatient(durable.store),
+            pytest.raises(farthing.StoreUnavailable) as refused,
+        ):
             chat(client, 10)
         assert isinstance(refused.value, openai.OpenAIError)
         assert str(path) in str(refused.value)
@@ -325,14 +331,16 @@ def test_a_locked_ledger_refuses_and_never_stalls_for_ever(
         locker.communicate("")
     assert provider.posts == 1
     with farthing.budget("shared", tokens=10_000) as budget:
-        # The ledger's writer finds the lock free at its next look; until then it goes on refusing, at once.
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+
+        def passes() -> bool:
             try:
                 chat(client, 10)
-                break
             except farthing.StoreUnavailable:
-                continue
+                return False
+            return True
+
+        # The ledger's writer finds the lock free at its next look; until then it goes on refusing, at once.
+        eventually(passes)
     assert provider.posts == 2
     assert (budget.spent.tokens, budget.held.tokens) == (provider.billed_tokens, 0)
 

@@ -190,12 +190,12 @@ class FakeProvider:
         """The most calls that were ever being generated at once."""
         return self._account.max_in_flight
 
-    def wait_in_flight(self, calls: int, timeout: float = 10.0) -> None:
+    def wait_in_flight(self, calls: int, timeout: float = 60.0) -> None:
         """Waits until at least so many calls are being generated; TimeoutError after *timeout* seconds."""
         if not self._account.wait(calls, at_least=True, deadline=time.monotonic() + timeout):
             raise TimeoutError(f"{self.in_flight} calls are in flight, not {calls}, after {timeout} s")
 
-    def wait_idle(self, timeout: float = 10.0) -> None:
+    def wait_idle(self, timeout: float = 60.0) -> None:
         """
         Waits until everything that clients have sent is generated and billed; TimeoutError after *timeout* seconds.
         """

@@ -24,7 +24,7 @@ from .exchange import Answer, Exchange
 
 _BACKLOG = 4096
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 30.0
 _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _MALFORMED = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -27,7 +27,7 @@ def provider() -> Iterator[FakeProvider]:
 
 
 def test_openai_2_is_metered_plain_and_streamed(provider: FakeProvider) -> None:
-    with proxy_before(provider) as server, httpx.Client() as http:
+    with proxy_before(provider) as server, httpx.Client(timeout=60) as http:
         client = openai_2(f"{server.url}/v1", http)
         plain = client.chat.completions.create(**CALL)
         pieces = [chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(stream=True, **CALL)]
@@ -39,7 +39,7 @@ def test_openai_2_is_metered_plain_and_streamed(provider: FakeProvider) -> None:
 
 
 def test_openai_2_posts_once_when_it_is_refused(provider: FakeProvider) -> None:
-    with proxy_before(provider, max_tokens_total=60) as server, httpx.Client() as http:
+    with proxy_before(provider, max_tokens_total=60) as server, httpx.Client(timeout=60) as http:
         client = openai_2(f"{server.url}/v1", http)
         client.chat.completions.create(**CALL)
         with pytest.raises(openai.RateLimitError, match="max-tokens-total"):

@@ -146,13 +146,13 @@ def untouched(client: Any) -> Any:
 
 
 def call(sdk: Sdk, provider: FakeProvider, govern: Callable[[Any], Any], *, stream: bool) -> list[Any]:
-    with httpx.Client(verify=_TLS) as http:
+    with httpx.Client(verify=_TLS, timeout=60) as http:
         made = sdk.begin(govern(sdk.make(provider, http)), stream)
         return [_shown(item) for item in made] if stream else [_shown(made)]
 
 
 async def call_async(sdk: Sdk, provider: FakeProvider, govern: Callable[[Any], Any], *, stream: bool) -> list[Any]:
-    async with httpx.AsyncClient(verify=_TLS) as http:
+    async with httpx.AsyncClient(verify=_TLS, timeout=60) as http:
         made = sdk.begin(govern(sdk.make_async(provider, http)), stream)
         if hasattr(made, "__await__"):
             made = await made
@@ -241,7 +241,11 @@ def test_a_stream_left_half_way_costs_what_was_delivered(
     sdk: Sdk, provider: FakeProvider, governing: Governing
 ) -> None:
     provider.reply = Reply(output_tokens=40, pause_after_chunks=3)
-    with governing() as govern, farthing.budget(usd=1, tokens=1_000) as budget, httpx.Client(verify=_TLS) as http:
+    with (
+        governing() as govern,
+        farthing.budget(usd=1, tokens=1_000) as budget,
+        httpx.Client(verify=_TLS, timeout=60) as http,
+    ):
         stream = sdk.begin(govern(sdk.make(provider, http)), True)
         for _ in range(3):
             next(stream)
@@ -256,7 +260,7 @@ def test_a_stream_left_half_way_costs_what_was_delivered(
 
 
 def test_what_has_no_meter_is_refused_under_a_hard_budget(provider: FakeProvider) -> None:
-    with httpx.Client(verify=_TLS) as http:
+    with httpx.Client(verify=_TLS, timeout=60) as http:
         client = farthing.instrument(COHERE.make(provider, http))
         with farthing.budget(tokens=1_000), pytest.raises(farthing.UnmeteredCall):
             client.embed(model="embed-v4.0", input_type="search_query", texts=["hi"])
@@ -266,7 +270,10 @@ def test_what_has_no_meter_is_refused_under_a_hard_budget(provider: FakeProvider
 def test_both_http_modules_in_one_process(provider: FakeProvider) -> None:
     """What is made for a request, or in place of an answer, is of the module that its client is of."""
     body = {"model": "gpt-4o", "messages": HI, "max_tokens": 50}
-    with httpx.Client(verify=_TLS) as old, httpx2.Client(base_url=provider.url, verify=_TLS) as new:
+    with (
+        httpx.Client(verify=_TLS, timeout=60) as old,
+        httpx2.Client(base_url=provider.url, verify=_TLS, timeout=60) as new,
+    ):
         farthing.instrument(new)
         client = farthing.instrument(OPENAI.make(provider, old))
         with farthing.budget(tokens=1_000) as budget:

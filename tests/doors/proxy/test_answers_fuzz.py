@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from farthing import ProxyServer
 from farthing.kernel.budget import make_budget
 from farthing.proxy.settings import ProxySettings, Upstream
-from tests.doors.proxy.raw import ask, eventually
+from tests.doors.proxy.raw import ask
 from tests.doors.proxy.running import entries, holds, proxy_with
+from tests.waiting import eventually
 
 HI = [{"role": "user", "content": "hi"}]
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {

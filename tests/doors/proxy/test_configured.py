@@ -23,7 +23,7 @@ from farthing.kernel.hold import HELD
 from farthing.stores import open_store
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS, openai_client
-from tests.doors.proxy.raw import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on this system")
 
@@ -196,7 +196,7 @@ def test_an_admin_may_have_it_read_anew(tmp_path: Path, fake_provider: FakeProvi
     admin = create_key(ledger, admin=True)
     with serving(file, "--workers", workers) as proxy:
         file.write_text(FILE.format(url=fake_provider.openai_url).replace("tokens = 1000", "tokens = 110"))
-        answer = httpx2.post(f"{proxy.url}/admin/reload", headers={"authorization": f"Bearer {admin.text}"})
+        answer = httpx2.post(f"{proxy.url}/admin/reload", headers={"authorization": f"Bearer {admin.text}"}, timeout=60)
         assert (answer.status_code, answer.json()) == (202, {"reloading": True})
         proxy.wait_for("was read anew")
     ledger.add_denials({}).result()  # looks at the file again

@@ -16,6 +16,7 @@ from farthing.kernel.keys import Key, hash_of
 from farthing.proxy import log
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import anthropic_client, openai_client
+from tests.waiting import impatient
 
 from .keyed import BODY, CALL_TOKENS, CHAT, UPSTREAM_KEY, Desk, bearer, workers
 
@@ -279,7 +280,8 @@ def test_callers_are_not_known_while_the_ledger_hangs(tmp_path: Path, provider: 
             store.add_denials({})  # its writer waits for the lock now, and nothing that is asked of it is answered
             # As if nothing had looked at the ledger for a second.
             store._writer.looked_at = float("-inf")  # type: ignore[attr-defined]
-            answer = desk.post(made)
+            with impatient(store):
+                answer = desk.post(made)
         finally:
             lock.release()
             lock.drop()

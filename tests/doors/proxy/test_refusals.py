@@ -63,7 +63,7 @@ def refused_anthropic(server: ProxyServer, **options: Any) -> Refused:
 
 
 def refused_gemini(server: ProxyServer, **options: Any) -> Refused:
-    with httpx2.Client() as http:
+    with httpx2.Client(timeout=60) as http:
         options_of = genai_types.HttpOptions(base_url=server.url, httpx_client=http)
         client = genai.Client(api_key="fake", http_options=options_of)
         with pytest.raises(genai_errors.APIError) as raised:

@@ -6,7 +6,6 @@ import gzip
 import json
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS
 from tests.doors.proxy.raw import ask, send
 from tests.doors.proxy.running import entries, holds, proxy_with, settings_for
-from tests.waiting import eventually
+from tests.waiting import eventually, impatient
 
 CHAT = {"model": "gpt-4o", "messages": HI, "max_completion_tokens": 50}
 SOON = Timeouts(idle_seconds=0.2)
@@ -117,7 +116,7 @@ def test_background_answers_are_settled_when_they_are_asked_for(fake_provider: F
 def test_waiting_for_a_budget_is_bounded_and_in_line(fake_provider: FakeProvider) -> None:
     fake_provider.reply = Reply(output_tokens=5, pause_after_chunks=1)
     with proxy_with(settings_for(fake_provider)) as server:
-        budget = make_budget("one", concurrency=1, on_exceed="wait", wait_seconds=20, standing=True)
+        budget = make_budget("one", concurrency=1, on_exceed="wait", wait_seconds=120, standing=True)
         server.runtime.put_budget(budget)
         got: list[int] = []
         threads = [
@@ -144,7 +143,7 @@ def test_waiting_for_a_budget_is_bounded_and_in_line(fake_provider: FakeProvider
 def test_a_client_that_leaves_the_line_sends_nothing(fake_provider: FakeProvider) -> None:
     fake_provider.reply = Reply(output_tokens=5, pause_after_chunks=1)
     with proxy_with(settings_for(fake_provider)) as server:
-        budget = make_budget("one", concurrency=1, on_exceed="wait", wait_seconds=20, standing=True)
+        budget = make_budget("one", concurrency=1, on_exceed="wait", wait_seconds=120, standing=True)
         server.runtime.put_budget(budget)
         first = send_in_thread(server)
         fake_provider.wait_in_flight(1)
@@ -267,10 +266,8 @@ def test_a_ledger_that_hangs(policy: str, fake_provider: FakeProvider, tmp_path:
     with proxy_with(settings_for(fake_provider, calls=calls)) as server:
         server.runtime.put_budget(make_budget("small", tokens=1_000, standing=True))
         assert ask(server.url, "/v1/chat/completions", CHAT).status == 200
-        with locked(path):
-            began = time.monotonic()
+        with locked(path), impatient(server.runtime.main.store):
             got = ask(server.url, "/v1/chat/completions", CHAT)
-            assert time.monotonic() - began < 15, "it never waits for ever"
             if policy == "allow":
                 assert got.status == 200
             else:

@@ -4,9 +4,11 @@ The provider's own account: full, honest, and written when generation ends, what
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
@@ -16,7 +18,9 @@ from openai import OpenAI
 
 from farthing.kernel.usage import Usage
 from farthing.testing import FakeClock, FakeProvider, Rates, Reply
+from tests.doors.clients import HASTY
 from tests.unit.testing.words import HI, HI_TOKENS, count_words
+from tests.waiting import eventually
 
 
 def stream_and_leave(client: OpenAI, *, after: int, max_tokens: int, n: int = 1) -> int:
@@ -59,19 +63,35 @@ def test_hidden_reasoning_is_billed_when_a_stream_is_left(provider: FakeProvider
 def test_a_plain_answer_is_billed_in_full_though_the_client_left(provider: FakeProvider, openai: OpenAI) -> None:
     provider.reply = Reply(output_tokens=300, pause_after_chunks=0)
     with pytest.raises(sdk.APITimeoutError):
-        openai.with_options(timeout=0.2).chat.completions.create(model="gpt-4o", messages=HI)
+        openai.with_options(timeout=HASTY).chat.completions.create(model="gpt-4o", messages=HI)
     provider.wait_idle()
     (line,) = provider.bill
     assert (line.usage.output, line.aborted) == (300, True)
 
 
 @pytest.mark.parametrize(("streamed", "billed"), [(False, 300), (True, 20 + 64)])
-def test_a_client_that_leaves_during_the_latency(provider: FakeProvider, streamed: bool, billed: int) -> None:
+def test_a_client_that_leaves_during_the_latency(
+    provider: FakeProvider, streamed: bool, billed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A plain answer is generated to its end; of a stream the reasoning is done, and the margin follows."""
-    provider.reply = Reply(latency_seconds=0.2, output_tokens=300, reasoning_tokens=20)
+    provider.reply = Reply(latency_seconds=3_600, output_tokens=300, reasoning_tokens=20)
+    server = provider._server
+    assert server is not None
+    call_later, begin = server.loop.call_later, []
+
+    def later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        begin.append(callback)
+        return call_later(seconds, callback)
+
+    monkeypatch.setattr(server.loop, "call_later", later)
     with socket.create_connection(("127.0.0.1", int(provider.url.rsplit(":", 1)[1]))) as client:
         body = json.dumps({"model": "m", "messages": HI, "stream": streamed}).encode()
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+    exchange = eventually(lambda: begin and begin[0].__self__)
+    eventually(lambda: exchange._gone)
+    if not streamed:
+        assert provider.bill == []
+        server.call(begin[0])  # the latency is over
     provider.wait_idle()
     (line,) = provider.bill
     assert (line.usage.output, line.usage.reasoning, line.aborted) == (billed, 20, True)

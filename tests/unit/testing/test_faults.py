@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from openai import OpenAI
 
 from farthing.testing import FakeProvider, Reply
+from tests.doors.clients import HASTY
 from tests.unit.testing.words import HI, HI_TOKENS, TEN_WORDS
 
 Call = Callable[[OpenAI], Any]
@@ -70,7 +71,7 @@ def test_a_call_may_be_billed_though_the_client_never_heard(
 ) -> None:
     provider.reply = reply
     with pytest.raises(sdk.APIError):
-        call(openai.with_options(timeout=0.3))
+        call(openai.with_options(timeout=HASTY))
     provider.wait_idle()
     (line,) = provider.bill
     assert line.usage.input == HI_TOKENS
@@ -81,7 +82,7 @@ def test_a_call_may_be_billed_though_the_client_never_heard(
 def test_a_hang_lasts_until_the_client_leaves(provider: FakeProvider, openai: OpenAI, call: Call) -> None:
     provider.reply = Reply(fault="hang")
     with pytest.raises(sdk.APITimeoutError):
-        call(openai.with_options(timeout=0.2))
+        call(openai.with_options(timeout=HASTY))
     provider.wait_idle()
     assert provider.bill == []
 

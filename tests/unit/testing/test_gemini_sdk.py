@@ -91,7 +91,7 @@ def test_a_streamed_call_comes_whole(provider: FakeProvider, gemini: Client) -> 
 def test_async(provider: FakeProvider) -> None:
     async def main() -> tuple[str | None, list[str | None]]:
         # Where aiohttp is installed the package sends by it, unless it is given a client.
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=60) as http:
             options = types.HttpOptions(base_url=provider.gemini_url, httpx_async_client=http)
             client = Client(api_key="fake", http_options=options).aio
             plain = await client.models.generate_content(model=MODEL, contents="hi")
@@ -126,7 +126,7 @@ def test_embeddings(provider: FakeProvider, gemini: Client, contents: Any) -> No
 
 def test_one_input_alone(provider: FakeProvider) -> None:
     url = f"{provider.gemini_url}/v1beta/models/gemini-embedding-001:embedContent"
-    answer = httpx2.post(url, json={"content": {"parts": [{"text": "hi"}]}, "outputDimensionality": 2})
+    answer = httpx2.post(url, json={"content": {"parts": [{"text": "hi"}]}, "outputDimensionality": 2}, timeout=60)
     assert answer.json()["embedding"] == {"values": [1.0, 0.0]}
     assert provider.billed() == Usage(input=1)
 
@@ -161,7 +161,7 @@ def test_an_error_in_the_middle_of_a_stream(provider: FakeProvider, gemini: Clie
     ],
 )
 def test_what_gemini_refuses(provider: FakeProvider, body: dict[str, Any], word: str) -> None:
-    answer = httpx2.post(f"{provider.gemini_url}/v1beta/models/{MODEL}:generateContent", json=body)
+    answer = httpx2.post(f"{provider.gemini_url}/v1beta/models/{MODEL}:generateContent", json=body, timeout=60)
     assert answer.status_code == 400
     assert answer.json()["error"]["status"] == "INVALID_ARGUMENT"
     assert word in answer.json()["error"]["message"]
@@ -169,7 +169,7 @@ def test_what_gemini_refuses(provider: FakeProvider, body: dict[str, Any], word:
 
 def test_without_alt_sse_a_stream_is_one_array(provider: FakeProvider) -> None:
     url = f"{provider.gemini_url}/v1beta/models/{MODEL}:streamGenerateContent"
-    answer = httpx2.post(url, json={"contents": [{"parts": [{"text": "hi"}]}]})
+    answer = httpx2.post(url, json={"contents": [{"parts": [{"text": "hi"}]}]}, timeout=60)
     assert answer.headers["content-type"] == "application/json"
     chunks = json.loads(answer.content)
     assert len(chunks) == 11
@@ -180,7 +180,7 @@ def test_without_alt_sse_a_stream_is_one_array(provider: FakeProvider) -> None:
 def test_vertex_paths_and_what_is_not_there(provider: FakeProvider) -> None:
     place = "/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-pro"
     body = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
-    assert httpx2.post(f"{provider.gemini_url}{place}:generateContent", json=body).status_code == 200
+    assert httpx2.post(f"{provider.gemini_url}{place}:generateContent", json=body, timeout=60).status_code == 200
     assert [line.model for line in provider.bill] == ["gemini-2.5-pro"]
-    missing = httpx2.post(f"{provider.gemini_url}/v1beta/models/{MODEL}:somethingNew", json=body)
+    missing = httpx2.post(f"{provider.gemini_url}/v1beta/models/{MODEL}:somethingNew", json=body, timeout=60)
     assert (missing.status_code, missing.json()["error"]["status"]) == (404, "NOT_FOUND")

@@ -50,7 +50,8 @@ def test_leaves_no_thread_and_no_socket_behind() -> None:
     for _ in range(20):
         with FakeProvider(count=count_words) as provider, socket.create_connection(("127.0.0.1", port(provider))):
             call(provider.url)
-    assert (threading.active_count(), open_files()) == (threads, files)
+    assert threading.active_count() <= threads
+    assert open_files() <= files
 
 
 def test_can_be_started_again_but_not_twice() -> None:

@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 import uvloop
 
 from farthing.proxy.http1.client import Http1Client
+from farthing.proxy.http1.connection import Connection
 from farthing.proxy.http1.response import Response
 from farthing.proxy.settings import Timeouts
 
 T = TypeVar("T")
-SOON = Timeouts(connect_seconds=10, idle_seconds=10, total_seconds=20)
+SOON = Timeouts(connect_seconds=60, idle_seconds=60, total_seconds=90)
+"""For what will certainly come; yet a hang ends."""
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
@@ -120,6 +122,18 @@ async def ask(client: Http1Client, url: str, body: bytes = b"{}", timeouts: Time
     """One POST, or whatever ``method`` says."""
     method = more.pop("method", "POST")
     return await client.request(method, url, [(b"x-test", b"1")], body, timeouts=timeouts)
+
+
+def allow(response: Response, timeouts: Timeouts) -> None:
+    """From now on this answer, which has begun, has so much time: however long it took to begin."""
+    connection = response.connection
+    assert isinstance(connection, Connection)
+    now = asyncio.get_running_loop().time()
+    connection._timeouts = timeouts
+    connection._idle_seconds = timeouts.idle_seconds
+    connection._heard_at = now
+    connection._total_at = now + timeouts.total_seconds
+    connection._watch()
 
 
 async def whole(response: Response) -> bytes:

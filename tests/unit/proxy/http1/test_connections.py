@@ -18,7 +18,8 @@ from farthing.proxy.http1 import connection as connection_module
 from farthing.proxy.http1.errors import ConnectFailed, ConnectionLost, TimedOut
 from farthing.proxy.http1.pool import Limits
 from farthing.proxy.settings import Timeouts
-from tests.unit.proxy.http1.hostile import SOON, Peer, ask, client_of, hostile, run, whole
+from tests.unit.proxy.http1.hostile import SOON, Peer, allow, ask, client_of, hostile, run, whole
+from tests.waiting import SECONDS
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 BEGUN = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
@@ -72,6 +73,7 @@ class Blocking:
     def __init__(self, second: Callable[[socket.socket], None]) -> None:
         self.requests = 0
         self.acted = threading.Event()
+        self._over = threading.Event()
         self._second = second
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
@@ -84,11 +86,15 @@ class Blocking:
             self._answer(first)
             self._second(first)
             self.acted.set()
-            self._listening.settimeout(0.2)  # a second sending would follow at once
-            try:
-                other, _ = self._listening.accept()
-            except TimeoutError:
-                return
+            self._listening.settimeout(0.01)
+            while True:
+                over = self._over.is_set()
+                try:
+                    other, _ = self._listening.accept()
+                    break
+                except TimeoutError:
+                    if over:
+                        return  # what its client has sent by its end has arrived here
             with other:
                 self._answer(other)
 
@@ -100,7 +106,9 @@ class Blocking:
         sock.sendall(ANSWER)
 
     def join(self) -> None:
-        self._thread.join(10)
+        """Its client sends no more."""
+        self._over.set()
+        self._thread.join(SECONDS)
         assert not self._thread.is_alive()
 
 
@@ -120,7 +128,7 @@ def test_one_that_is_closed_under_the_request_is_replaced(
     async def main() -> None:
         async with client_of() as client:
             assert await whole(await ask(client, server.url)) == b"hello"
-            assert server.acted.wait(10)  # the loop stands still meanwhile
+            assert server.acted.wait(SECONDS)  # the loop stands still meanwhile
             assert await whole(await ask(client, server.url)) == b"hello"
 
     run(loop, main())
@@ -212,7 +220,6 @@ def test_idle_connections_are_closed_in_time(loop: str) -> None:
         async with hostile(answering) as server, client_of(limits=Limits(idle_seconds=0.02)) as client:
             await whole(await ask(client, server.url))
             pool = client._pools[server.url]
-            assert len(pool.idle) == 1
             while pool.idle or pool.open:
                 await asyncio.sleep(0.005)
 
@@ -321,16 +328,16 @@ def test_a_request_that_is_cancelled_while_connecting_leaves_its_connection_to_t
 # -- time ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\n"], ids=["nothing", "a part of its head"])
 @pytest.mark.parametrize(
-    ("sent", "timeouts", "note"),
+    ("timeouts", "note"),
     [
-        (b"", Timeouts(idle_seconds=0.05), "waited 0.05 s for an answer"),
-        (b"HTTP/1.1 200 OK\r\n", Timeouts(idle_seconds=0.05), "waited 0.05 s for an answer"),
-        (BEGUN, Timeouts(idle_seconds=0.05), "waited 0.05 s for the rest of the answer"),
-        (BEGUN, Timeouts(total_seconds=0.05), "not finished after 0.05 s"),
+        (Timeouts(idle_seconds=0.05), "waited 0.05 s for an answer"),
+        (Timeouts(total_seconds=0.05), "not finished after 0.05 s"),
     ],
+    ids=["idle", "total"],
 )
-def test_an_answer_that_stops_is_a_timeout(loop: str, sent: bytes, timeouts: Timeouts, note: str) -> None:
+def test_an_answer_that_does_not_begin_is_a_timeout(loop: str, sent: bytes, timeouts: Timeouts, note: str) -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(sent)
@@ -339,7 +346,32 @@ def test_an_answer_that_stops_is_a_timeout(loop: str, sent: bytes, timeouts: Tim
     async def main() -> None:
         async with hostile(script) as server, client_of() as client:
             with pytest.raises(TimedOut, match="timeout") as caught:
-                await whole(await ask(client, server.url, timeouts=timeouts))
+                await ask(client, server.url, timeouts=timeouts)
+            assert caught.value.note == note
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "note"),
+    [
+        (Timeouts(idle_seconds=0.05), "waited 0.05 s for the rest of the answer"),
+        (Timeouts(total_seconds=0.05), "not finished after 0.05 s"),
+    ],
+    ids=["idle", "total"],
+)
+def test_an_answer_that_stops_is_a_timeout(loop: str, timeouts: Timeouts, note: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(BEGUN)
+        await peer.gone()
+
+    async def main() -> None:
+        async with hostile(script) as server, client_of() as client:
+            response = await ask(client, server.url)
+            allow(response, timeouts)
+            with pytest.raises(TimedOut, match="timeout") as caught:
+                await whole(response)
             assert caught.value.note == note
 
     run(loop, main())
@@ -348,17 +380,26 @@ def test_an_answer_that_stops_is_a_timeout(loop: str, sent: bytes, timeouts: Tim
 def test_a_timer_of_an_earlier_exchange_does_not_end_a_later_one(loop: str) -> None:
     """The timer of a connection stays from one exchange to the next; only the time that is due counts."""
 
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(ANSWER)
-        await peer.request()
-        await asyncio.sleep(0.1)
-        await peer.send(ANSWER)
-
     async def main() -> None:
+        fired = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(ANSWER)
+            await peer.request()
+            await fired.wait()
+            await peer.send(ANSWER)
+
         async with hostile(script) as server, client_of() as client:
-            assert await whole(await ask(client, server.url, timeouts=Timeouts(idle_seconds=0.05))) == b"hello"
             assert await whole(await ask(client, server.url, timeouts=SOON)) == b"hello"
+            (connection,) = client._pools[server.url].idle
+            assert connection._timer is not None, "it stays"
+            second = asyncio.create_task(ask(client, server.url, timeouts=SOON))
+            await asyncio.sleep(0)
+            connection._timer.cancel()
+            connection._look()  # the first one's time is over
+            fired.set()
+            assert await whole(await second) == b"hello"
             assert server.connections == 1
 
     run(loop, main())
@@ -383,12 +424,18 @@ def test_a_slow_reader_slows_the_other_end_and_loses_nothing(loop: str) -> None:
 
     async def main() -> None:
         async with hostile(script) as server, client_of() as client:
-            response = await ask(client, server.url, timeouts=Timeouts(idle_seconds=0.2))
+            response = await ask(client, server.url)
+            connection = response.connection
+            assert isinstance(connection, connection_module.Connection)
+            while not connection.is_paused:
+                await asyncio.sleep(0.001)
+            allow(response, Timeouts(idle_seconds=0.05))
             before = -1
             while written != before:  # until the server is held up
                 before = written
-                await asyncio.sleep(0.3)  # longer than the upstream may be silent: it is we who wait
+                await asyncio.sleep(0.1)  # longer than the upstream may be silent: it is we who wait
             assert written < size
+            allow(response, SOON)
             assert response.arrived < 1024 * 1024
             received = 0
             while piece := await response.receive():

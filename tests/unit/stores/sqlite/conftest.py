@@ -14,9 +14,6 @@ from farthing.stores.sqlite import SQLiteStore
 from tests.contract.conftest import check_books
 from tests.waiting import SECONDS
 
-LITTLE_SECONDS = 0.05
-"""Patience of those who are to lose it."""
-
 
 def working() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("farthing-")}
@@ -36,17 +33,6 @@ def store(path: Path) -> Iterator[SQLiteStore]:
     check_books(store)
     store.close()
     assert working() <= before
-
-
-@contextmanager
-def impatient(store: SQLiteStore) -> Iterator[None]:
-    """Whoever begins to wait for this store in here has little patience."""
-    writer = store._at_work()
-    patience_seconds, writer.patience_seconds = writer.patience_seconds, LITTLE_SECONDS
-    try:
-        yield
-    finally:
-        writer.patience_seconds = patience_seconds
 
 
 @contextmanager

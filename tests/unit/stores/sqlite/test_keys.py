@@ -10,6 +10,7 @@ import pytest
 from farthing.kernel.keys import Key, Refused, hash_of
 from farthing.stores.sqlite import SQLiteStore
 from farthing.stores.sqlite import store as store_module
+from tests.waiting import SECONDS
 
 TEXT = f"fk_{'a1' * 6}_{'0f' * 32}"
 KEY = Key("a1" * 6, hash_of(TEXT), tags=(("key", "a1" * 6), ("user", "alice")))
@@ -61,7 +62,7 @@ def test_what_was_seen_is_as_old_as_when_it_was_read(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long a look takes to end: what others changed after it had read is seen a second later, not two."""
-    other = SQLiteStore(path)
+    other = SQLiteStore(path, patience_seconds=SECONDS)
     store.put_key(KEY).result()
     writer = other._at_work()
     committed, revoked_at = writer.books.committed, []

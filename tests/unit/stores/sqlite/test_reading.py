@@ -11,9 +11,7 @@ import pytest
 from farthing.errors import StoreUnavailable
 from farthing.stores.sqlite import SQLiteStore, reader
 from farthing.stores.sqlite.tickets import READ, Ticket
-from tests.waiting import SECONDS, eventually
-
-from .conftest import LITTLE_SECONDS, impatient
+from tests.waiting import LITTLE_SECONDS, SECONDS, eventually, impatient
 
 
 def slow_read(store: SQLiteStore, released: threading.Event) -> Ticket[int]:

@@ -15,8 +15,9 @@ from farthing.kernel.plan import Balance, Plan
 from farthing.stores.sqlite import SQLiteStore
 from tests.contract.calls import outcome, plan
 from tests.contract.conftest import threads
-from tests.unit.stores.sqlite.conftest import impatient, stuck
-from tests.waiting import eventually
+from tests.waiting import eventually, impatient
+
+from .conftest import stuck
 
 
 def held(store: SQLiteStore) -> list[str]:

@@ -23,9 +23,7 @@ from farthing.stores.sqlite.connection import connect as open_connection
 from farthing.stores.sqlite.files import FileLock
 from tests.contract.calls import outcome, plan
 from tests.contract.test_holds import total
-from tests.waiting import eventually
-
-from .conftest import impatient
+from tests.waiting import eventually, impatient
 
 
 @contextmanager
