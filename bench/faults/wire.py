@@ -106,6 +106,9 @@ class Wire(asyncio.Protocol):
     # -- writing, and the ends -----------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
+        """Raises Ended where nothing can be said any more."""
+        if self._open.is_closing():
+            raise Ended
         self._open.write(data)
 
     def shut(self) -> None:
@@ -119,6 +122,8 @@ class Wire(asyncio.Protocol):
 
     def reset(self) -> None:
         """The end that says that something was wrong."""
+        if self._open.is_closing():
+            return
         with self._socket() as own:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
         self._open.abort()

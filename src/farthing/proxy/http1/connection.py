@@ -67,7 +67,6 @@ class Connection(asyncio.Protocol):
         self._interim = False
         self._whole = False
         self._keep = True
-        self._used = False
         self._room = 0
         self._barren = 0
         self._heard_at = 0.0
@@ -104,8 +103,7 @@ class Connection(asyncio.Protocol):
         now = self._loop.time()
         self._response = response
         self._put = response.pieces.append
-        if not self._used or now - self.idle_since > _TRUSTED_SECONDS:
-            self._acknowledged = bytes_acknowledged(self._socket)
+        self._acknowledged = bytes_acknowledged(self._socket)
         self._head_only = head_only
         self._whole = self._interim = self._heard = False
         self._room = MAX_HEAD_BYTES
@@ -306,8 +304,6 @@ class Connection(asyncio.Protocol):
         if not keep or self._stopped or transport.is_closing() or transport.get_write_buffer_size():
             transport.abort()
             return
-        self._used = True
-        self._acknowledged = None
         self.idle_since = self._heard_at
         self._home.free(self)
 

@@ -112,15 +112,15 @@ class Blocking:
         assert not self._thread.is_alive()
 
 
-@pytest.mark.parametrize("looks", [True, False], ids=["seen before writing", "crossing the request"])
+@pytest.mark.parametrize("looks", ["seen before writing", "crossing the request", "used a moment ago"])
 def test_one_that_is_closed_under_the_request_is_replaced(
-    loop: str, looks: bool, monkeypatch: pytest.MonkeyPatch
+    loop: str, looks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     The server has hung up, and the loop has not seen it yet. Nothing of the request is received: it is sent once more.
     """
-    monkeypatch.setattr(connection_module, "_TRUSTED_SECONDS", -1.0)
-    if not looks:
+    monkeypatch.setattr(connection_module, "_TRUSTED_SECONDS", 60.0 if looks == "used a moment ago" else -1.0)
+    if looks == "crossing the request":
         # As if the end arrived just after the look: the request is written to a connection that is closed.
         monkeypatch.setattr(connection_module, "is_silent", lambda sock: True)
     server = Blocking(lambda sock: sock.close())
@@ -155,11 +155,12 @@ def take_unread_and_reset(sock: socket.socket) -> None:
     sock.close()  # with bytes unread, a close is a reset
 
 
+@pytest.mark.parametrize("trusted_seconds", [-1.0, 60.0])
 @pytest.mark.parametrize("act", [read_and_close, read_and_reset, take_unread_and_reset])
 def test_a_request_that_was_received_is_never_sent_again(
-    loop: str, act: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
+    loop: str, act: Callable[[socket.socket], None], trusted_seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "_TRUSTED_SECONDS", -1.0)
+    monkeypatch.setattr(connection_module, "_TRUSTED_SECONDS", trusted_seconds)
     server = Blocking(act)
 
     async def main() -> None:
