@@ -12,7 +12,7 @@ from farthing.admin.standing import set_budget
 from farthing.kernel.budget import make_budget
 from farthing.stores.sqlite import SQLiteStore
 from tests.contract.calls import plan
-from tests.doors.proxy.raw import eventually
+from tests.waiting import eventually
 
 OUT_OF_HANDLES = """
 import os, resource, sys, threading

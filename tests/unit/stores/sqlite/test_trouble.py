@@ -92,11 +92,11 @@ def test_a_locked_file_refuses_holds_keeps_ends_and_says_so(
 @pytest.mark.parametrize("locked", [lock_file, exclusive])
 def test_counts_of_denials_wait_for_a_locked_file(store: SQLiteStore, path: Path, locked: object) -> None:
     key = DenialKey(0, "b", "tokens", "gpt-4o", "openai", (), shadow=False)
-    with locked(path):  # type: ignore[operator]
+    with locked(path), impatient(store):  # type: ignore[operator]
         for count in (3, 4):
             with pytest.raises(StoreUnavailable):
                 store.add_denials({key: count}).result()
-    responds(store)
+    eventually(lambda: store._at_work().why_not_wait() is None)
     store.add_denials({key: 5}).result()
     assert store.denials().result() == {key: 12}
 
@@ -118,7 +118,7 @@ def test_a_file_that_is_removed(store: SQLiteStore, path: Path) -> None:
     shut_out(store, path, held, "removed")
     assert not path.exists(), "no empty file is made in its place"
     aside.rename(path)
-    wait_until(lambda: tokens(store) == Balance(120))
+    eventually(lambda: tokens(store) == Balance(120))
     assert isinstance(store.place(plan(store, "next")).result(), Placed)
 
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_replaced(store: SQLiteStore, path: Path) -> None:
     path.with_name("other.db").rename(path)
     shut_out(store, path, held, "replaced by another")
     aside.rename(path)
-    wait_until(lambda: tokens(store) == Balance(120))
+    eventually(lambda: tokens(store) == Balance(120))
 
 
 PASSER_BY = "import sys; from farthing.stores.sqlite import SQLiteStore; SQLiteStore(sys.argv[1]).close()"
