@@ -10,12 +10,14 @@ import asyncio
 import gc
 import os
 import threading
+import time
 from typing import Any
 
 import pytest
 
 import farthing
 from farthing.sdk import relay
+from farthing.sdk.backlog import SLOW_SECONDS, is_full
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, async_openai_client, entries, holds, openai_client
 
@@ -37,7 +39,7 @@ def test_a_task_that_is_cancelled_while_it_closes_a_stream(
     fake_provider.reply = HALF
     reading = asyncio.Event()
 
-    async def slowly(extensions: Any, chunks: Any) -> None:
+    async def slowly(*given: Any) -> None:
         reading.set()
         await asyncio.sleep(3_600)
 
@@ -165,6 +167,73 @@ def test_a_stream_that_another_thread_closes_with_a_piece_on_its_way(fake_provid
         attempt.feed(piece)
         assert attempt.take(rest) is None
         assert budget.spent.tokens == 108
+    ended_once("abandoned")
+
+
+LONG: Any = {**ASK, "max_tokens": 20_000}
+
+
+def until_full(stream: Any) -> None:
+    while not is_full(stream.response.extensions):
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("read_on", [False, True])
+def test_a_stream_left_by_a_reader_so_slow_that_its_sender_had_to_wait(
+    fake_provider: FakeProvider, read_on: bool
+) -> None:
+    """What the provider generated meanwhile, and bills, is in its own buffers: nobody here can say how much."""
+    fake_provider.reply = Reply(output_tokens=6_000, tokens_per_chunk=1)
+    with farthing.budget(tokens=100_000) as budget, openai_client(fake_provider) as client:
+        stream = client.chat.completions.create(**LONG)
+        next(reading := iter(stream))
+        until_full(stream)
+        time.sleep(2 * SLOW_SECONDS)
+        for _ in range(1_000 if read_on else 0):
+            next(reading)
+        stream.close()
+        fake_provider.wait_idle()
+        assert fake_provider.billed_tokens > 1_500
+        assert budget.spent.tokens == 8 + 20_000
+    ended_once("abandoned")
+
+
+def test_an_async_stream_left_by_a_reader_so_slow_that_its_sender_had_to_wait(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(output_tokens=6_000, tokens_per_chunk=1)
+
+    async def main() -> None:
+        async with async_openai_client(fake_provider) as client:
+            stream = await client.chat.completions.create(**LONG)
+            await anext(reading := aiter(stream))
+            await asyncio.to_thread(until_full, stream)
+            await asyncio.sleep(2 * SLOW_SECONDS)
+            for _ in range(1_000):
+                await anext(reading)
+            await stream.close()
+
+    with farthing.budget(tokens=100_000) as budget:
+        asyncio.run(main())
+        fake_provider.wait_idle()
+        assert fake_provider.billed_tokens > 1_500
+        assert budget.spent.tokens == 8 + 20_000
+    ended_once("abandoned")
+
+
+def test_a_reader_that_was_slow_and_has_caught_up(fake_provider: FakeProvider) -> None:
+    """Its sender does not wait any more: what has arrived is all there is."""
+    fake_provider.reply = Reply(output_tokens=6_000, tokens_per_chunk=1, pause_after_chunks=5_900)
+    with farthing.budget(tokens=100_000) as budget, openai_client(fake_provider) as client:
+        stream = client.chat.completions.create(**LONG)
+        next(reading := iter(stream))
+        until_full(stream)
+        time.sleep(2 * SLOW_SECONDS)
+        for _ in range(5_890):
+            next(reading)
+        time.sleep(2 * SLOW_SECONDS)
+        next(reading)
+        stream.close()
+        fake_provider.wait_idle()
+        assert fake_provider.billed_tokens <= (budget.spent.tokens or 0) < 7_000
     ended_once("abandoned")
 
 

@@ -53,6 +53,8 @@ class Exchange:
     leftover: Callable[[], list[bytes] | None] | None = None
     """Asked when a stream ends unread: what had arrived; None: nobody can say."""
     _ending = _ended = _claimed = False
+    kept_waiting = False
+    """Its reader was so slow that the sender may hold back what it has generated since."""
     _taking = _torn = False
     """A piece is on its way from the connection to the life of the call; and one came while another closed it."""
 

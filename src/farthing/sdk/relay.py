@@ -3,19 +3,22 @@ Relaying a stream: the body that a client reads, each piece passing through the 
 
 A client that closes a stream early has not read all that arrived, and the provider bills what it generated, not what
 was read. So what is left in the socket is read before it is closed: with its receiving side shut down that never waits.
-Where that cannot be done (several streams share an HTTP/2 connection) nobody can say what arrived.
+Where that cannot be done (several streams share an HTTP/2 connection), or where a slow reader kept the sender waiting
+(:mod:`.backlog`), nobody can say what was generated.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import cache
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from .backlog import SLOW_SECONDS, is_full, own_socket
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -49,7 +52,7 @@ class _SyncRelay:
         extensions, stream, rest = response.extensions, self._stream, self._chunks
 
         def read_and_close() -> list[bytes] | None:
-            unread = _leftover(extensions, rest) if attempt.claim() else None
+            unread = _leftover(attempt, extensions, rest) if attempt.claim() else None
             stream.close()
             return unread
 
@@ -70,7 +73,10 @@ class _SyncRelay:
                         self._stream.close()
                     yield relay.data
                     break
+                before = monotonic()
                 yield relay.data
+                if monotonic() - before > SLOW_SECONDS:
+                    attempt.kept_waiting = is_full(self._extensions)
             while not attempt.is_left and (relay := attempt.feed(None)) is not None:
                 yield relay.data
         except GeneratorExit:
@@ -84,7 +90,7 @@ class _SyncRelay:
     def close(self) -> None:
         try:
             if self._attempt.claim():
-                rest = _leftover(self._extensions, self._chunks)
+                rest = _leftover(self._attempt, self._extensions, self._chunks)
                 self._attempt.leave(rest)
             self._stream.close()
         finally:
@@ -123,7 +129,10 @@ class _AsyncRelay:
                         await self._stream.aclose()
                     yield relay.data
                     break
+                before = monotonic()
                 yield relay.data
+                if monotonic() - before > SLOW_SECONDS:
+                    attempt.kept_waiting = is_full(self._extensions)
             while not attempt.is_left and (relay := await attempt.feed_async(None)) is not None:
                 yield relay.data
         except GeneratorExit:
@@ -137,7 +146,7 @@ class _AsyncRelay:
     async def aclose(self) -> None:
         try:
             if self._attempt.claim():
-                rest = await _leftover_async(self._extensions, self._chunks)
+                rest = await _leftover_async(self._attempt, self._extensions, self._chunks)
                 self._attempt.leave(rest)
             await self._stream.aclose()
         finally:
@@ -174,7 +183,7 @@ class _Closing:
         if not attempt.claim():
             return
         try:
-            rest = await _leftover_async(self._extensions, self._chunks)
+            rest = await _leftover_async(attempt, self._extensions, self._chunks)
             attempt.leave(rest)
         finally:
             attempt.abandon()
@@ -197,13 +206,13 @@ def _relay(http: Any, asynchronous: bool) -> type:
     return type(own.__name__, (own, base), {})
 
 
-def _leftover(extensions: Any, chunks: Iterator[bytes]) -> list[bytes] | None:
+def _leftover(attempt: Exchange, extensions: Any, chunks: Iterator[bytes]) -> list[bytes] | None:
     """
     What has arrived and was not read; None if nobody can say. Never waits for more.
 
     A generator that was closed, by the garbage collector or with its connection, has thrown away what it had.
     """
-    if getattr(chunks, "gi_frame", chunks) is None or not _shut(extensions, socket.SHUT_RD):
+    if getattr(chunks, "gi_frame", chunks) is None or not _is_all_here(attempt, extensions):
         return None
     rest: list[bytes] = []
     size = 0
@@ -218,9 +227,9 @@ def _leftover(extensions: Any, chunks: Iterator[bytes]) -> list[bytes] | None:
     return rest
 
 
-async def _leftover_async(extensions: Any, chunks: AsyncIterator[bytes]) -> list[bytes] | None:
+async def _leftover_async(attempt: Exchange, extensions: Any, chunks: AsyncIterator[bytes]) -> list[bytes] | None:
     """The same in an event loop."""
-    if getattr(chunks, "ag_frame", chunks) is None or not _shut(extensions, socket.SHUT_RD):
+    if getattr(chunks, "ag_frame", chunks) is None or not _is_all_here(attempt, extensions):
         return None
     rest: list[bytes] = []
     size = 0
@@ -240,24 +249,24 @@ def _ended_in_the_middle(error: Exception) -> bool:
     return bool({kind.__name__ for kind in type(error).__mro__} & {"TransportError", "DecodingError"})
 
 
+def _is_all_here(attempt: Exchange, extensions: Any) -> bool:
+    """
+    Whether all that its provider has generated has arrived, but for what is on its way. No more will: reads end after
+    what is here.
+    """
+    return not (attempt.kept_waiting or is_full(extensions)) and _shut(extensions, socket.SHUT_RD)
+
+
 def _shut(extensions: Any, how: int) -> bool:
     """
     Shut down a side of the connection, if it is this stream's alone: reads then end after what has arrived.
 
     Linux keeps what has arrived; other systems throw it away, so there nobody can say.
     """
-    network = extensions.get("network_stream")
-    if network is None or extensions.get("http_version") not in (b"HTTP/1.1", b"HTTP/1.0") or sys.platform != "linux":
-        return False
-    own = network.get_extra_info("socket")
-    if own is None or own.fileno() < 0:
-        # Closed on this side already, with whatever was in it.
-        return False
-    try:
-        # A duplicate of the descriptor: the wrappers of TLS and of event loops have ideas of their own about this.
-        with socket.socket(fileno=os.dup(own.fileno())) as duplicate:
+    with own_socket(extensions) as duplicate:
+        if duplicate is None or sys.platform != "linux":
+            return False
+        # The peer may have closed already: then all that will ever arrive is here.
+        with suppress(OSError):
             duplicate.shutdown(how)
-    except OSError:
-        # The peer has closed already: all that will ever arrive is here.
-        return True
     return True

@@ -58,6 +58,7 @@ def test_a_stream_that_is_left_is_settled_on_a_durable_ledger(
             fake_provider.wait_idle()
         stream.close()
         runtime().housekeeper.catch_up()
+        fake_provider.wait_idle()
         assert budget.held.tokens == 0
         assert (budget.spent.tokens or 0) >= fake_provider.billed_tokens > 0
     (entry,) = runtime().memory_store.entries().result()
