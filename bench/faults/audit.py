@@ -141,6 +141,9 @@ def _met_an_end(call: Call, said: str, rows: Sequence[Entry]) -> bool:
     Whether it was written to a kept connection that the provider was just ending: the provider never had it in hand,
     and where its system had taken some of it, nobody on this side can know that.
     """
+    if call.kind.free:
+        # The ledger has no row of it: that its provider never had it in hand is all there is to go by.
+        return not call.heard and call.answer == "502" and call.answer not in call.kind.answers
     if call.heard or said not in (UNKNOWN, UNSENT) or (said == UNSENT and said in call.kind.entries):
         return False
     return rows[0].ending in ("connection_lost", "connect_error", "client_gone") and call.answer in ("502", NOTHING)
@@ -151,7 +154,7 @@ def _wrong(call: Call, said: str, rows: Sequence[Entry], *, unlucky: bool) -> It
         yield call.wrong
     if call.heard > 1:
         yield f"the provider had it {call.heard} times"
-    if len(rows) > 1 or (call.heard and not rows):
+    if len(rows) > 1 or (call.heard and not rows and not call.kind.free):
         yield f"{len(rows)} entries"
     if unlucky:
         return

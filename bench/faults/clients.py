@@ -5,6 +5,7 @@ Clients, many at once: each does with its request what its kind says, reads what
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ MESSAGES = [{"role": "user", "content": "What is a budget, and who may spend it?
 MAX_BODY_BYTES = 16 * 1024
 """What the proxy is told to take."""
 PATIENCE_SECONDS = 120.0
+_HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 _NAMES = re.compile(rb"\b[cw]\d{6}\b")
 
 Doing = Callable[["Clients", Call, Wire], Awaitable[bool]]
@@ -73,8 +75,9 @@ class Clients:
         return json.dumps(asked, separators=(",", ":")).encode()
 
     def _head(self, call: Call, *more: str) -> bytes:
+        asks = f"GET {{}}/v1/models/{call.name} " if call.kind.free else "POST {}/v1/chat/completions "
         lines = [
-            f"POST {call.kind.upstream}/v1/chat/completions HTTP/1.1",
+            asks.format(call.kind.upstream) + ("HTTP/1.0" if call.kind.client == "be_old" else "HTTP/1.1"),
             "host: localhost",
             "content-type: application/json",
             f"authorization: Bearer {self._keys[call.kind.team]}",
@@ -84,6 +87,8 @@ class Clients:
         return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
     def _request(self, call: Call) -> bytes:
+        if call.kind.free:
+            return self._head(call)
         body = self._body(call)
         return self._head(call, f"content-length: {len(body)}") + body
 
@@ -102,15 +107,19 @@ class Clients:
                     pieces.append((await wire.exactly(size + 2))[:-2])
                 await wire.exactly(2)
                 body = b"".join(pieces)
+            elif length := re.search(rb"\r\ncontent-length: (\d+)", head):
+                body = await wire.exactly(int(length[1]))
             else:
-                length = re.search(rb"\r\ncontent-length: (\d+)", head)
-                body = await wire.exactly(int(length[1]) if length else 0)
+                await wire.to_the_end()
+                body = wire.take(len(wire.received))
         except Ended:
             call.answer = NOTHING if not status else CUT if status == 200 else f"{status}, {CUT}"
             return False
         call.answer = str(status)
+        if b"\r\ncontent-encoding: gzip" in head and call.kind.does == "compress":
+            body = gzip.decompress(body)
         names = set(_NAMES.findall(body))
-        if status == 200 and names != {call.name.encode()}:
+        if status == 200 and names != {call.name.encode()} and call.kind.does != "compress_badly":
             call.wrong = f"an answer to {names or 'nobody'}"
         return b"\r\nconnection: close" not in head
 
@@ -135,6 +144,28 @@ class Clients:
             await asyncio.sleep(0)
         return await self._read(call, wire)
 
+    async def expect(self, call: Call, wire: Wire) -> bool:
+        body = self._body(call)
+        wire.send(self._head(call, f"content-length: {len(body)}", "expect: 100-continue"))
+        said = await wire.through(b"\r\n\r\n")
+        if not said.startswith(b"HTTP/1.1 100 "):
+            call.wrong = f"not told to continue: {said[:60]!r}"
+        wire.send(body)
+        return await self._read(call, wire)
+
+    async def be_old(self, call: Call, wire: Wire) -> bool:
+        wire.send(self._request(call))
+        await self._read(call, wire)
+        return False
+
+    async def pipeline(self, call: Call, wire: Wire) -> bool:
+        wire.send(self._request(call) + _HEALTH)
+        if not await self._read(call, wire):
+            return False
+        if not (await wire.through(b'"ok"}')).startswith(b"HTTP/1.1 200 "):
+            call.wrong = "its second request was answered otherwise"
+        return True
+
     async def half_close(self, call: Call, wire: Wire) -> bool:
         wire.send(self._request(call))
         if call.chance < 0.5:
@@ -158,6 +189,11 @@ class Clients:
 
     async def leave(self, call: Call, wire: Wire) -> bool:
         wire.send(self._request(call))
+        await self._heard(call, wire)
+        return False
+
+    async def pipeline_and_leave(self, call: Call, wire: Wire) -> bool:
+        wire.send(self._request(call) + _HEALTH)
         await self._heard(call, wire)
         return False
 
@@ -211,6 +247,10 @@ class Clients:
         for _ in range(MAX_BODY_BYTES // 1024 + 1):
             wire.send(b"400\r\n%b\r\n" % (b"x" * 1024))
             await asyncio.sleep(0)
+        return await self._read(call, wire)
+
+    async def boast(self, call: Call, wire: Wire) -> bool:
+        wire.send(self._head(call, f"x-boast: {'x' * (80 * 1024)}"))
         return await self._read(call, wire)
 
     async def talk_garbage(self, call: Call, wire: Wire) -> bool:

@@ -47,6 +47,8 @@ class Kind(NamedTuple):
     """Whose key: ``small``, ``line`` and ``brief`` have budgets of their own."""
     upstream: str = ""
     """The prefix of its path: ``/impatient`` waits half a second, ``/nowhere`` and ``/tls`` cannot be reached."""
+    free: bool = False
+    """It asks for something that costs no tokens: it passes, and has no entry."""
 
 
 def _plain(share: int, name: str, answers: str, entries: str, does: str = "answer", **more: Any) -> Kind:
@@ -55,6 +57,10 @@ def _plain(share: int, name: str, answers: str, entries: str, does: str = "answe
 
 def _stream(share: int, name: str, answers: str, entries: str, does: str = "answer", **more: Any) -> Kind:
     return Kind(share, f"stream, {name}", _set(answers), _set(entries), does, stream=True, **more)
+
+
+def _free(share: int, name: str, answers: str, does: str = "answer", **more: Any) -> Kind:
+    return Kind(share, f"free, {name}", _set(answers), _set(NONE), does, free=True, **more)
 
 
 def _set(text: str) -> frozenset[str]:
@@ -69,9 +75,10 @@ _GAVE_UP = " | ".join(map(str, GAVE_UP))
 
 KINDS = (
     # Nobody misbehaves.
-    _plain(250, "plain", "200", EXACT),
+    _plain(215, "plain", "200", EXACT),
     _stream(120, "in a burst", "200", EXACT),
     _stream(40, "paced", "200", EXACT, "pace"),
+    _free(10, "plain", "200"),
     # The provider does, before its answer …
     _plain(60, "refused by the provider", _REFUSED, VOID, "refuse"),
     _stream(15, "refused by the provider", _REFUSED, VOID, "refuse"),
@@ -85,6 +92,8 @@ KINDS = (
     _plain(2, "silent beyond the timeout", "504", UNKNOWN, "be_silent", upstream="/impatient"),
     _plain(4, "cannot be reached", "502", UNSENT, upstream="/nowhere"),
     _plain(2, "no TLS", "502", UNSENT, upstream="/tls"),
+    _free(2, "hangs up before its answer", "502", "hang_up"),
+    _free(1, "cannot be reached", "502", upstream="/nowhere"),
     # … within it …
     _plain(15, "cut", "502", UNKNOWN, "cut"),
     _plain(8, "reset within the answer", "502", UNKNOWN, "cut_and_reset"),
@@ -93,6 +102,8 @@ KINDS = (
     _stream(8, "framing broken", "cut", COUNTED, "break_framing"),
     _stream(2, "stalls beyond the timeout", "cut", COUNTED, "stall", upstream="/impatient"),
     _stream(8, "ends early, in good order", "200", COUNTED, "end_early"),
+    _free(3, "cut", f"502 | {CUT}", "cut"),
+    _free(2, "reset within a stream", CUT, "cut_and_reset", stream=True),
     _stream(5, "cut behind its usage figure", "cut", EXACT, "cut_late"),
     _stream(5, "an error instead", "200", VOID, "err_at_once"),
     _stream(5, "an error within", "200", COUNTED, "err_within"),
@@ -102,6 +113,10 @@ KINDS = (
     _plain(40, "then hangs up on the kept connection", "200", EXACT, "answer_and_leave"),
     _plain(20, "connection: close", "200", EXACT, "answer_and_close"),
     _plain(10, "and more than was asked", "200", EXACT, "answer_too_much"),
+    _plain(5, "compressed", "200", EXACT, "compress"),
+    _stream(5, "compressed", "200", EXACT, "compress"),
+    _plain(2, "compressed, and damaged", "200", COUNTED, "compress_badly"),
+    _stream(2, "compressed, and damaged", CUT, COUNTED, "compress_badly"),
     _plain(10, "without usage", "200", COUNTED, "forget_usage"),
     _stream(5, "without usage", "200", COUNTED, "forget_usage"),
     _plain(5, "200, and no answer of its kind", "200", COUNTED, "say_nothing"),
@@ -112,14 +127,21 @@ KINDS = (
     _plain(6, "body too large, and says so", "413", NONE, client="announce_too_much"),
     _plain(3, "body too large, unannounced", "413", NONE, client="send_too_much"),
     _plain(4, "no HTTP from the client", "400", NONE, client="talk_garbage"),
+    _plain(3, "headers too large", "431", NONE, client="boast"),
     _plain(10, "wrong key", "401", NONE, team="nobody"),
     _plain(20, "a small budget", "200 | 429", f"{EXACT} | {NONE}", team="small"),
     # … and after.
     _plain(10, "sends in pieces", "200", EXACT, client="drip"),
+    _plain(5, "expects 100 Continue", "200", EXACT, client="expect"),
+    _plain(4, "HTTP/1.0", "200", EXACT, client="be_old"),
+    _stream(3, "HTTP/1.0", "200", EXACT, client="be_old"),
+    _plain(5, "asks twice in one go", "200", EXACT, client="pipeline"),
+    _plain(5, "asks twice in one go, and goes", NOTHING, EXACT, "think", client="pipeline_and_leave"),
     _plain(25, "goes before its answer", NOTHING, EXACT, "think", client="leave"),
     _stream(10, "goes before its answer", NOTHING, f"{EXACT} | {COUNTED}", "think", client="leave"),
     _plain(10, "goes at once", NOTHING, f"{NONE} | {UNSENT} | {EXACT}", client="leave_at_once"),
     _stream(30, "goes within", NOTHING, f"{EXACT} | {COUNTED}", "pace", client="leave_within"),
+    _free(3, "goes within a stream", NOTHING, "pace", stream=True, client="leave_within"),
     _stream(15, "resets within", NOTHING, f"{EXACT} | {COUNTED}", "pace", client="reset_within"),
     _plain(8, "half-closes", f"200 | {NOTHING}", f"{NONE} | {UNSENT} | {EXACT}", client="half_close"),
     _stream(5, "half-closes", f"200 | {CUT} | {NOTHING}", f"{NONE} | {UNSENT} | {EXACT} | {COUNTED}",

@@ -8,8 +8,10 @@ away, and a whole answer where it keeps that to itself.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Awaitable, Callable
 
 from .mix import GAVE_UP, REFUSALS, Call
@@ -21,7 +23,7 @@ EVENTS = 12
 LONG_EVENTS = 2_000
 BILLED_BEYOND = 16
 """What it had generated, and not sent, when its client went away in the middle: less than the margin of 64."""
-_NAME = re.compile(rb'"user":"(\w+)"')
+_NAME = re.compile(rb'"user":"(\w+)"|/models/(\w+)')
 _CEILING = re.compile(rb'"max_(?:completion_)?tokens":(\d+)')
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _WORD = " budget"
@@ -72,15 +74,15 @@ class Provider:
     async def _one(self, wire: Wire) -> bool:
         while not wire.received:
             await wire.changed()
-        if wire.received[:5] != b"POST ":
-            return False  # a client that wants TLS, for one
+        if wire.received[:1] == b"\x16":
+            return False  # a client that wants TLS
         head = await wire.through(b"\r\n\r\n")
         length = _LENGTH.search(head)
         body = await wire.exactly(int(length[1]) if length else 0)
-        name = _NAME.search(body)
-        call = self.calls[name[1].decode()] if name else None
-        if call is None:
-            raise ValueError(f"a request of nobody: {body[:200]!r}")
+        name = _NAME.search(head + body)
+        if name is None:
+            raise ValueError(f"a request of nobody: {head + body[:200]!r}")
+        call = self.calls[(name[1] or name[2]).decode()]
         call.heard += 1
         if call.wire is not None:
             call.wire.wake()
@@ -202,6 +204,26 @@ class Provider:
         wire.send(self._whole(call) + b"HTTP/1.1 408 Request Timeout\r\n")
         return False
 
+    async def compress(self, wire: Wire, call: Call, body: bytes) -> bool:
+        self._bill(call)
+        head, _, said = self._whole(call).partition(b"\r\n\r\n")
+        if call.kind.stream:
+            wire.send(head + _GZIP + b"\r\n\r\n" + _compressed_chunks(said))
+        else:
+            packed = gzip.compress(said, 1, mtime=0)
+            wire.send(_LENGTH.sub(b"\r\ncontent-length: %d" % len(packed), head) + _GZIP + b"\r\n\r\n" + packed)
+        return True
+
+    async def compress_badly(self, wire: Wire, call: Call, body: bytes) -> bool:
+        self._bill(call)
+        damaged = b"\x1f\x8b\x08\x00" + b"\xff" * 60
+        if call.kind.stream:
+            wire.send(_STREAM_HEAD.removesuffix(b"\r\n") + _GZIP[2:] + b"\r\n\r\n" + b"%x\r\n%b\r\n" % (64, damaged))
+            wire.send(_LAST_CHUNK)
+        else:
+            wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 64" + _GZIP + b"\r\n\r\n" + damaged)
+        return True
+
     async def forget_usage(self, wire: Wire, call: Call, body: bytes) -> bool:
         self._bill(call)
         wire.send(self._whole(call, usage=False))
@@ -313,6 +335,7 @@ class Provider:
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 )
+_GZIP = b"\r\ncontent-encoding: gzip"
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -338,6 +361,20 @@ def _error(call: Call) -> bytes:
 
 def _chunk(text: str) -> bytes:
     return f"{len(text):x}\r\n{text}\r\n".encode()
+
+
+def _compressed_chunks(chunked: bytes) -> bytes:
+    """The same body as one gzip stream, flushed behind each of its chunks."""
+    deflate = zlib.compressobj(1, wbits=31)
+    out = b""
+    rest = chunked
+    while not rest.startswith(_LAST_CHUNK):
+        size, _, rest = rest.partition(b"\r\n")
+        data, rest = rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+        packed = deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        out += b"%x\r\n%b\r\n" % (len(packed), packed)
+    packed = deflate.flush()
+    return out + b"%x\r\n%b\r\n" % (len(packed), packed) + _LAST_CHUNK
 
 
 async def _reset(wire: Wire) -> None:

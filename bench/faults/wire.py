@@ -76,13 +76,9 @@ class Wire(asyncio.Protocol):
         return self.take(size)
 
     async def to_the_end(self) -> None:
-        """Wait until the other end has gone; what it still says is not read."""
-        try:
-            while True:
-                self.received.clear()
-                await self.changed()
-        except Ended:
-            return
+        """Wait until the other end has said all it will."""
+        while not self.ended:
+            await self.changed()
 
     def take(self, size: int) -> bytes:
         """These bytes, which are here."""

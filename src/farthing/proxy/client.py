@@ -34,8 +34,8 @@ class Client:
     """One request. ``gone`` is set once its connection is lost."""
 
     __slots__ = (
-        "_connection", "_cycle", "_head_bytes", "_receive", "_send", "_then", "address", "begun", "gone", "header_list",
-        "headers", "method", "path", "query",
+        "_connection", "_cycle", "_ends_body", "_head_bytes", "_receive", "_send", "_then", "address", "begun", "gone",
+        "header_list", "headers", "method", "path", "query",
     )  # fmt: skip
 
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -47,7 +47,7 @@ class Client:
         self.headers: dict[bytes, bytes] = dict(self.header_list)
         peer = scope["client"]
         self.address: str | None = None if peer is None else peer[0]
-        self.begun = False
+        self.begun = self._ends_body = False
         self.gone = False
         self._receive = receive
         # Uvicorn's own state of this request is what its ``send`` is a method of.
@@ -102,6 +102,7 @@ class Client:
 
     def _lost(self) -> None:
         self.gone = True
+        self._connection.lose(self._cycle)
         if self._then is not None:
             self._then()
 
@@ -115,6 +116,7 @@ class Client:
 
     async def begin(self, status: int, headers: Sequence[Header]) -> None:
         self.begun = True
+        self._ends_body = self._connection.ends_body(self._cycle, headers)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def relay_at_once(self, data: bytes) -> bool:
@@ -126,11 +128,13 @@ class Client:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
+        if self._ends_body:
+            self._cycle.expected_content_length = 0
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def cut(self) -> None:
         """End the connection in the middle, so that the client sees that its answer is not whole."""
-        self._connection.cut()
+        self._connection.cut(self._cycle)
 
 
 def _too_large(most: int) -> BadBody:

@@ -7,6 +7,7 @@ The bounds are the size of headers, the time they take, and how many connections
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -119,12 +120,30 @@ class Connection(HttpToolsProtocol):
             self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 
-    def cut(self) -> None:
+    def ends_body(self, cycle: RequestResponseCycle, headers: Sequence[Header]) -> bool:
+        """
+        Before an answer begins: whether the end of the connection is to be the end of its body. A client that speaks
+        HTTP/1.0 knows no chunks, which are what uvicorn gives to every answer without a length.
+        """
+        if cycle.scope["http_version"] != "1.0" or any(name.lower() == b"content-length" for name, _ in headers):
+            return False
+        cycle.chunked_encoding = False
+        cycle.expected_content_length = sys.maxsize
+        return True
+
+    def cut(self, cycle: RequestResponseCycle) -> None:
         """End the connection in the middle of an answer, so that its client sees that it is not whole."""
-        if self.cycle is not None:
-            self.cycle.disconnected = True
+        self.lose(cycle)
         if self.transport is not None:
             self.transport.close()
+
+    def lose(self, cycle: RequestResponseCycle) -> None:
+        """
+        Nobody is there for this answer any more. Uvicorn itself says so to the last request of a connection only, and
+        it may not be the one that is being answered.
+        """
+        cycle.disconnected = True
+        cycle.message_event.set()
 
     def refuse_headers(self) -> None:
         most = self.bounds.max_header_bytes

@@ -96,7 +96,7 @@ def test_a_reload_while_a_stream_is_under_way(tmp_path: Path, fake_provider: Fak
         file.write_text(text.replace("tokens = 1000", "tokens = 110").replace('"each-user"', '"by-user"'))
         proxy.hang_up("was read anew")
         said = "".join(proxy.lines)
-        assert "budget 'everything': tokens 1000 → 110" in said
+        assert "budget 'everything': tokens 1,000 → 110" in said
         assert "budget 'by-user': added" in said
         assert "budget 'each-user': removed" in said
         (hold,) = ledger.holds(HELD).result()

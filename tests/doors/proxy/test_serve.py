@@ -60,13 +60,16 @@ def test_logs_as_json(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (("--host", "0.0.0.0"), "host: '0.0.0.0' is reachable from elsewhere, and there are no keys"),
-        (("--max-tokens-total", "-5"), "max_tokens_total"),
+        (("--max-tokens-total", "-5"), "--max-tokens-total: tokens must be an integer of at least 0, not -5"),
         (("--max-usd-per-day", "five"), "--max-usd-per-day takes an amount of US dollars"),
-        (("--max-tokens-per-request", "many"), "--max-tokens-per-request takes a number of tokens or 'none'"),
-        (("--deny-status", "418"), "deny_status: must be one of 400, 402, 403, 429"),
-        (("--upstream", "localhost"), "upstreams.openai.base_url: must be an http:// or https:// URL"),
+        (
+            ("--max-tokens-per-request", "many"),
+            "--max-tokens-per-request takes a whole number such as 4096 or 100k, not 'many'",
+        ),
+        (("--deny-status", "418"), "--deny-status: must be one of 400, 402, 403, 429, not 418"),
+        (("--upstream", "localhost"), "--upstream: must be an http:// or https:// URL"),
         (("--workers", "0"), "workers: must be an integer of at least 1"),
-        (("--log-format", "xml"), "log_format: 'xml' is unknown"),
+        (("--log-format", "xml"), "--log-format: 'xml' is unknown; choose one of text, json"),
     ],
 )
 def test_what_it_cannot_do_it_says_in_one_line(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""HTTP that is legal and rare: requests sent before the last answer came, and clients that speak HTTP/1.0."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import struct
+from urllib.parse import urlsplit
+
+import pytest
+
+from farthing.testing import FakeProvider, Reply
+from tests.doors.clients import HI
+from tests.doors.proxy.running import entries, holds, proxy_with, settings_for
+from tests.waiting import eventually
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+def call(*, stream: bool = False, version: str = "1.1") -> bytes:
+    body = json.dumps({"model": "gpt-4o", "messages": HI, "max_completion_tokens": 50, "stream": stream}).encode()
+    head = f"POST /v1/chat/completions HTTP/{version}\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def connect(url: str) -> socket.socket:
+    where = urlsplit(url)
+    return socket.create_connection((where.hostname, where.port), timeout=20)
+
+
+def read_until(client: socket.socket, mark: bytes) -> bytes:
+    """All that comes, up to this mark; or to the end of the connection."""
+    read = b""
+    while mark not in read and (data := client.recv(65536)):
+        read += data
+    return read
+
+
+def to_the_end(client: socket.socket) -> bytes:
+    return read_until(client, b"\0never\0")
+
+
+def test_requests_in_one_go_are_answered_in_their_order(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(text="one", output_tokens=1)
+    with proxy_with(settings_for(fake_provider)) as server, connect(server.url) as client:
+        client.sendall(call() + HEALTH + call(stream=True) + HEALTH)
+        said = read_until(client, b"0\r\n\r\n")
+        said += read_until(client, b'"ok"}')
+        parts = [said.index(part) for part in (b'"chat.completion"', b'"ok"', b"[DONE]")]
+        assert parts == sorted(parts)
+        assert said.count(b"HTTP/1.1 200 OK") == 4
+        assert [entry.ending for entry in eventually(lambda: entries(server))] == ["ok", "ok"]
+
+
+def test_a_client_that_goes_with_another_request_in_line_leaves_no_error(
+    fake_provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server tells only the last request of a connection that it was lost: here it is not the one that runs."""
+    fake_provider.reply = Reply(output_tokens=5, pause_after_chunks=1)
+    with proxy_with(settings_for(fake_provider)) as server:
+        with connect(server.url) as client:
+            client.sendall(call() + HEALTH)
+            fake_provider.wait_in_flight(1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        eventually(lambda: fake_provider.in_flight == 1 and not server._worker.proxy.connections)  # type: ignore[union-attr]
+        fake_provider.resume()
+        (entry,) = eventually(lambda: entries(server))
+        assert (entry.ending, entry.tokens("output")) == ("ok", 5)
+        assert holds(server) == []
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_cut_answer_with_another_request_in_line_is_the_last_and_no_error(
+    fake_provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_provider.reply = Reply(output_tokens=20, cut_after_chunks=2)
+    with proxy_with(settings_for(fake_provider)) as server:
+        with connect(server.url) as client:
+            client.sendall(call(stream=True) + HEALTH)
+            said = to_the_end(client)
+        assert said.count(b"HTTP/1.1 ") == 1
+        assert not said.endswith(b"0\r\n\r\n")
+        (entry,) = eventually(lambda: entries(server))
+        assert entry.usage_source == "counted"
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_http_1_0_is_answered_without_chunks(stream: bool, fake_provider: FakeProvider) -> None:
+    """Such a client knows no chunks: a stream ends with its connection."""
+    fake_provider.reply = Reply(text="one two", output_tokens=2)
+    with proxy_with(settings_for(fake_provider)) as server:
+        with connect(server.url) as client:
+            client.sendall(call(stream=stream, version="1.0"))
+            head, _, body = to_the_end(client).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert b"connection: close" in head.lower()
+        if stream:
+            events = body.decode().split("\n\n")
+            assert (events[-2], events[-1]) == ("data: [DONE]", "")
+            assert all(event.startswith("data: ") for event in events[:-1])
+        else:
+            assert json.loads(body)["choices"][0]["message"]["content"] == "one two"
+        (entry,) = eventually(lambda: entries(server))
+        assert (entry.ending, entry.usage_source) == ("ok", "provider")
