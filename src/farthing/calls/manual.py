@@ -59,7 +59,7 @@ class ManualHold:
         self._begin()
         try:
             advance(self._place())
-        except BaseException:
+        except BaseException:  # a refusal, a cancelled task, a signal: it may be entered again
             self._take_back()
             raise
         return self
@@ -77,7 +77,7 @@ class ManualHold:
         self._begin()
         try:
             await advance_async(self._place())
-        except BaseException:
+        except BaseException:  # a refusal, a cancelled task, a signal: it may be entered again
             self._take_back()
             raise
         return self

@@ -135,7 +135,7 @@ class Exchange:
         self._taking = True
         try:
             chunk = next(chunks, None)
-        except Exception:
+        except Exception:  # nothing came; a signal or a cancelled task may have taken a piece with it
             self._taking = False
             raise
         return self._taken(chunk)
@@ -144,7 +144,7 @@ class Exchange:
         self._taking = True
         try:
             chunk = await anext(chunks, None)
-        except Exception:
+        except Exception:  # nothing came; a signal or a cancelled task may have taken a piece with it
             self._taking = False
             raise
         return self._taken(chunk)
