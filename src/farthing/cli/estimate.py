@@ -53,6 +53,7 @@ def estimate(
         text = file.read()
     known = None if text is None else learned_of(learned_ratios(ledger), model)
     with as_typed():
+        prices.check_provider(provider, model)
         if text is not None:
             messages = [{"role": "user", "content": text}]
             count = tokens.count(messages, model, family=known and known.family)

@@ -20,17 +20,17 @@ EXAMPLES = "Examples:"
 
 
 class _Command(TyperCommand):
-    """Its flags show no type: ``--json <bool>`` looks as if a word had to follow."""
+    """Its parameters are shown by their metavars alone: ``--json <bool>`` looks as if a word had to follow."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types_of_flags(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
 
 class _Group(TyperGroup):
     """As :class:`_Command`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types_of_flags(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
 
 def group(help_text: str, *, name: str | None = None, completion: bool = False) -> typer.Typer:
@@ -78,8 +78,13 @@ def _first_sentence(text: str) -> str:
     return first + "." if stop else first
 
 
-def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
+def _without_types(parameters: list[Any]) -> list[Any]:
     for parameter in parameters:
         if getattr(parameter, "is_flag", False) and parameter.metavar is None:
             parameter.metavar = ""
+        if parameter.param_type_name == "argument":
+            # NAME says what it is; the parser would add "<str>" to it, and braces to a required one.
+            parameter.display_type_rich = lambda ctx: None
+            if parameter.required:
+                parameter.get_usage_pieces = lambda ctx, name=parameter.metavar: [name]
     return parameters

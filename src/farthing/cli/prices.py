@@ -16,7 +16,7 @@ from .amounts import per_million
 from .helping import command, group
 from .ledger import learned_ratios
 from .options import JsonOption, LedgerOption, ModelArgument
-from .running import FAILED, Failure
+from .running import FAILED, Failure, as_typed
 from .screen import console, print_json, print_table
 
 app = group("What models cost, offline, and where each figure comes from.")
@@ -38,6 +38,8 @@ def explain(
     Also how its text is counted, where the ledger has learned that from bills. The exit code is 1 if no price is known:
     an unknown price is never zero.
     """
+    with as_typed():
+        prices.check_provider(provider, model)
     found = prices.explain(model, provider)
     known = learned_of(learned_ratios(ledger), model)
     if json:
@@ -70,6 +72,8 @@ def list_(
     """The price table, in USD per million tokens."""
     found = list(list_prices(provider=provider, pattern=pattern, at_ms=time.time_ns() // 1_000_000))
     if not found:
+        with as_typed():
+            prices.check_provider(provider, pattern or "")
         raise Failure("no model in the price table matches; `farthing prices list` shows the whole table")
     if json:
         print_json({"prices": [price.to_dict() for price in found]})

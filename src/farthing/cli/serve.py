@@ -16,6 +16,7 @@ from .running import UsageMistake
 
 if TYPE_CHECKING:
     from ..proxy.flags import BudgetConfig
+    from ..proxy.process.server import Opened
     from ..proxy.settings import ProxySettings, Upstream
 
 EXAMPLES = (
@@ -141,7 +142,7 @@ def serve(
         if config is None:
             if fake_url is not None:
                 settings = _before(fake_url, settings)
-            run(settings, flags, say=lambda url: _say_how(url, has_key=bool(api_key)))
+            run(settings, flags, say=lambda opened: _say_how(opened, has_key=bool(api_key)))
             return
 
         def load() -> ProxySettings:
@@ -152,7 +153,7 @@ def serve(
         if first.budgets and "max_tokens_per_request" not in _named(ctx):
             flags = replace(flags, max_tokens_per_request=None)
         has_key = any(upstream.api_key for upstream in first.upstreams if "openai" in upstream.speaks)
-        run(first, flags, load=load, say=lambda url: _say_how(url, has_key=has_key))
+        run(first, flags, load=load, say=lambda opened: _say_how(opened, has_key=has_key))
 
 
 def _named(ctx: typer.Context) -> set[str]:
@@ -225,11 +226,19 @@ def _at(url: str, upstream: Upstream) -> str:
     return f"{url}/v1" if "openai" in upstream.speaks else url
 
 
-def _say_how(url: str, *, has_key: bool) -> None:
-    """A request that works as it is printed, and where clients go."""
-    key = "" if has_key else ' -H "authorization: Bearer $OPENAI_API_KEY"'
-    typer.echo(
-        f"Clients: OPENAI_BASE_URL={url}/v1 · ANTHROPIC_BASE_URL={url} · Ctrl-C stops it. Try:\n\n"
-        f"  curl {url}/v1/chat/completions -H 'content-type: application/json'{key} -d '{_BODY}'\n",
-        err=True,
-    )
+def _say_how(opened: Opened, *, has_key: bool) -> None:
+    """Where clients go, with which key, and a request to try: as it is printed it works."""
+    url = opened.url
+    lines = [f"Clients: OPENAI_BASE_URL={url}/v1 · ANTHROPIC_BASE_URL={url} · Ctrl-C stops it."]
+    if opened.everywhere:
+        lines.append("From other machines: this one's name or address in the place of that host.")
+    key = "" if has_key else "$OPENAI_API_KEY"
+    if opened.asks_for_keys:
+        lines.append("Callers send a key of this ledger (`farthing keys create`) as their API key.")
+        lines.append("Try, with one in KEY:")
+        key = "$KEY"
+    else:
+        lines.append("Try:")
+    header = f' -H "authorization: Bearer {key}"' if key else ""
+    request = f"  curl {url}/v1/chat/completions -H 'content-type: application/json'{header} -d '{_BODY}'"
+    typer.echo("\n".join([*lines, "", request, ""]), err=True)

@@ -21,6 +21,7 @@ __all__ = [
     "PriceBook",
     "Rates",
     "age_days",
+    "check_provider",
     "default_book",
     "estimate",
     "explain",
@@ -78,6 +79,11 @@ def estimate(
         provider=provider,
         at_ms=_now_ms() if at_ms is None else at_ms,
     )
+
+
+def check_provider(provider: str | None, model: str) -> None:
+    """Whether the price table has this provider: see :meth:`PriceBook.check_provider`."""
+    default_book.check_provider(provider, model, at_ms=_now_ms())
 
 
 def age_days(now_ms: int | None = None) -> int | None:

@@ -30,6 +30,12 @@ _KEPT = 4096
 """Answers kept at most; model names come from requests, so their number has no other bound."""
 
 How = Literal["exact", "normalised", "registered", "unpriced"]
+_FOUND: dict[How, str] = {
+    "exact": "listed under this name",
+    "normalised": "listed under another name",
+    "registered": "registered by you",
+    "unpriced": "no price is known",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +92,13 @@ class Explanation:
 
     def __str__(self) -> str:
         asked = f"{self.model} ({self.provider})" if self.provider else self.model
-        lines = [f"{asked}: {self.how}"]
+        lines = [f"{asked}: {_FOUND[self.how]}"]
         if self.matched_model:
-            lines.append(f"  price of   {self.matched_provider}/{self.matched_model}")
-            lines += [f"  {kind:<15} ${usd:f} per 1M tokens" for kind, usd in self.usd_per_million.items()]
+            lines.append(f"  price of        {self.matched_provider}/{self.matched_model}")
+            lines += [f"  {kind:<15} {_dollars(usd)} per 1M tokens" for kind, usd in self.usd_per_million.items()]
             for above, rates in self.tiers.items():
                 lines.append(f"  above {above:,} input tokens:")
-                lines += [f"    {kind:<13} ${usd:f} per 1M tokens" for kind, usd in rates.items()]
+                lines += [f"    {kind:<13} {_dollars(usd)} per 1M tokens" for kind, usd in rates.items()]
             if self.usd_per_request:
                 lines.append(f"  each request    ${self.usd_per_request:f}")
             if self.service_tiers:
@@ -261,6 +267,23 @@ class PriceBook:
             notes=answer.notes,
         )
 
+    def check_provider(self, provider: str | None, model: str, *, at_ms: int) -> None:
+        """
+        For questions that people ask: raise ValueError, naming those that are known, where the table has no such
+        provider. A model with a price of its own may be served by anybody.
+        """
+        if provider is None or self._answer(model, provider, at_ms).how == "registered":
+            return
+        table = self._loaded()
+        if table.knows_provider(provider):
+            return
+        from difflib import get_close_matches
+
+        near = get_close_matches(provider.strip().lower(), table.providers, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        known = ", ".join(sorted(table.providers))
+        raise ValueError(f"provider={provider!r} is not in the price table{meant}; it has: {known}")
+
     def age_days(self, now_ms: int) -> int | None:
         """How many whole days ago the table was last checked, by its own notes; None if they name no day."""
         checked = self._loaded().source_date
@@ -316,6 +339,12 @@ def _readable(rates: Rates, *, input_tokens: int) -> dict[str, Decimal]:
     plain = {"input", "cached", "cache_write", "cache_write_1h", "output"}
     fallback = {"input_audio": "input", "cached_audio": "cached", "input_image": "input"}
     return {kind: usd for kind, usd in every.items() if kind in plain or usd != every[fallback.get(kind, "output")]}
+
+
+def _dollars(usd: Decimal) -> str:
+    """As price lists write it: at least cents."""
+    whole, _, digits = f"{usd:f}".partition(".")
+    return f"${whole}.{digits:0<2}"
 
 
 def _texts(rates: dict[str, Decimal]) -> dict[str, str]:

@@ -75,6 +75,19 @@ class PriceTable:
         rows = (Listed(by_id[of], info) for of in VENDORS if of in by_id for info in by_id[of].models)
         return next((row for row in rows if row.info.id in (name, name.removesuffix("-latest"))), None)
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The ids of those that it lists, in its order."""
+        return tuple(of.id for of in self.snapshot.providers)
+
+    def knows_provider(self, provider: str) -> bool:
+        """Whether it lists this provider, under its id or another name that the table takes for it."""
+        try:
+            self.snapshot.find_provider(None, provider, None)
+        except LookupError:
+            return False
+        return True
+
     def rates(self, row: Listed, at_ms: int) -> Rates | str:
         """
         The prices of a row at a time (milliseconds since the epoch), or the reason why it has none that can be used:

@@ -23,11 +23,12 @@ def estimate(
         max_output_tokens: the output to price beside the input.
         provider: the price table's id, where the model's name alone is not enough.
 
-    Raises UnpricedModel; ValueError for a negative number.
+    Raises UnpricedModel; ValueError for a negative number or an unknown provider.
     """
     if type(max_output_tokens) is not int or max_output_tokens < 0:
         raise ValueError(f"max_output_tokens must be an integer of at least 0, not {max_output_tokens!r}")
     here = runtime()
+    here.prices.check_provider(provider, model, at_ms=here.memory_store.now())
     known = learned_of(here.learner.ratios(), model)
     return here.prices.estimate(
         model,

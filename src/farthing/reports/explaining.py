@@ -137,6 +137,7 @@ def call_for(
     input_tokens: int | None = None,
 ) -> Call:
     """The call that would be made. *input_tokens* stands for the messages, where only their number is known."""
+    here.prices.check_provider(provider, model, at_ms=here.memory_store.now())
     dialect, body, path = _request(model, messages, provider, request or {})
     facts = dialect.read_request(body, path)
     if max_output_tokens is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from farthing.admin.keys import create_key
+from farthing.stores import open_store
 from tests.doors.proxy.process import served
 from tests.doors.proxy.raw import ask
 
@@ -89,3 +92,21 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
             assert proxy.process.wait(60) == 2
             proxy._reader.join(60)
             assert f"port: cannot listen on 127.0.0.1:{port}: Address already in use" in proxy.said
+
+
+def test_where_callers_have_keys_the_line_asks_for_one_and_works_from_here(tmp_path: Path) -> None:
+    """Nobody can call 0.0.0.0, and nobody's provider key opens a proxy with virtual keys."""
+    ledger = tmp_path / "ledger.db"
+    store = open_store(f"sqlite:///{ledger}")
+    key = create_key(store, user="alice").text
+    store.close()
+    with served("--fake", "--host", "0.0.0.0", "--port", "0", "--ledger", str(ledger)) as proxy:
+        (line,) = proxy.wait_for(r"\n\s+(curl [^\n]+)\n")
+        assert re.search(r"OPENAI_BASE_URL=http://127\.0\.0\.1:\d+/v1", proxy.said)
+        assert re.search(r"listening on http://0\.0\.0\.0:\d+\n", proxy.said)
+        assert "From other machines" in proxy.said
+        assert "OPENAI_API_KEY" not in proxy.said
+        done = subprocess.run(
+            ["sh", "-c", f"{line} -sS"], capture_output=True, text=True, check=True, env={**os.environ, "KEY": key}
+        )
+        assert json.loads(done.stdout)["choices"][0]["message"]["content"]

@@ -77,6 +77,8 @@ def an_id(run: Run, path: tuple[str, ...], after_a_kill: Path) -> str:
 def test_help_reads_well_in_a_terminal(run: Run, path: tuple[str, ...], command: Any) -> None:
     shown = run(*path, "--help").out
     assert "<bool>" not in shown, "a flag takes no word"
+    assert "<str>" not in shown, "an argument has a name"
+    assert "{" not in shown.partition("\n\n")[0], "braces are for a choice"
     for example in examples_of(command):
         assert example in shown, "an example is on one line, to be copied"
     for parameter in command.params:

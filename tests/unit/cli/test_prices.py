@@ -74,6 +74,7 @@ def test_a_ledger_that_cannot_be_read_does_not_keep_from_estimating(run: Run, tm
         (["gpt-4o", "--text", "a", "--input-tokens", "1"], 2, "one of"),
         (["gpt-4o", "--input-tokens", "-1"], 2, "--input-tokens must be an integer of at least 0"),
         (["gpt-4o", "--max-output-tokens", "-1"], 2, "--max-output-tokens must be an integer of at least 0"),
+        (["gpt-4o", "--provider", "opnai"], 2, "--provider='opnai' is not in the price table (did you mean openai?)"),
         (["no-such-model", "--input-tokens", "1"], 1, "no price is known for model 'no-such-model'"),
     ],
 )
@@ -96,7 +97,7 @@ def test_explain_names_the_source(run: Run) -> None:
 def test_a_model_without_a_price_is_explained_and_fails(run: Run) -> None:
     ran = run("prices", "explain", "no-such-model")
     assert ran.code == 1
-    assert "unpriced" in ran.out
+    assert "no price is known" in ran.out
     assert "prices.register" in ran.out
     assert run("prices", "explain", "no-such-model", "--json").json["how"] == "unpriced"
 
@@ -127,3 +128,29 @@ def test_no_match_fails(run: Run) -> None:
     ran = run("prices", "list", "no-such-model")
     assert ran.code == 1
     assert "no model" in ran.err
+
+
+def test_a_provider_that_nobody_knows_is_said_with_those_that_are(run: Run, empty: Path) -> None:
+    """It used to be overlooked, and the price was another provider's."""
+    for words in (
+        ("estimate", "gpt-4o", "--text", "Hi"),
+        ("explain", "gpt-4o", "--text", "Hi", "--ledger", empty),
+        ("prices", "explain", "gpt-4o"),
+        ("prices", "list"),
+    ):
+        ran = run(*words, "--provider", "nope")
+        assert ran.code == 2, words
+        assert "--provider='nope' is not in the price table" in ran.err
+        assert "anthropic, " in ran.err
+        assert run(*words, "--provider", "openai").code == 0
+
+
+def test_a_model_with_a_price_of_its_own_may_be_anywhere(run: Run) -> None:
+    farthing.prices.register("our-llama", input=1, output=1)
+    try:
+        assert run("estimate", "our-llama", "--input-tokens", "1", "--provider", "our-rack").code == 0
+        assert farthing.estimate("our-llama", "Hi", provider="our-rack") > 0
+    finally:
+        farthing.prices.unregister("our-llama")
+    with pytest.raises(ValueError, match="provider='our-rack' is not in the price table"):
+        farthing.estimate("gpt-4o", "Hi", provider="our-rack")

@@ -224,7 +224,7 @@ def test_an_explanation_is_readable_and_json(book: PriceBook) -> None:
     as_json = json.loads(json.dumps(explanation.to_dict()))
     assert as_json["usd_per_million"]["output"] == "0.5"
     assert as_json["source_date"] == explanation.source_date
-    assert "unpriced" in str(book.explain("nope", at_ms=AT))
+    assert "no price is known" in str(book.explain("nope", at_ms=AT))
 
 
 def test_priority_is_priced_apart_where_the_table_knows_it(book: PriceBook) -> None:

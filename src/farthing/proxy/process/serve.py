@@ -21,11 +21,11 @@ def serve(
     flags: BudgetConfig | None = None,
     *,
     load: Load | None = None,
-    say: Callable[[str], None] = lambda url: None,
+    say: Callable[[Opened], None] = lambda opened: None,
 ) -> None:
     """
-    Serve until SIGTERM or Ctrl-C. *load* reads the configuration anew on SIGHUP; *say* is called with the proxy's URL
-    before the first request. Raises ConfigError or StoreUnavailable before anything is served.
+    Serve until SIGTERM or Ctrl-C. *load* reads the configuration anew on SIGHUP; *say* is called before
+    the first request, with what stands then. Raises ConfigError or StoreUnavailable before anything is served.
     """
     log.to_stream(settings.log_format)
     if settings.workers == 1:
@@ -34,7 +34,7 @@ def serve(
         _serve_together(Opened(settings, flags), load, say)
 
 
-def _serve_alone(server: ProxyServer, load: Load | None, say: Callable[[str], None]) -> None:
+def _serve_alone(server: ProxyServer, load: Load | None, say: Callable[[Opened], None]) -> None:
     server.reload_by(None if load is None else hang_up(os.getpid()))
     with signals(server.ask_to_stop, _reloading(load, server.reload)):
         server.run(say, alone=True)
@@ -50,7 +50,7 @@ def _serve_alone(server: ProxyServer, load: Load | None, say: Callable[[str], No
     )
 
 
-def _serve_together(opened: Opened, load: Load | None, say: Callable[[str], None]) -> None:
+def _serve_together(opened: Opened, load: Load | None, say: Callable[[Opened], None]) -> None:
     workers = Workers(opened.settings, opened.listening, reloads=load is not None)
 
     def reload(settings: ProxySettings) -> None:
@@ -58,7 +58,7 @@ def _serve_together(opened: Opened, load: Load | None, say: Callable[[str], None
 
     for line in opened.lines():
         log.logger.info(line)
-    say(opened.url)
+    say(opened)
     try:
         with signals(workers.stop, _reloading(load, reload)):
             workers.run()

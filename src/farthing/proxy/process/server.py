@@ -28,6 +28,8 @@ from .signals import signals
 from .worker import Worker, listen
 
 START_SECONDS = 60.0
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - told apart here, not listened on
+"""What listens on every address, and the address at which this machine calls itself."""
 AT_THE_START = ("host", "port", "workers", "session")
 """What a running proxy cannot change: it would not be the same one."""
 CALLS_AT_THE_START = ("ledger", "durability")
@@ -68,8 +70,21 @@ class Opened:
 
     @property
     def url(self) -> str:
-        """What clients take as their base URL, OpenAI's with ``/v1`` behind it."""
-        return f"http://{_at(self.settings.host, self.settings.port)}"
+        """
+        What clients on this machine take as their base URL, OpenAI's with ``/v1`` behind it. A proxy that listens on
+        every address is called by one.
+        """
+        return f"http://{_at(_EVERYWHERE.get(self.settings.host, self.settings.host), self.settings.port)}"
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it listens on every address of this machine."""
+        return self.settings.host in _EVERYWHERE
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether callers need a virtual key: the ledger has one that makes calls."""
+        return any(not key.admin for key in self.runtime.main.store.keys().result().keys.values())
 
     def _put_budgets(self) -> None:
         store = self.runtime.main.store
@@ -146,7 +161,7 @@ class Opened:
 
     def lines(self) -> Iterable[str]:
         """What is said at the start."""
-        yield f"Token-budget proxy listening on {self.url}"
+        yield f"Token-budget proxy listening on http://{_at(self.settings.host, self.settings.port)}"
         for upstream in self.settings.upstreams:
             name = "" if upstream.name == "openai" else f" ({upstream.name})"
             yield f"Upstream{name}: {upstream.base_url}"
@@ -162,8 +177,8 @@ class ProxyServer:
     """
     A running proxy. ``with start_proxy(…, block=False) as server:`` stops it at the end.
 
-    ``url`` is where it listens: OpenAI's clients take ``url + "/v1"`` as their base URL, Anthropic's and Gemini's
-    ``url`` itself.
+    ``url`` is where this machine calls it: OpenAI's clients take ``url + "/v1"`` as their base URL, Anthropic's and
+    Gemini's ``url`` itself.
     """
 
     def __init__(
@@ -193,17 +208,17 @@ class ProxyServer:
         """Its ledgers."""
         return self._opened.runtime
 
-    def run(self, say: Callable[[str], None] = lambda url: None, *, alone: bool = False) -> None:
+    def run(self, say: Callable[[Opened], None] = lambda opened: None, *, alone: bool = False) -> None:
         """
-        Serve in this thread until :meth:`stop`. *say* is called with the URL before the first request; *alone*: this
-        process does nothing else.
+        Serve in this thread until :meth:`stop`. *say* is called before the first request, with what stands then;
+        *alone*: this process does nothing else.
         """
         warm_up(self.runtime)
         if alone:
             collect_rarely()
         for line in self._opened.lines():
             log.logger.info(line)
-        say(self.url)
+        say(self._opened)
         self._worker.run()
 
     def start(self) -> None:
