@@ -10,7 +10,7 @@ Every error that farthing raises, each with its evidence as attributes and as ``
     ├── TBCError                  what concerns agents
     │   ├── AgentFunctionError    (also ValueError) a function given to govern failed; carries the paid result
     │   └── UnknownAgent          (also KeyError) no agent has this name
-    ├── UnpricedModel             a USD budget met a model without a known price
+    ├── UnpricedModel             (also KeyError) a USD budget met a model without a known price
     ├── UnmeteredCall             a hard budget met a call that nothing here can measure
     ├── HoldError
     │   ├── HoldNotFound          (also LookupError) no hold or entry has this id
@@ -303,7 +303,7 @@ UnknownAgentError = UnknownAgent
 """The name that users of the Token Budget Contracts package catch."""
 
 
-class UnpricedModel(FarthingError):
+class UnpricedModel(FarthingError, KeyError):
     """A budget in USD matches a call to a model whose price is not known. An unknown price is never zero."""
 
     def __init__(self, model: str, *, provider: str | None = None, budget: str | None = None) -> None:
@@ -317,6 +317,10 @@ class UnpricedModel(FarthingError):
             f"farthing.prices.register({model!r}, input=…, output=…), or choose "
             f"configure(unpriced='price_as:<model>') or configure(unpriced='tokens_only')."
         )
+
+    def __str__(self) -> str:
+        # A KeyError would show the repr of its text.
+        return str(self.args[0])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_remake, (type(self), (self.model,), {"provider": self.provider, "budget": self.budget}))

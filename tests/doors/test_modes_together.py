@@ -79,6 +79,30 @@ def test_a_callable_goes_before_a_downgrade(provider: FakeProvider, client: Open
     assert [len(decision.failed) for decision in asked] == [2]
 
 
+def test_an_anonymous_budgets_own_model_is_said_under_its_title(provider: FakeProvider, client: OpenAI) -> None:
+    with farthing.budget(tokens=1_000), farthing.budget(usd=0.0005, on_exceed=lambda _: Allow(model="gpt-4o-mini")):
+        chat(client)
+    (event,) = farthing.downgrades()
+    assert (event.name, event.to_model, event.limit) == ("unnamed ($0.0005)", "gpt-4o-mini", Decimal("0.0005"))
+
+
+def test_a_callable_that_makes_room_has_the_call_tried_once_more(provider: FakeProvider, client: OpenAI) -> None:
+    """What was set aside for something else is given up: the call goes out as it is. Without room it stays denied."""
+    asked: list[Decision] = []
+
+    def give_up(decision: Decision) -> Allow:
+        asked.append(decision)
+        spare.void()
+        return Allow()
+
+    with farthing.budget(tokens=200, on_exceed=give_up), farthing.hold(tokens=150) as spare:
+        chat(client)
+        with pytest.raises(BudgetExceeded):
+            chat(client, 5_000)
+    assert (provider.posts, [decision.held for decision in asked]) == (1, [150, 0])
+    assert [*farthing.clamps(), *farthing.downgrades()] == []
+
+
 def test_a_downgrade_goes_before_waiting(provider: FakeProvider, client: OpenAI) -> None:
     """What would come back in time is not waited for where a cheaper model fits now."""
     usd = Decimal("0.0015")

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,9 @@ def test_the_events_that_were_never_sent(provider: FakeProvider, client: OpenAI)
         {"tokens": 10, "on_exceed": "warn"},
     ]
     for number, terms in enumerate(budgets):
-        with farthing.budget(f"budget-{number}", **terms):
+        with farthing.budget(f"budget-{number}", description=f"the {number}th", **terms):
             admitted(lambda: chat(client))
-    with farthing.budget("runaway", tokens=10, on_exceed="raise"):
+    with farthing.budget("runaway", tokens=10, on_exceed="raise", description="a guard"):
         for _ in range(2):
             admitted(lambda: chat(client))
     assert subscription.flush()
@@ -134,7 +135,11 @@ def test_the_events_that_were_never_sent(provider: FakeProvider, client: OpenAI)
         ("blocked", "runaway"),
     ]
     assert all(event.reason and event.call_id and event.model == "gpt-4o" for event in heard)
-    assert farthing.downgrades()[0].to_model == "gpt-4o-mini"
+    assert [event.description for event in heard] == [*(f"the {number}th" for number in range(5)), *["a guard"] * 2]
+    (downgraded,) = farthing.downgrades()
+    assert (downgraded.to_model, downgraded.unit, downgraded.limit) == ("gpt-4o-mini", "usd", Decimal("0.001"))
+    assert isinstance(downgraded.asked, Decimal)
+    assert downgraded.asked > downgraded.limit, "what the dearer model asked for did not fit"
 
 
 def test_an_alert_is_not_repeated(provider: FakeProvider, client: OpenAI) -> None:

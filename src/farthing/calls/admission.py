@@ -75,8 +75,8 @@ class _Terms:
 
     output_tokens: int | None = None
     """A lower ceiling that a callable allowed."""
-    downgraded_by: str = ""
-    """The budget that asked for the model it has now."""
+    downgraded_by: LineResult | None = None
+    """The line that failed with the model before, of the budget that asked for the one it has now."""
     consulted: tuple[str, ...] = ()
     """The budgets whose callables were asked."""
     tried: tuple[str, ...] = ()
@@ -152,7 +152,7 @@ def _say_terms(call: Call, terms: _Terms, ask: Ask, granted: Granted) -> None:
     asked_model = call.request.model
     if terms.model != asked_model or granted.x < ask.x_want:
         who = call.who(terms.model)
-        say_changed(call.runtime, who, ask, granted.x, asked_model=asked_model, by=terms.downgraded_by)
+        say_changed(call.runtime, who, ask, granted, asked_model=asked_model, by=terms.downgraded_by)
 
 
 def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> Generator[Pause, Any, None]:
@@ -163,14 +163,17 @@ def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> G
         case Downgrade(cheaper, budget):
             log.info("downgrade: %s → %s for call %s (%s)", terms.model, cheaper, call.id, budget.title)
             terms.tried += (terms.model,)
-            terms.model, terms.downgraded_by = cheaper, budget.title
+            terms.model = cheaper
+            terms.downgraded_by = next(result for result in failed if result.line.budget is budget)
         case Consult(name):
             terms.consulted += (name,)
             decision = denial(failed, now_ms=now_ms)
             allowed = _consulted(call, name, decision)
             if allowed is None:
                 raise _denied(call, terms.model, decision, failed)
-            terms.model, terms.downgraded_by = allowed.model or terms.model, name
+            if allowed.model is not None:
+                terms.model = allowed.model
+                terms.downgraded_by = next(result for result in failed if result.line.budget.name == name)
             limits = (terms.output_tokens, allowed.max_output_tokens)
             terms.output_tokens = min((limit for limit in limits if limit is not None), default=None)
         case Wait(queues, seconds):

@@ -22,7 +22,12 @@ from ..runtime.waiting import Queue, queue_of
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """What a callable ``on_exceed`` returns to admit a call on other terms; None as its answer denies the call."""
+    """
+    What a callable ``on_exceed`` returns to admit a call on other terms; None as its answer denies the call.
+
+    ``Allow()`` asks once more for the call as it is: for a function that has made room, with a grant for instance. What
+    does not fit then is denied all the same.
+    """
 
     model: str | None = None
     """Another model, of the same provider and endpoint."""
@@ -35,8 +40,6 @@ class Allow:
             raise ValueError(f"Allow: model must be the name of a model, not {model!r}")
         if most is not None and (type(most) is not int or most < 1):
             raise ValueError(f"Allow: max_output_tokens must be an integer of at least 1, not {most!r}")
-        if model is None and most is None:
-            raise ValueError("Allow: name a model or max_output_tokens; the call as it is does not fit")
 
 
 class Deny(NamedTuple):

@@ -206,7 +206,7 @@ def crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Decis
     if not found:
         return None
     decision = denial(tuple(found), now_ms=call.runtime.memory_store.now())
-    say_raised(call.runtime, call.who(admitted.model), decision)
+    say_raised(call.runtime, call.who(admitted.model), decision, tuple(found))
     return decision
 
 

@@ -157,7 +157,8 @@ def _cut(call: Call, admitted: Admitted, watched: CutStream) -> Generator[Ticket
         ", ".join(map(repr, budgets)),
     )
     yield from end(call, admitted, ending, kept_as=facts.kept_as)
-    say_broken(call.runtime, call.who(admitted.model), budgets, watched.delivered_tokens)
+    if admitted.granted is not None:
+        say_broken(call.runtime, call.who(admitted.model), admitted.granted, watched.delivered_tokens)
     return Finished((yield from crossed(call, admitted))), usage
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from ..kernel.budget import Budget
 from ..kernel.decision import Decision, line_figures
 from ..kernel.hold import Entry
 from ..kernel.plan import Account, Ask, LineResult
 from ..kernel.window import datetime_from_ms
-from ..runtime.events import BROKEN, CLAMPED, DOWNGRADED, RAISED, BudgetEvent, Who, denied, would_deny
+from ..runtime.events import BROKEN, CLAMPED, RAISED, BudgetEvent, Who, denied, downgraded, would_deny
 from ..runtime.ledgers import Ledger
 from ..runtime.runtime import Runtime, log
+from .holding import Granted
 
 
-def say_denied(runtime: Runtime, who: Who, decision: Decision, failed: Iterable[LineResult]) -> None:
+def say_denied(runtime: Runtime, who: Who, decision: Decision, failed: tuple[LineResult, ...]) -> None:
     """It was denied before it was sent."""
     runtime.count_denial(
         budget=decision.budget or "",
@@ -31,13 +33,13 @@ def say_denied(runtime: Runtime, who: Who, decision: Decision, failed: Iterable[
     )
     runtime.alerts.denied(failed)
     if runtime.events.subscribers:
-        runtime.events.tell(denied(decision, who, at_ms=runtime.memory_store.now()))
+        runtime.events.tell(denied(decision, failed, who, at_ms=runtime.memory_store.now()))
 
 
-def say_raised(runtime: Runtime, who: Who, decision: Decision) -> None:
+def say_raised(runtime: Runtime, who: Who, decision: Decision, crossed: tuple[LineResult, ...]) -> None:
     """Its answer took a budget that raises past its limit."""
     if runtime.events.subscribers:
-        runtime.events.tell(denied(decision, who, at_ms=runtime.memory_store.now(), action=RAISED))
+        runtime.events.tell(denied(decision, crossed, who, at_ms=runtime.memory_store.now(), action=RAISED))
 
 
 def say_advisory(runtime: Runtime, who: Who, advisory: Iterable[LineResult]) -> None:
@@ -60,36 +62,29 @@ def say_advisory(runtime: Runtime, who: Who, advisory: Iterable[LineResult]) -> 
             runtime.events.tell(would_deny(result, who, at_ms=runtime.memory_store.now()))
 
 
-def say_changed(runtime: Runtime, who: Who, ask: Ask, granted: int, *, asked_model: str, by: str) -> None:
-    """It goes out on other terms than it was asked for: another model, a lower output ceiling."""
-    at = datetime_from_ms(runtime.memory_store.now())
+def say_changed(
+    runtime: Runtime, who: Who, ask: Ask, granted: Granted, *, asked_model: str, by: LineResult | None
+) -> None:
+    """It goes out on other terms than it was asked for: another model (for *by* failed), a lower output ceiling."""
+    at_ms = runtime.memory_store.now()
     events, found = runtime.events, []
-    if who.model != asked_model:
-        event = BudgetEvent(
-            DOWNGRADED,
-            by,
-            at,
-            reason=f"budget {by!r}: {who.model} instead of {asked_model}",
-            model=asked_model,
-            to_model=who.model,
-            provider=who.provider,
-            tags=dict(who.tags),
-            call_id=who.call_id,
-        )
+    if by is not None and who.model != asked_model:
+        event = downgraded(by, who, asked_model=asked_model, at_ms=at_ms)
         events.downgrades.append(event)
         found.append(event)
-    if granted < ask.x_want:
+    if granted.x < ask.x_want:
         names = ", ".join(ask.facts.budgets)
         event = BudgetEvent(
             CLAMPED,
             names,
-            at,
-            reason=f"budget {names!r}: at most {granted:,} output tokens instead of {ask.x_want:,}",
+            datetime_from_ms(at_ms),
+            reason=f"budget {names!r}: at most {granted.x:,} output tokens instead of {ask.x_want:,}",
+            description=_descriptions(granted),
             model=who.model,
             provider=who.provider,
             unit="tokens",
             asked=ask.x_want,
-            remaining=granted,
+            remaining=granted.x,
             tags=dict(who.tags),
             call_id=who.call_id,
         )
@@ -100,17 +95,18 @@ def say_changed(runtime: Runtime, who: Who, ask: Ask, granted: int, *, asked_mod
             events.tell(event)
 
 
-def say_broken(runtime: Runtime, who: Who, budgets: Iterable[str], delivered_tokens: int) -> None:
+def say_broken(runtime: Runtime, who: Who, granted: Granted, delivered_tokens: int) -> None:
     """Its stream was cut: what was held for it is used up."""
     if not runtime.events.subscribers:
         return
-    names = ", ".join(budgets)
+    names = ", ".join(dict.fromkeys(budget.title for budget in _held_on(granted)))
     runtime.events.tell(
         BudgetEvent(
             BROKEN,
             names,
             datetime_from_ms(runtime.memory_store.now()),
             reason=f"budget {names!r}: the stream was cut after {delivered_tokens:,} output tokens",
+            description=_descriptions(granted),
             model=who.model,
             provider=who.provider,
             unit="tokens",
@@ -128,3 +124,13 @@ def say_ended(runtime: Runtime, entry: Entry | None, held: Iterable[tuple[Ledger
     for ledger, accounts in held:
         if ledger.alerting:
             runtime.alerts.spent_on(ledger, accounts)
+
+
+def _held_on(granted: Granted) -> Iterable[Budget]:
+    return (account.budget for _, accounts in granted.held for account in accounts)
+
+
+def _descriptions(granted: Granted) -> str | None:
+    """Of all budgets that a call was held on, as their names are."""
+    told = dict.fromkeys(budget.description for budget in _held_on(granted) if budget.description)
+    return ", ".join(told) or None

@@ -52,7 +52,8 @@ class BudgetEvent:
         scope: the tags of the account.
         unit: what the figures count: ``tokens``, ``usd``, ``requests`` or ``concurrency``; ``usd`` in Decimals.
         limit, spent, held, suspect, asked, remaining: the account at that instant; None where they do not apply. Of a
-            clamp ``asked`` and ``remaining`` are the output tokens that were asked for and that were given.
+            clamp ``asked`` and ``remaining`` are the output tokens that were asked for and that were given; of a
+            downgrade ``asked`` is what did not fit.
         threshold: of an alert: the part of the limit.
         tags: the call's; empty for an alert, which is about many calls.
         call_id: the call's id; None for an alert.
@@ -146,12 +147,16 @@ class Events:
             subscriber.close(seconds)
 
 
-def denied(decision: Decision, who: Who, *, at_ms: int, action: str = BLOCKED) -> BudgetEvent:
+def denied(
+    decision: Decision, failed: tuple[LineResult, ...], who: Who, *, at_ms: int, action: str = BLOCKED
+) -> BudgetEvent:
     """A call was denied before it was sent; or, ``raised``, its answer was the one that crossed the limit."""
+    budgets = (result.line.budget for result in failed)
     return BudgetEvent(
         action=action,
         name=decision.budget or "",
         reason=decision.message(),
+        description=next((budget.description for budget in budgets if budget.title == decision.budget), None),
         model=who.model,
         provider=who.provider,
         tags=dict(who.tags),
@@ -170,6 +175,24 @@ def would_deny(result: LineResult, who: Who, *, at_ms: int) -> BudgetEvent:
         reason=f"on_exceed='warn': this call would have been denied. {line.figures_text()}",
         description=result.line.budget.description,
         model=who.model,
+        provider=who.provider,
+        tags=dict(who.tags),
+        call_id=who.call_id,
+        at=datetime_from_ms(at_ms),
+        **_figures(line),
+    )
+
+
+def downgraded(result: LineResult, who: Who, *, asked_model: str, at_ms: int) -> BudgetEvent:
+    """A call went out with another model, since with the one asked for this line failed."""
+    line = line_figures(result, at_ms)
+    return BudgetEvent(
+        action=DOWNGRADED,
+        name=line.budget,
+        reason=f"budget {line.budget!r}: {who.model} instead of {asked_model}",
+        description=result.line.budget.description,
+        model=asked_model,
+        to_model=who.model,
         provider=who.provider,
         tags=dict(who.tags),
         call_id=who.call_id,

@@ -51,9 +51,9 @@ class Settings:
         check_choice("suspect_policy", self.suspect_policy, SUSPECT)
         if self.max_records is not None:
             check_at_least("max_records", self.max_records, 1)
-        for key in ("retention_days", "stale_prices_after_days"):
+        for key, least in (("retention_days", 1), ("stale_prices_after_days", 0)):
             if getattr(self, key) is not None:
-                check_at_least(key, getattr(self, key), 1)
+                check_at_least(key, getattr(self, key), least)
         check_at_least("abort_margin_tokens", self.abort_margin_tokens, 0)
         hours = self.suspect_after_hours
         if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 <= hours <= 24 * 3650:

@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE TABLE IF NOT EXISTS events (
     at TEXT NOT NULL, action TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL, body TEXT NOT NULL
 );
+CREATE VIEW IF NOT EXISTS spend AS
+    SELECT tags, usd, input_tokens, output_tokens, reasoning_tokens, model FROM calls;
 """
 _INSERT_EVENT = "INSERT INTO events (at, action, name, reason, body) VALUES (?, ?, ?, ?, ?)"
 _NAMES = ", ".join((*COLUMNS, "usd_nano"))
@@ -34,7 +36,8 @@ _INSERT_CALL = f"INSERT INTO calls ({_NAMES}) VALUES ({_MARKS})"  # noqa: S608 -
 class SQLiteSink:
     """
     A row of table ``calls`` for each call, with the columns of a row; ``tags`` is JSON, and ``usd_nano`` has the cost
-    in billionths of a dollar, to be added up exactly. What budgets did is in ``events``.
+    in billionths of a dollar, to be added up exactly. What budgets did is in ``events``; view ``spend`` has the calls
+    as the table of that name in tokenguard's files had them, for queries that were written for it.
 
     This file is yours: the ledger, which budgets go by, is another one. Several processes may write to it; each waits
     at most five seconds for the others.

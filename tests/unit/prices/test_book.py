@@ -86,6 +86,7 @@ def test_an_unknown_price_is_never_zero(book: PriceBook, model: str, provider: s
     with pytest.raises(UnpricedModel) as caught:
         book.rates(model, provider=provider, at_ms=AT)
     assert caught.value.model == model
+    assert isinstance(caught.value, KeyError), "what programs that looked prices up before catch"
     explanation = book.explain(model, provider, at_ms=AT)
     assert explanation.how == "unpriced"
     assert explanation.notes

@@ -92,6 +92,9 @@ def test_several_at_once_each_get_everything(tmp_path: Path) -> None:
     assert [(line["action"], line["name"]) for line in lines if line["kind"] == "event"] == [("blocked", "tight")]
     found = sqlite3.connect(tmp_path / "calls.db")
     assert [json.loads(tags) for (tags,) in found.execute("SELECT tags FROM calls")] == [row["tags"] for row in rows]
+    names = ("usd", "input_tokens", "output_tokens", "reasoning_tokens", "model")
+    spend = found.execute(f"SELECT tags, {', '.join(names)} FROM spend").fetchall()
+    assert spend == [(json.dumps(row["tags"]), *(row[name] for name in names)) for row in rows]
     (nano,) = found.execute("SELECT sum(usd_nano) FROM calls").fetchone()
     assert Decimal(nano) / 10**9 == farthing.report().total()
     assert found.execute("SELECT action, name FROM events").fetchall() == [("blocked", "tight")]
