@@ -16,7 +16,7 @@ from ..calls.manual import HOLD_MS, end_held, write_paid
 from ..calls.steps import Finished, Life
 from ..errors import BudgetExceeded, BudgetExceededError
 from ..kernel.decision import denial
-from ..kernel.hold import Outcome
+from ..kernel.hold import Outcome, estimated
 from ..kernel.plan import Ask, CallFacts, Formula
 from ..runtime.ambient import Ambient
 from ..runtime.runtime import Runtime
@@ -36,7 +36,7 @@ class Held:
 
     def estimate(self) -> Outcome:
         """All of it, where nobody knows better."""
-        return self.granted.holds[0].estimate()
+        return estimated(self.facts, self.granted.x)
 
 
 def settle(

@@ -16,11 +16,11 @@ from ..errors import HoldConflict, HoldNotFound, StoreUnavailable
 from ..kernel.budget import Budget
 from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
-from ..kernel.plan import Account, Ask, LineResult, Plan, evaluate, make_plan
+from ..kernel.plan import Account, Ask, CallFacts, LineResult, Plan, Posting, evaluate, make_frame, make_plan
 from ..runtime.ambient import Ambient
 from ..runtime.ledgers import Ledger
 from ..runtime.runtime import Runtime, log
-from ..stores.contract import Ticket
+from ..stores.contract import Store, Ticket
 from . import lending
 
 REPLANS_MAX = 100
@@ -36,6 +36,13 @@ class Granted(NamedTuple):
     advisory: tuple[LineResult, ...]
     holds: tuple[Hold, ...] = ()
     """As they were placed: beside *held*."""
+    unheld: tuple[tuple[Ledger, tuple[Account, ...]], ...] = ()
+    """Where it could not be held, and goes out all the same: what it costs is posted there at its end."""
+
+    def unheld_postings(self, store: Store, facts: CallFacts) -> tuple[Posting, ...]:
+        """What its end is posted to in a store that could not hold for it."""
+        accounts = next((accounts for ledger, accounts in self.unheld if ledger.store is store), ())
+        return make_frame(accounts, False, facts.price is not None).postings if accounts else ()
 
 
 def hold(
@@ -87,14 +94,25 @@ def hold_once(
         log.error("%s; the call goes out without a durable hold (on_store_failure='allow')", error)
         # A new id: nobody knows what became of the durable hold, and its id is not to be used again.
         other = ask._replace(id=f"{ask.id}m")
-        return (
-            (yield from hold_once(runtime, other, here, [], tags, versions, ambient))
-            if here
-            else Granted(other.id, ask.x_want, (), ())
-        )
+        answer = Granted(other.id, ask.x_want, (), ())
+        if here:
+            answer = yield from hold_once(runtime, other, here, [], tags, versions, ambient)
+        return answer._replace(unheld=_unheld(runtime, other, there, tags)) if isinstance(answer, Granted) else answer
     if not isinstance(answer, Granted):
         _give_back(held, ask.id)
     return answer
+
+
+def _unheld(
+    runtime: Runtime, ask: Ask, budgets: list[Budget], tags: dict[str, str]
+) -> tuple[tuple[Ledger, tuple[Account, ...]], ...]:
+    """The accounts that a call counts on although the durable ledger could not hold for it."""
+    try:
+        durable = runtime.durable
+        return () if durable is None else ((durable, accounts_for(durable, ask, budgets, tags)),)
+    except StoreUnavailable as error:
+        log.error("%s; what the call costs will be on none of its accounts", error)
+        return ()
 
 
 def _hold_each(

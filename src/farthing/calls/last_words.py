@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from .. import tokens
-from ..errors import InvariantError, StoreUnavailable
+from ..errors import HoldError, InvariantError, StoreUnavailable
 from ..kernel.decision import Decision, denial
 from ..kernel.hold import Entry, Outcome
 from ..kernel.ledger import Settled
@@ -105,6 +105,9 @@ def end(
         except StoreUnavailable as error:
             # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
             log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
+        except (HoldError, InvariantError) as error:
+            # So is this one. The ledger knows the hold no more, or otherwise, or cannot keep such a figure.
+            log.error("call %s ended, and its ledger stays as it is: %s. It ended with %r", call.id, error, ending)
         except BaseException:  # called away: what was given is carried out; so is the rest, and nobody waits for it
             for other, _ in words:
                 other()
@@ -114,7 +117,8 @@ def end(
 
 
 def _tell(call: Call, admitted: Admitted, entry: Entry | None) -> None:
-    say_ended(call.runtime, entry, () if admitted.granted is None else admitted.granted.held)
+    granted = admitted.granted
+    say_ended(call.runtime, entry, () if granted is None else granted.held + granted.unheld)
 
 
 def _last_words(
@@ -130,10 +134,12 @@ def _last_words(
         if store not in held:
             outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
             if isinstance(ending, Lost) and ending.kept_as is not None:
-                record = partial(store.record, _unheld(call, admitted, hold_id), outcome, lost=True)
+                plan, lost = _unheld(call, admitted, hold_id), True
             else:
-                plan = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms)
-                record = partial(store.record, plan, outcome)
+                plan, lost = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms), False
+            if granted is not None and granted.unheld:
+                plan = plan._replace(postings=granted.unheld_postings(store, plan.facts))
+            record = partial(store.record, plan, outcome, lost=lost)
             # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
             words.append((record, not store.durable))
     for store in held:

@@ -189,7 +189,7 @@ def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome
         store = ledger.store
         try:
             if ledger not in held:
-                settled = yield store.record(plan, outcome)
+                settled = yield store.record(plan._replace(postings=granted.unheld_postings(store, facts)), outcome)
             elif void:
                 settled = yield store.void(granted.id, outcome)
             else:
@@ -199,7 +199,7 @@ def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome
         except StoreUnavailable as error:
             # As for a call of an SDK: the other ledger still learns of it, and what was held here stays counted.
             log.error("hold %s could not be ended: %s; what it held stays counted", granted.id, error)
-    say_ended(here, entry, granted.held)
+    say_ended(here, entry, granted.held + granted.unheld)
     return Finished()
 
 

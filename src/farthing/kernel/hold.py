@@ -95,11 +95,15 @@ class Hold(NamedTuple):
 
     def estimate(self, x: int | None = None) -> Outcome:
         """The outcome that is assumed while the real one is unknown: all that was held."""
-        x = self.x if x is None else x
-        usage = Usage(input=self.facts.input_tokens, output=self.facts.choices * x)
-        by_unit = self.facts.amounts(x)
-        amounts = tuple((unit, by_unit[unit]) for unit in ("tokens", "requests", "usd") if unit in by_unit)
-        return Outcome(amounts, usage, by_unit.get("usd"), ending="unknown", usage_source="estimate")
+        return estimated(self.facts, self.x if x is None else x)
+
+
+def estimated(facts: CallFacts, x: int) -> Outcome:
+    """All that this call may cost with ``x`` output tokens per choice."""
+    usage = Usage(input=facts.input_tokens, output=facts.choices * x)
+    by_unit = facts.amounts(x)
+    amounts = tuple((unit, by_unit[unit]) for unit in ("tokens", "requests", "usd") if unit in by_unit)
+    return Outcome(amounts, usage, by_unit.get("usd"), ending="unknown", usage_source="estimate")
 
 
 class Entry(NamedTuple):

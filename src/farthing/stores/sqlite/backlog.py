@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import StoreUnavailable
 from ...kernel.ledger import Settled
 from .books import Books
-from .tickets import END, LOOK, READ, Ticket, publish
+from .tickets import END, KEPT, LOOK, READ, Ticket, publish
 
 _log = logging.getLogger("farthing.stores")
 
@@ -95,7 +95,6 @@ class Backlog:
             return
         self._tickets.append(ticket)
         if hold is None:
-            why = f"{self._reason}; what this call said is kept, and written as soon as that is possible"
-            ticket.fail(StoreUnavailable(self._name, why))
+            ticket.fail(StoreUnavailable(self._name, f"{self._reason}; {KEPT}"))
         else:
             ticket.answer = Settled(hold, None)

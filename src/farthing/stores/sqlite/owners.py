@@ -46,8 +46,13 @@ class Owner:
 
     def retire(self) -> None:
         """A clean stop: nothing is held in this owner's name any more, or what is may be judged by others."""
-        self._lock.path.unlink(missing_ok=True)
-        self._lock.drop()
+        try:
+            self._lock.path.unlink(missing_ok=True)
+        except OSError:
+            # A file system that can only be read by now. A file that nobody has locked says the same.
+            pass
+        finally:
+            self._lock.drop()
 
     def drop(self) -> None:
         """In a forked child: the lock is the parent's."""

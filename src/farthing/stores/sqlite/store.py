@@ -329,17 +329,22 @@ class SQLiteStore:
     def _open(self) -> Writer:
         path = Path(self.name)
         prepare_file(path)
-        lock = FileLock(path.with_name(f"{path.name}-lock"))
         try:
-            connection = open_ledger(self.name, lock, patience_seconds=self._patience_seconds)
+            lock = FileLock(path.with_name(f"{path.name}-lock"))
             try:
-                owner = Owner(path.with_name(f"{path.name}-owners"))
-            except BaseException:  # also a signal's: nobody else has it
-                connection.close()
+                connection = open_ledger(self.name, lock, patience_seconds=self._patience_seconds)
+                try:
+                    owner = Owner(path.with_name(f"{path.name}-owners"))
+                except BaseException:  # also a signal's: nobody else has it
+                    connection.close()
+                    raise
+            except BaseException:  # as above
+                lock.drop()
                 raise
-        except BaseException:  # as above
-            lock.drop()
-            raise
+        except OSError as error:
+            # No room for a file beside it, no handle left to open one with, a folder that may not be written.
+            where = error.filename or f"{self.name}-owners"
+            raise StoreUnavailable(self.name, f"{where} cannot be made beside it ({error.strerror or error})") from error
         writer = Writer(
             self.name,
             connection,

@@ -39,6 +39,9 @@ LOOK = 3
 READ = 4
 """Reads much, after the group, by a thread and connection of its own."""
 
+KEPT = "what this call said is kept, and written as soon as that is possible"
+"""Said where the end of a call cannot be written now: it must not be said again."""
+
 
 class Desk(Protocol):
     """Where tickets are handed in: the writer, as they see it."""
@@ -235,6 +238,8 @@ class Ticket(Generic[T]):
                 return
         self._leave()
         why = reason or f"no answer within {self._desk.patience_seconds:g} s: locked, or its disk does not respond"
+        if self.kind == END and reason is None:
+            why += f"; {KEPT}"
         raise StoreUnavailable(self._desk.name, why)
 
     def _answer_early(self, hold: Hold) -> None:

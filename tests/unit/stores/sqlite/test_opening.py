@@ -13,7 +13,7 @@ from farthing.errors import ConfigError, FarthingError, StoreUnavailable
 from farthing.kernel.budget import make_budget
 from farthing.stores.sqlite import SQLiteStore
 from farthing.stores.sqlite.connection import _migrations
-from farthing.stores.sqlite.files import NETWORK_TYPES, file_system_type
+from farthing.stores.sqlite.files import NETWORK_TYPES, FileLock, file_system_type
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -94,6 +94,35 @@ def test_a_directory(tmp_path: Path) -> None:
 def test_a_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert "is a file" in refused(tmp_path / "file" / "ledger.db", ConfigError)
+
+
+@pytest.mark.parametrize(("beside", "what"), [("-lock", "Is a directory"), ("-owners", "File exists")])
+def test_files_beside_it_that_cannot_be_made(tmp_path: Path, beside: str, what: str) -> None:
+    """No room, no right, no file handle left: whatever the system says of it, it is the ledger that is unavailable."""
+    SQLiteStore(tmp_path / "ledger.db").close()
+    other = tmp_path / f"ledger.db{beside}"
+    if beside == "-lock":
+        other.unlink()
+        other.mkdir()
+    else:
+        other.rmdir()
+        other.touch()
+    message = refused(tmp_path / "ledger.db", StoreUnavailable)
+    assert f"{other} cannot be made" in message
+    assert what in message
+
+
+def test_an_owners_file_that_cannot_be_removed(tmp_path: Path) -> None:
+    """Its file system can only be read by now, say. The lock on it goes all the same, and so does the writer."""
+    store = SQLiteStore(tmp_path / "ledger.db")
+    kept = tmp_path / "ledger.db-owners" / store.owner
+    kept.rename(kept.with_name("moved"))
+    kept.mkdir()
+    store.close()
+    kept.with_name("moved").rename(kept.with_name("again"))
+    lock = FileLock(kept.with_name("again"))
+    assert lock.try_acquire()
+    lock.drop()
 
 
 def test_no_database(tmp_path: Path) -> None:
