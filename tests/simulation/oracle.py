@@ -286,12 +286,28 @@ class Oracle:
         plan, outcome = command.args
         known = self.rows.get(plan.id)
         if known is not None:
-            return None if known.said == ("settled", outcome) and not known.counters else HoldConflict
-        row = Row(plan.id, store.owner, plan.facts, 0, "settled", (), plan.deadline_ms, now_ms)
+            return None if known.said == ("settled", outcome) and known.x == 0 else HoldConflict
+        counters = tuple(counter_of(posting.key) for posting in plan.postings)
+        self._counts_where_it_was_not_held(command, plan, store, counters)
+        row = Row(plan.id, store.owner, plan.facts, 0, "settled", counters, plan.deadline_ms, now_ms)
         row.said, row.settled, row.entries = ("settled", outcome), dict(outcome.amounts), 1
         self.rows[plan.id] = row
         self._seen["recorded"] += 1
         return None
+
+    def _counts_where_it_was_not_held(
+        self, command: Command, plan: Any, store: SlowStore, counters: tuple[Counter, ...]
+    ) -> None:
+        """What ``on_store_failure="allow"`` let through counts on every budget of the ledger that failed; no other."""
+        asked = self._asked(plan.id)
+        expected: list[Counter] = []
+        if plan.id.endswith("m") and store.durable and asked is not None:
+            self._seen["counted, not held"] += 1
+            budgets = self._in_force(asked, plan.facts, self.inner.catalogue().result())
+            expected = [counter for budget in budgets for counter in self._posts(budget, plan.facts, asked, 0)]
+        # Its windows are those of when it was sent.
+        if {counter._replace(start=None) for counter in counters} != {c._replace(start=None) for c in expected}:
+            self._violate(f"{command} counts on {counters}, expected {expected}")
 
     def _saw_sweep(self, command: Command, answer: Any, store: SlowStore, now_ms: int) -> type[FarthingError] | None:
         swept = {settled.hold.id for settled in answer}

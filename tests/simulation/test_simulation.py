@@ -15,6 +15,7 @@ from .world import MEMORY, SQLITE, Violation
 
 SITUATIONS = (
     "placed", "denied", "shadow", "clamped", "downgraded", "stale", "resized", "extended", "recorded", "crossed",
+    "counted, not held",
     "cut by us",
     "repeated place", "repeated end", "suspect", "late word of a suspect", "late word after a resolution",
     "resolved: settle_at_hold", "resolved: release", "overrun", "counter put away", "crash",

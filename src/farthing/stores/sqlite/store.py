@@ -344,7 +344,9 @@ class SQLiteStore:
         except OSError as error:
             # No room for a file beside it, no handle left to open one with, a folder that may not be written.
             where = error.filename or f"{self.name}-owners"
-            raise StoreUnavailable(self.name, f"{where} cannot be made beside it ({error.strerror or error})") from error
+            raise StoreUnavailable(
+                self.name, f"{where} cannot be made beside it ({error.strerror or error})"
+            ) from error
         writer = Writer(
             self.name,
             connection,
