@@ -13,7 +13,6 @@ from typing import Any
 from ..calls.holding import Granted, hold
 from ..calls.lending import exceeded
 from ..calls.manual import HOLD_MS, end_held, write_paid
-from ..calls.steps import Finished, Life
 from ..errors import BudgetExceeded, BudgetExceededError
 from ..kernel.decision import denial
 from ..kernel.hold import Outcome, estimated
@@ -58,14 +57,16 @@ def settle(
     return refused
 
 
-def charge(runtime: Runtime, inside: Ambient, outcome: Outcome, *, dialect: str) -> Life:
-    """Charge what nothing was held for. What cannot be covered is recorded beyond the limits."""
+def charge(
+    runtime: Runtime, inside: Ambient, outcome: Outcome, *, dialect: str
+) -> Generator[Any, Any, BudgetExceeded | None]:
+    """Charge what nothing was held for. What cannot be covered is recorded beyond the limits; returns what refused."""
     facts = CallFacts(dialect=dialect, tags=inside.tags)
     refused = yield from _charged_anew(runtime, inside, outcome, facts)
     if refused is not None:
         tags = dict(inside.tags)
         write_paid(runtime, inside, _facts(runtime, inside, facts, outcome), outcome, tags)
-    return Finished()
+    return refused
 
 
 def _charged_anew(

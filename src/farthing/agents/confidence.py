@@ -1,8 +1,8 @@
 """
 The confidence gate: an answer that is good enough ends the spending on its task, and on no other.
 
-The last answer outside of any named task is kept on the contract (``last_confidence``), those of named tasks here. A
-pool with a name keeps in its ledger, too, that a task is closed, so that its other processes know.
+The last answer outside of any named task is kept on the contract (``last_confidence``), those of named tasks here. Both
+live in their process: another process of the same pool has gates of its own.
 """
 
 from __future__ import annotations
@@ -46,9 +46,6 @@ class Gates:
             self._answers.pop(task, None)
 
     def forget_all(self) -> None:
+        """Of every task, named or not."""
         with self._lock:
             self._answers.clear()
-
-    def tasks(self) -> list[str | None]:
-        with self._lock:
-            return list(self._answers)

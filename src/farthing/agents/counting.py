@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from .. import tokens
+from ..kernel.money import COUNTER_MAX
 from ..kernel.usage import Usage
 from ..wire.reported import usage_from
 
 DEPTH_MAX = 32
+_USAGES = ("usage", "usage_metadata")
 _NAMES = frozenset({"id", "object", "role", "type", "model", "created", "finish_reason", "system_fingerprint"})
 """Fields of answers and messages that no model reads or writes."""
 
@@ -33,16 +36,28 @@ def tokens_in(*values: object, model: str | None = None) -> int:
     return total + sum(tokens.count_text(text, model) for text in texts if text)
 
 
-def usage_in(value: object) -> Usage | None:
-    """The usage that an answer carries as an attribute or a key ``usage``; None where there is none to be read."""
-    carried = value.get("usage") if isinstance(value, Mapping) else getattr(value, "usage", None)
-    if carried is None or callable(carried):
-        return None
-    try:
-        return usage_from(carried)
-    except ValueError:
-        # Something else of that name, in a result that may be anything.
-        return None
+def usage_in(value: object) -> Usage | int | None:
+    """
+    The usage that an answer carries as an attribute or a key ``usage`` (LangChain's and Google's: ``usage_metadata``):
+    a sum of tokens where it says no more than that, None where there is none to be read.
+    """
+    for name in _USAGES:
+        carried = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+        if carried is not None and (found := read_usage(carried)) is not None:
+            return found
+    return None
+
+
+def read_usage(carried: object) -> Usage | int | None:
+    """A usage, or the ``total_tokens`` of one that names no parts; None for anything else."""
+    if not callable(carried):
+        try:
+            return usage_from(carried)
+        except ValueError:
+            # Something else of that name, in a result that may be anything; or a total alone, see below.
+            pass
+    total = carried.get("total_tokens") if isinstance(carried, Mapping) else getattr(carried, "total_tokens", None)
+    return total if type(total) is int and 0 <= total <= COUNTER_MAX else None
 
 
 def _pieces(value: object, depth: int) -> Iterator[str | list[Any]]:
@@ -74,6 +89,8 @@ def _fields(value: object) -> Mapping[Any, Any] | None:
     """What stands in a mapping, a dataclass or an object of an SDK; None for anything else."""
     if isinstance(value, Mapping):
         return value
+    if isinstance(value, SimpleNamespace):
+        return vars(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {of.name: getattr(value, of.name) for of in fields(value)}
     dump = getattr(type(value), "model_dump", None)

@@ -233,9 +233,11 @@ class Crew:
 
     def donors(self, agent: str, unit: str, figures: Mapping[str, Mapping[str, Figures]]) -> list[Donor]:
         """Who may lend to an agent, in order of registration, with what each has to spare (below 0: nothing)."""
-        now_ms = self.ledger.store.now()
-        found = []
-        for name, budget in self.members(ended=True).items():
+        members, now_ms = self.members(ended=True), self.ledger.store.now()
+        mine, found = members[agent].lending, list[Donor]()
+        if mine is not None and not mine.borrows:
+            return found
+        for name, budget in members.items():
             lending = budget.lending
             if name == agent or lending is None or not lending.lends(now_ms) or unit not in figures.get(name, {}):
                 continue

@@ -6,7 +6,8 @@ import itertools
 from dataclasses import dataclass, replace
 
 from ..calls.manual import HOLD_MS
-from ..calls.steps import advance
+from ..calls.steps import Finished, Life, advance
+from ..errors import BudgetExceeded
 from ..kernel.budget import Budget
 from ..kernel.hold import Entry, Outcome
 from ..kernel.lending import Lending
@@ -92,15 +93,26 @@ class AgentLedger:
 
         Raises KeyError (UnknownAgent) for an unknown agent, ValueError for anything but an integer of at least 0.
         """
+        self.paid(agent_name, tokens, note)
+
+    def paid(self, agent_name: str, tokens: int, note: str = "") -> BudgetExceeded | None:
+        """As :meth:`record`; returns what would have refused these tokens if they had been asked for before."""
         budget, _ = self._crew.budget(agent_name)
         usage = Usage(input=_count(tokens, "tokens"))
         outcome = Outcome((("tokens", tokens), ("requests", 1)), usage, None, "ok", "provider", None, note or None)
         if self._alone:
             self._write(budget, outcome)
-            return
+            return None
         work = next((of.work for of in current().bindings if of.budget.name == budget.name), None)
         inside = self._crew.enter(current(), budget, work)
-        advance(charge(runtime(), inside, outcome, dialect="agents.record"))
+        refused: list[BudgetExceeded | None] = []
+
+        def charged() -> Life:
+            refused.append((yield from charge(runtime(), inside, outcome, dialect="agents.record")))
+            return Finished()
+
+        advance(charged())
+        return refused[0]
 
     def _write(self, budget: Budget, outcome: Outcome) -> None:
         ledger = self._crew.ledger

@@ -20,7 +20,7 @@ from ..runtime.runtime import log
 from . import delegation
 from .child import Child
 from .confidence import Answer, Gates
-from .contract import AgentContract, ConfidenceGate
+from .contract import AgentContract, ConfidenceGate, check_confidence
 from .crew import Amount, Crew, Figures
 from .delegation import Expires
 from .governing import governed, is_method
@@ -200,8 +200,9 @@ class BudgetManager:
         """
         Give a part of an agent's budget to a child: debited in one step, nested to any depth.
 
-        The child is an agent like any other, until :meth:`Child.close`, *expires* (a span such as ``"10m"``, seconds, a
-        timedelta or an instant), or the end of its parent. What it has not used then is its parent's again.
+        The child is an agent like any other, but that it never borrows: it spends what it was given, until
+        :meth:`Child.close`, *expires* (a span such as ``"10m"``, seconds, a timedelta or an instant), or the end of its
+        parent. What it has not used then is its parent's again.
 
         Raises BudgetExceededError if the parent, loans included, has too little; UnknownAgent; ValueError.
         """
@@ -278,6 +279,22 @@ class BudgetManager:
         self.crew.budget(agent_name)
         return AgentScope(self, agent_name, task)
 
+    def record_usage(self, agent_name: str, tokens: int, note: str = "usage", confidence: float | None = None) -> None:
+        """
+        Count what a call used that nothing measured, as ``ledger.record`` does, and say if it was too much: what the
+        agent and its lenders cannot cover is recorded all the same, and then raised. *confidence*, if it is given, is
+        that of the call's answer, for the agent's gate.
+
+        Raises BudgetExceededError, UnknownAgent, ValueError.
+        """
+        if confidence is not None:
+            confidence = check_confidence(confidence, field="confidence")
+        refused = self.ledger.paid(agent_name, tokens, note)
+        if confidence is not None:
+            self.answered(agent_name, None, confidence, None)
+        if refused is not None:
+            raise refused
+
     # -- confidence ----------------------------------------------------------------------------------------------
 
     def check_gate(self, agent_name: str, task: str | None) -> None:
@@ -311,11 +328,13 @@ class BudgetManager:
             contract.last_confidence = confidence
 
     def reset_confidence(self, agent_name: str, task: str | None = None) -> None:
-        """Open the gate of a task again; without *task*, that of calls without one. Raises UnknownAgent."""
+        """Open the gate of a task again; without *task*, of all the agent's tasks. Raises UnknownAgent."""
         self.crew.budget(agent_name)
-        self._gates_of(agent_name).forget(task)
-        if task is None:
-            self.contracts[agent_name].last_confidence = None
+        if task is not None:
+            self._gates_of(agent_name).forget(task)
+            return
+        self._gates_of(agent_name).forget_all()
+        self.contracts[agent_name].last_confidence = None
 
     def _gates_of(self, agent_name: str) -> Gates:
         with self._lock:

@@ -34,7 +34,7 @@ from ..runtime.runtime import Runtime
 from ..wire.reported import usage_from
 from .charging import Held, charge, settle, with_result
 from .contract import check_confidence
-from .counting import tokens_in, usage_in
+from .counting import read_usage, tokens_in, usage_in
 
 if TYPE_CHECKING:
     from .manager import BudgetManager
@@ -257,7 +257,8 @@ class Piece:
         answer = _answer(result, said)
         # A stream's figure comes with one of its last pieces.
         carriers = [result, *reversed((said or [])[-3:])]
-        usage, source = next((found for of in carriers if (found := usage_in(of)) is not None), None), "provider"
+        found = next((found for of in carriers if (found := usage_in(of)) is not None), None)
+        usage, source = None if found is None else self._as_usage(found), "provider"
         if governing.usage_fn is not None:
             try:
                 usage = self._as_usage(governing.usage_fn(answer))
@@ -274,12 +275,15 @@ class Piece:
         return Outcome(tuple(amounts), usage, cost_nano, "ok", source, None, governing.name), trouble
 
     def _as_usage(self, value: Any) -> Usage:
-        if type(value) is not int:
-            return usage_from(value)
-        if not 0 <= value <= COUNTER_MAX:
-            raise ValueError(f"tokens must be at least 0, not {value}")
-        known = min(value, self._input_tokens)
-        return Usage(input=known, output=value - known)
+        found = value if type(value) is int else read_usage(value)
+        if found is None:
+            return usage_from(value)  # which says what is wrong with it
+        if isinstance(found, Usage):
+            return found
+        if not 0 <= found <= COUNTER_MAX:
+            raise ValueError(f"tokens must be at least 0, not {found}")
+        known = min(found, self._input_tokens)
+        return Usage(input=known, output=found - known)
 
     def _unpriced(self, result: Any) -> Exception | None:
         if self._budget.usd_nano is None or runtime().settings.unpriced != "reject":

@@ -177,7 +177,7 @@ def on_counters(holds: Iterable[Hold]) -> dict[str, int]:
 
 def _lenders(pools: Pools, line: Line) -> tuple[Rank, ...]:
     lending = line.budget.lending
-    if lending is None or line.unit not in LENT_UNITS or line.frozen:
+    if lending is None or not lending.borrows or line.unit not in LENT_UNITS or line.frozen:
         return ()
     return pools.of(lending.pool).below(line.unit, lending.priority)
 

@@ -4,7 +4,8 @@ Lending between agents: on what terms a budget takes part, and who lends how muc
 The agents of a *pool* share what they have. One that is short before a call borrows what is missing, and no more, from
 agents of lower or equal priority: the lowest priority first, then whoever has most to spare, then whoever was
 registered first. Nobody lends what would take it below its reserve. What the call did not use goes back, last borrowed
-first returned.
+first returned. An agent that another one delegated to lends, and never borrows: what it was given is all that it may
+spend.
 
 :func:`downhill` is the whole policy; what a loan does to counters stands in :mod:`.loans`.
 """
@@ -53,6 +54,11 @@ class Lending:
     def lends(self, now_ms: int) -> bool:
         """Whether others may borrow from it. What a delegated agent leaves belongs to its parent."""
         return self.parent is None or not self.ended(now_ms)
+
+    @property
+    def borrows(self) -> bool:
+        """Whether others may lend to it. A delegated agent spends what it was given, and no more."""
+        return self.parent is None
 
     @property
     def rank(self) -> int:

@@ -34,8 +34,9 @@ def proxy(url: str) -> Iterator[ProxyServer]:
 
 def test_a_worker_spends_what_it_was_given(url: str, proxy: ProxyServer) -> None:
     manager = BudgetManager(url, "crew", wait_seconds=0)
-    manager.register_agent("planner", max_tokens=10_000, min_reserve=10_000)
-    child = manager.delegate("planner", "sub-1", max_tokens=3 * CALL_TOKENS + 5, min_reserve=0)
+    manager.register_agent("planner", max_tokens=10_000)
+    manager.register_agent("idler", max_tokens=10_000)
+    child = manager.delegate("planner", "sub-1", max_tokens=3 * CALL_TOKENS + 5)
     key = child.key()
 
     def post() -> int:

@@ -6,7 +6,9 @@ import asyncio
 import gc
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -215,6 +217,12 @@ class Answer:
         (Answer(WORDS), IN + OUT),
         (Answer(WORDS, {"input_tokens": 70, "output_tokens": 7}), 77),
         ({"usage": {"prompt_tokens": 30, "completion_tokens": 4, "total_tokens": 34}}, 34),
+        (SimpleNamespace(text=WORDS, usage=SimpleNamespace(total_tokens=34)), 34),
+        ({"usage": {"total_tokens": 34}}, 34),
+        (MagicMock(usage=MagicMock(total_tokens=34)), 34),
+        (SimpleNamespace(usage_metadata={"input_tokens": 30, "output_tokens": 4, "total_tokens": 34}), 34),
+        (SimpleNamespace(text=WORDS), IN + OUT),
+        (SimpleNamespace(text=WORDS, usage=SimpleNamespace(total_tokens="many")), IN + OUT + tokens.count_text("many")),
         ({"answer": WORDS, "usage": "of this word"}, IN + OUT + tokens.count_text("of this word")),
         (None, IN),
         (42, IN),
@@ -466,6 +474,11 @@ def test_the_gate_closes_one_task_only() -> None:
     manager.reset_confidence("a", "sky")
     check("sky", 0.1)
     assert manager.contracts["a"].last_confidence is None, "named tasks are not the agent's last word"
+    check("sea", 0.9)
+    check("sky", 0.9)
+    manager.reset_confidence("a")
+    check("sea", 0.1)
+    check("sky", 0.1)
 
 
 def test_the_scope_of_an_agent_has_the_gate_too() -> None:

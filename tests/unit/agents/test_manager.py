@@ -142,6 +142,45 @@ def test_hints(manager: BudgetManager) -> None:
 # -- delegation --------------------------------------------------------------------------------------------------------
 
 
+def test_a_child_spends_what_it_was_given_and_no_more(manager: BudgetManager) -> None:
+    child = manager.delegate("planner", "sub", max_tokens=100)
+    assert not manager.explain("sub", 101).allowed
+    with pytest.raises(BudgetExceededError) as caught, child.agent(), hold(tokens=101):
+        pass
+    assert (caught.value.agent_name, caught.value.requested, caught.value.available) == ("sub", 101, 100)
+    with pytest.raises(BudgetExceededError):
+        manager.delegate("sub", "subsub", max_tokens=101)
+    with child.agent(), hold(tokens=100) as held:
+        held.settle(tokens=100)
+    assert allocated(manager) == {"planner": 900, "worker": 500, "idler": 300, "sub": 100}
+
+
+def test_a_child_lends_as_others_do(manager: BudgetManager) -> None:
+    manager.delegate("worker", "sub", max_tokens=400, priority=1, min_reserve=0)
+    with manager.agent("planner"), hold(tokens=1_600) as held:
+        held.settle(tokens=1_600)
+    assert allocated(manager)["sub"] < 400
+
+
+def test_exact_usage_is_recorded_and_said(manager: BudgetManager) -> None:
+    manager.update_agent("planner", confidence_threshold=0.8)
+    manager.record_usage("planner", 1_200, note="two calls", confidence=0.5)
+    assert manager.report()["planner"] == {"allocated": 1_200, "consumed": 1_200, "remaining": 0}
+    assert manager.ledger.history("planner")[0].note == "two calls"
+    with pytest.raises(BudgetExceededError) as caught:
+        manager.record_usage("planner", 5_000, confidence=0.9)
+    assert (caught.value.requested, manager.ledger.consumed("planner")) == (5_000, 6_200)
+    assert manager.contracts["planner"].last_confidence == 0.9
+    for wrong in (-1, 1.5, "10"):
+        with pytest.raises(ValueError, match="tokens"):
+            manager.record_usage("worker", wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="confidence"):
+        manager.record_usage("worker", 10, confidence=2)
+    with pytest.raises(UnknownAgent):
+        manager.record_usage("nobody", 1)
+    assert manager.ledger.consumed("worker") == 0
+
+
 def test_a_child_is_debited_from_its_parent(manager: BudgetManager) -> None:
     with manager.delegate("planner", "sub-1", max_tokens=400) as child:
         assert allocated(manager) == {"planner": 600, "worker": 500, "idler": 300, "sub-1": 400}
