@@ -9,13 +9,13 @@ Output::
     gpt-4o             $0.0050375
     gpt-4o-mini        $0.00030225
     claude-sonnet-4-6  $0.007566
-    my-model: registered
-      price of   registered/my-model
-      input           $1 per 1M tokens
-      cached          $1 per 1M tokens
-      cache_write     $1 per 1M tokens
-      cache_write_1h  $1 per 1M tokens
-      output          $4 per 1M tokens
+    my-model: registered by you
+      price of        registered/my-model
+      input           $1.00 per 1M tokens
+      cached          $1.00 per 1M tokens
+      cache_write     $1.00 per 1M tokens
+      cache_write_1h  $1.00 per 1M tokens
+      output          $4.00 per 1M tokens
       source          registered my-model input=1 output=4 USD per 1M
 """
 

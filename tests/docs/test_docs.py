@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("driver.py")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 
+_LINK_TO_HEADING = re.compile(r"\]\((?!\w+:)([^)#\s]*)#([^)\s]+)\)")
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
 
 
@@ -97,3 +98,14 @@ def test_links_lead_somewhere(path: Path) -> None:
     for block in blocks(text):  # code may hold brackets that look like links
         text = text.replace(block.text, "")
     assert [link for link in _LINK.findall(text) if not (path.parent / link).exists()] == []
+    to_headings = [(path.parent / (link or path.name), heading) for link, heading in _LINK_TO_HEADING.findall(text)]
+    assert [of for of in to_headings if of[1] not in headings(of[0])] == []
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors of a page, as the usual hosts make them of its headings."""
+    text = path.read_text("utf-8")
+    for block in blocks(text):
+        text = text.replace(block.text, "")
+    said = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in said}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
-from ..kernel.money import NANO_PER_USD, div_half_up, format_usd
+from ..kernel.money import NANO_PER_USD, div_floor, div_half_up, format_usd
 from .running import UsageMistake
 
 NOTHING = "–"
@@ -63,21 +63,21 @@ def decimals_from_text(text: str | None, *, option: str) -> list[Decimal] | None
         raise UsageMistake(f"{option} takes numbers such as 0.5,0.8, not {text!r}") from error
 
 
-def usd_column(amounts_nano: Sequence[int | None], *, most_digits: int = 6) -> list[str]:
+def usd_column(amounts_nano: Sequence[int | None], *, most_digits: int = 6, down: bool = False) -> list[str]:
     """
     Amounts of one column with equally many decimals, so that they can be compared at a glance; at most *most_digits*,
-    and fewer where dollars matter more. What would be rounded to nothing says so.
+    and fewer where dollars matter more. What would be rounded to nothing says so. *down*: never more than there is.
     """
     known = [amount for amount in amounts_nano if amount is not None]
     digits = max((len(format_usd(amount).partition(".")[2]) for amount in known), default=2)
     largest = max((abs(amount) for amount in known), default=0)
     digits = min(digits, most_digits, 2 if largest >= 100 * NANO_PER_USD else 4 if largest >= NANO_PER_USD else 6)
-    return [NOTHING if amount is None else _rounded(amount, digits) for amount in amounts_nano]
+    return [NOTHING if amount is None else _rounded(amount, digits, down=down) for amount in amounts_nano]
 
 
-def _rounded(amount_nano: int, digits: int) -> str:
-    step_nano = NANO_PER_USD // 10**digits
-    whole, fraction = divmod(div_half_up(abs(amount_nano), step_nano), 10**digits)
+def _rounded(amount_nano: int, digits: int, *, down: bool) -> str:
+    divide = div_floor if down else div_half_up
+    whole, fraction = divmod(divide(abs(amount_nano), NANO_PER_USD // 10**digits), 10**digits)
     sign = "-" if amount_nano < 0 else ""
     if amount_nano and not whole and not fraction:
         return f"<$0.{1:0{digits}d}"

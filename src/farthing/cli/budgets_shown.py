@@ -63,7 +63,7 @@ def print_budget(out: Console, found: BudgetFigures, ahead: list[list[Outlook]])
     out.print(Text(f"{budget.name}: {budget.terms_text()}, on_exceed={budget.on_exceed}", "bold"))
     if budget.description:
         out.print(Text(budget.description))
-    out.print(Text(binding_text(budget), "dim"))
+    out.print(Text(binding_text(budget), "dim"), soft_wrap=True)
     if budget.defined_by is not None:
         out.print(Text(f"Defined by {budget.defined_by}: change it there.", "dim"))
     if budget.alerts:
@@ -137,7 +137,7 @@ def _column(limited: list[UnitFigures], name: str) -> list[str]:
     amounts = [_figure(figures, name) for figures in limited]
     dollars = [amount if figures.unit == "usd" else None for figures, amount in zip(limited, amounts, strict=True)]
     texts = []
-    for figures, amount, usd in zip(limited, amounts, usd_column(dollars), strict=True):
+    for figures, amount, usd in zip(limited, amounts, usd_column(dollars, down=name == "left"), strict=True):
         text = usd if figures.unit == "usd" else f"{amount:,}"
         if name in ("held", "suspect") and not amount:
             text = NOTHING

@@ -62,6 +62,7 @@ def explain(
     with open_runtime(ledger, as_json=json) as runtime, as_typed():
         ambient = NOWHERE.with_tags(tags)
         known = runtime.main.catalogue.budgets
+        by_name = sorted(name for name, of in known.items() if not of.standing and of.lending is None)
         for name in budget or ():
             if name not in known:
                 raise UsageMistake(
@@ -91,6 +92,15 @@ def explain(
         for line in found.shadow:
             out.print(f"  budget {line.budget!r} (on_exceed='warn') would have denied it", style="yellow", markup=False)
         out.print(found.passes, markup=False, soft_wrap=True)
+        if not found.budgets and by_name:
+            # Asked for by somebody whose program names them: "no budget" would be a surprise.
+            out.print(
+                f"Left out, since they bind only where a program names them: {', '.join(by_name)}. --budget NAME asks "
+                "about one.",
+                style="dim",
+                markup=False,
+                soft_wrap=True,
+            )
     if not found.allowed:
         raise typer.Exit(DENIED)
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..kernel.money import usd_from_nano
 from ..kernel.window import datetime_from_ms
-from .amounts import NOTHING, names_from_texts, number_of, usd_text
+from .amounts import names_from_texts, number_of, usd_column, usd_text
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption, SinceOption, UntilOption, span_of_time
 from .running import as_typed
@@ -145,7 +145,7 @@ def _print(out: Console, found: Replayed, denied_then: int) -> None:
     out.print(f"under these budgets: {usd_text(whole.would_nano)}; {under}\n", highlight=False, markup=False)
     print_table(_table("budget", _by_budget(found), first=True))
     for name in dict.fromkeys(tag for tag, _ in found.tags):
-        rows = [(value or NOTHING, sums) for (tag, value), sums in found.tags.items() if tag == name]
+        rows = [(value or f"(no {name})", sums) for (tag, value), sums in found.tags.items() if tag == name]
         rows.sort(key=lambda row: (-row[1].denied, -row[1].spent_nano, row[0]))
         out.print()
         print_table(_table(name, rows[:ROWS_SHOWN]))
@@ -181,9 +181,10 @@ def _table(head: str, rows: Iterable[tuple[str, Sums]], *, first: bool = False) 
         table.add_column(column, justify="right", no_wrap=True)
     if first:
         table.add_column("first denied", no_wrap=True)
-    for name, sums in rows:
+    costs = usd_column([amount for _, sums in rows for amount in (sums.spent_nano, sums.would_nano)])
+    for (name, sums), cost, would_cost in zip(rows, costs[::2], costs[1::2], strict=True):
         cells = [f"{sums.calls:,}", *(f"{getattr(sums, what):,}" if getattr(sums, what) else "" for what in shown)]
-        cells += [usd_text(sums.spent_nano), usd_text(sums.would_nano)]
+        cells += [cost, would_cost]
         if first:
             cells.append("" if sums.first_ms is None else f"{datetime_from_ms(sums.first_ms):%Y-%m-%d %H:%M}")
         table.add_row(name, *cells)

@@ -183,8 +183,8 @@ def _notes(whole: dict[str, Any]) -> list[str]:
     notes = []
     if whole["unpriced_calls"]:
         notes.append(
-            f"* {number_of(whole['unpriced_calls'], 'call')} without a known price, not in the cost: `farthing report` "
-            "names the models, farthing.prices.register(…) their price."
+            f"* {number_of(whole['unpriced_calls'], 'call')} without a known price, not in the cost. `farthing report` "
+            "shows the models; farthing.prices.register(…) gives one a price."
         )
     if whole["suspect"]:
         notes.append(

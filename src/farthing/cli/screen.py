@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -21,8 +22,12 @@ _ENDLESS = 10_000
 
 
 def console() -> Console:
-    """For what people read. Made for each command: tests and pipes change what stdout is."""
-    return Console(file=sys.stdout, highlight=False)
+    """
+    For what people read. Made for each command: tests and pipes change what stdout is. What goes to a file or to
+    another program has no edge to wrap at: a name that is cut in two is not found by grep.
+    """
+    endless = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
+    return Console(file=sys.stdout, highlight=False, width=_ENDLESS if endless else None)
 
 
 def print_table(table: Table) -> None:
@@ -39,7 +44,10 @@ def print_table(table: Table) -> None:
         natural = max(Measurement.get(out, endless, cell).maximum for cell in cells)
         column.min_width = natural if column.no_wrap else min(natural, _WORDS_LEAST)
         least += column.min_width + left + right
-    Console(file=sys.stdout, highlight=False, width=max(out.width, least)).print(table, crop=False)
+    wide = Console(file=sys.stdout, highlight=False, width=max(out.width, least))
+    with wide.capture() as drawn:
+        wide.print(table, crop=False)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in drawn.get().splitlines())
 
 
 def print_json(answer: Any) -> None:

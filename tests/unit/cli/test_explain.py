@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import farthing
 from tests.unit.cli.conftest import Run
 
 
@@ -61,3 +62,16 @@ def test_nothing_is_held_or_counted(run: Run, ledger: str) -> None:
 def test_mistakes(run: Run, ledger: str, options: list[str], says: str) -> None:
     ran = run("explain", "gpt-4o", *options, "--ledger", ledger)
     assert (ran.code, says in ran.err) == (2, True)
+
+
+def test_a_newcomer_is_told_of_the_budgets_that_programs_name(run: Run, tmp_path: Path) -> None:
+    path = str(tmp_path / "ledger.db")
+    farthing.reset()
+    farthing.configure(ledger=path)
+    with farthing.budget("search", tokens=100), farthing.hold(tokens=10):
+        pass
+    farthing.reset()
+    ran = run("explain", "gpt-4o", "--text", "hi", "--ledger", path)
+    assert "bind only where a program names them: search." in " ".join(ran.out.split())
+    assert "search" not in run("explain", "gpt-4o", "--text", "hi", "--budget", "search", "--ledger", path).err
+    assert "--budget NAME" not in run("explain", "gpt-4o", "--text", "hi", "--budget", "search", "--ledger", path).out

@@ -128,3 +128,20 @@ def test_what_a_shadow_budget_would_deny_has_a_column(run: Run, tmp_path: Path) 
     ran = run("report", "--group-by", "budget", "--ledger", path)
     assert "would deny" in ran.out.splitlines()[0]
     assert run("report", "--json", "--ledger", path).json["total"]["shadow_denied"] == 3
+
+
+def test_a_pipe_has_no_edge_to_wrap_at(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes to a file or to grep has a row on one line, whole names, and no blanks behind it."""
+    path, name = tmp_path / "long.db", "a-model-" + "with-a-long-name-" * 8
+    farthing.reset()
+    farthing.configure(ledger=str(path))
+    farthing.prices.register(name, input=1, output=1)
+    farthing.record({"input_tokens": 1_000}, model=name)
+    farthing.record({"input_tokens": 1_000}, model="gpt-4o")
+    farthing.prices.unregister(name)
+    farthing.reset()
+    assert name not in run("report", "--ledger", path).out
+    monkeypatch.delenv("COLUMNS")
+    lines = run("report", "--ledger", path).out.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", "gpt-4o", name, "total"]
+    assert not any(line.endswith(" ") for line in lines)

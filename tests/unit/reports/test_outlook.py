@@ -55,6 +55,25 @@ def test_what_lasts_until_the_reset_is_not_forecast() -> None:
         assert ahead("daily")[()].exhausted_at.keys() == {"tokens"}
 
 
+@pytest.mark.parametrize("minute", [0, 2, 58])
+@pytest.mark.parametrize("ledger", ["memory", "sqlite"])
+def test_a_rate_is_of_the_time_since_the_first_call(tmp_path: Path, ledger: str, minute: int) -> None:
+    """Not since its hour began: a burst at 9:58 was spread over 58 minutes, one at 9:02 was said nothing of."""
+    with FakeClock(datetime(2026, 3, 2, 9, minute, tzinfo=UTC)) as clock:
+        if ledger == "sqlite":
+            farthing.configure(ledger=f"sqlite:///{tmp_path}/ledger.db")
+        with farthing.budget("day", tokens=1_000, per="day"):
+            spend(60)
+            clock.advance(minutes=4)
+            assert ahead("day")[()].exhausted_at == {}, "with less than five minutes of calls nothing is said"
+            clock.advance(minutes=2)
+            spend(60)
+        # 120 in six minutes, 880 are left: 44 minutes.
+        assert ahead("day")[()].exhausted_at == {
+            "tokens": datetime(2026, 3, 2, 9, minute, tzinfo=UTC) + timedelta(minutes=50)
+        }
+
+
 def test_denials_of_this_window_are_counted_by_account() -> None:
     with FakeClock() as clock:
         tight = farthing.budget("tight", tokens=10, per="day", each=["user"])
