@@ -17,7 +17,6 @@ from ..kernel.window import datetime_from_ms, ms_from_datetime
 from ..stores.contract import DenialKey, Store
 from .accounts import AccountFigures, BudgetFigures
 
-
 _FIRST_ROWS = 2_000
 """Read of an hour, to see when in it something began."""
 
