@@ -7,9 +7,10 @@ live in their process: another process of the same pool has gates of its own.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import Any, NamedTuple
+
+from ..runtime import forks
 
 TASKS_MAX = 10_000
 """Tasks of one agent that are remembered; the oldest are forgotten first."""
@@ -26,7 +27,7 @@ class Gates:
     """The tasks of one agent. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._answers: OrderedDict[str | None, Answer] = OrderedDict()
 
     def answer(self, task: str | None) -> Answer | None:

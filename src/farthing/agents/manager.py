@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from ..errors import ConfidenceReached, ConfigError, UnknownAgent
 from ..kernel.budget import Budget
 from ..kernel.lending import Lending
+from ..runtime import forks
 from ..runtime.default import configure, runtime
 from ..runtime.delegations import close_ended
 from ..runtime.runtime import log
@@ -58,7 +58,7 @@ class BudgetManager:
         self.wait_seconds = wait_seconds
         self.crew = _crew(ledger, name)
         self.ledger = ledger if isinstance(ledger, AgentLedger) else AgentLedger(self.crew)
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._contracts: dict[str, tuple[Budget, AgentContract]] = {}
         self._pasts: dict[str, Past] = {}
         self._gates: dict[str, Gates] = {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 
 from ..calls.lending import EXPECTED_OUTPUT
 from ..kernel.money import div_ceil
+from ..runtime import forks
 
 SAMPLES_MAX = 200
 PERCENTILE = 95
@@ -16,7 +16,7 @@ class Past:
     """Of one agent, in this process. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._outputs: deque[int] = deque(maxlen=SAMPLES_MAX)
         self._totals: deque[int] = deque(maxlen=SAMPLES_MAX)
 

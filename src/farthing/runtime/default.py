@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
+from . import forks
 from .runtime import Runtime
 from .settings import Settings
 
-_lock = threading.Lock()
+_lock = forks.lock()
 _runtime: Runtime | None = None
 
 
 def runtime() -> Runtime:
     """The default runtime."""
     global _runtime  # noqa: PLW0603 - the one default of this process is what this file is about
-    if _runtime is None:
+    found = _runtime
+    if found is None:
         with _lock:
-            if _runtime is None:
-                _runtime = Runtime()
-    return _runtime
+            found = _runtime
+            if found is None:
+                found = _runtime = Runtime()
+    # Looked at once: another thread may start over in between.
+    return found
 
 
 def use(other: Runtime) -> Runtime:

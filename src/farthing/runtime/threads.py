@@ -15,29 +15,39 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from . import forks
 from .ambient import Ambient, current, enter
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 _originals: list[tuple[Any, str, Any]] = []
-_lock = threading.Lock()
+_following = False
+_lock = forks.lock()
 
 
 def follow(on: bool = True) -> None:
     """Carry the ambient scope into threads and thread pools, or stop doing so. Idempotent."""
-    if bool(_originals) == on:
+    global _following  # noqa: PLW0603 - what of this process is replaced is state of the process
+    if _following == on:
         return
     with _lock:
-        if on and not _originals:
-            _install()
-        elif not on:
-            while _originals:
-                owner, name, original = _originals.pop()
-                if original is None:
-                    delattr(owner, name)
-                else:
-                    setattr(owner, name, original)
+        if _following != on:
+            _put_back()
+            if on:
+                _install()
+            # Last: whoever sees it goes on at once, and starts threads.
+            _following = on
+
+
+def _put_back() -> None:
+    while _originals:
+        owner, name, original = _originals[-1]
+        if original is not None:
+            setattr(owner, name, original)
+        elif name in vars(owner):
+            delattr(owner, name)
+        _originals.pop()
 
 
 def _install() -> None:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import threading
 from collections.abc import Mapping
 
 from ..errors import ConfigError
+from ..runtime import forks
 from .seams import unwrap_all
 from .watch import state, watch_now
 
 MODULES = ("httpx", "httpx2")
-_lock = threading.Lock()
+_lock = forks.lock()
 
 
 def install(*, hosts: Mapping[str, str] | None = None) -> None:

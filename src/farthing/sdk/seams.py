@@ -8,11 +8,11 @@ through them. Nothing is imported for it: a library that the program does not us
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from ..runtime import forks
 from .loading import Watcher
 
 
@@ -95,7 +95,7 @@ SEAMS = (
 
 Wrap = Callable[[Seam, Callable[..., Any]], Callable[..., Any]]
 _wrapped: dict[Seam, tuple[Any, Callable[..., Any]]] = {}
-_lock = threading.RLock()
+_lock = forks.rlock()
 _watcher: Watcher | None = None
 
 
@@ -106,9 +106,16 @@ def wrap_all(wrap: Wrap) -> None:
         return
     with _lock:
         if _watcher is None:
-            _watcher = Watcher(frozenset(seam.module for seam in SEAMS), lambda: _wrap_loaded(wrap))
-            _watcher.begin()
-            _wrap_loaded(wrap)
+            _put_back()
+            watcher = Watcher(frozenset(seam.module for seam in SEAMS), lambda: _wrap_loaded(wrap))
+            watcher.begin()
+            try:
+                _wrap_loaded(wrap)
+            except BaseException:  # a signal's too: the next one begins again
+                watcher.stop()
+                raise
+            # Last: whoever sees it goes on at once, and sends.
+            _watcher = watcher
 
 
 def _wrap_loaded(wrap: Wrap) -> None:
@@ -130,6 +137,11 @@ def unwrap_all() -> None:
         if _watcher is not None:
             _watcher.stop()
         _watcher = None
-        while _wrapped:
-            seam, (owner, original) = _wrapped.popitem()
-            setattr(owner, seam.method, original)
+        _put_back()
+
+
+def _put_back() -> None:
+    while _wrapped:
+        seam, (owner, original) = next(iter(_wrapped.items()))
+        setattr(owner, seam.method, original)
+        del _wrapped[seam]

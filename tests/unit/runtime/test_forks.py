@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,12 @@ import pytest
 
 import farthing
 from farthing import tokens
+from farthing.agents.confidence import Gates
+from farthing.agents.past import Past
+from farthing.runtime import default, threads
 from farthing.runtime.default import runtime
 from farthing.runtime.waiting import queue_of
+from farthing.sdk import install, seams
 from farthing.tokens.segments import kept
 
 pytestmark = [
@@ -34,6 +39,8 @@ def in_a_child(work: Callable[[], Any]) -> Any:
         signal.alarm(20)
         try:
             os.write(write, json.dumps(work()).encode())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(write)
@@ -90,16 +97,38 @@ def test_nobody_of_the_parent_stands_in_the_childs_line() -> None:
     place.leave()
 
 
-@pytest.mark.parametrize("whose", ["texts", "ratios", "catalogue", "opening", "housekeeper"])
+@pytest.mark.parametrize(
+    "whose",
+    [
+        "texts",
+        "ratios",
+        "catalogue",
+        "opening",
+        "housekeeper",
+        "default",
+        "threads",
+        "install",
+        "seams",
+        "past",
+        "gates",
+    ],
+)
 def test_a_lock_that_another_thread_had_is_open(whose: str) -> None:
     here = runtime()
     farthing.budget("named", tokens=1_000).__enter__().__exit__(None, None, None)
+    past, gates = Past(), Gates()
     locks: dict[str, Any] = {
         "texts": kept._lock,
         "ratios": here.learner._lock,
         "catalogue": here.memory._refreshing,
         "opening": here._opening,
         "housekeeper": here.housekeeper._ending,
+        "default": default._lock,
+        "threads": threads._lock,
+        "install": install._lock,
+        "seams": seams._lock,
+        "past": past._lock,
+        "gates": gates._lock,
     }
     taken, done = threading.Event(), threading.Event()
 
@@ -115,7 +144,14 @@ def test_a_lock_that_another_thread_had_is_open(whose: str) -> None:
         with farthing.budget("other", tokens=1_000) as other:
             attempt(7)
             assert tokens.count(LONG) > 0
-            return other.spent.tokens or 0
+            assert (past.typical_total(), gates.answer(None)) == (None, None)
+            farthing.install()
+            farthing.uninstall()
+            threads.follow(False)
+            spent = other.spent.tokens or 0
+        farthing.reset()
+        runtime()
+        return spent
 
     thread = threading.Thread(target=take)
     thread.start()

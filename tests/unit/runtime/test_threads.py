@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 import farthing
+from farthing.runtime import threads
 from farthing.runtime.ambient import current
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
@@ -50,3 +52,50 @@ def test_a_thread_whose_run_was_given_to_it_keeps_it() -> None:
     thread.join()
     assert seen == [{"a": "1"}]
     assert thread.run is run
+
+
+def test_nobody_goes_on_before_all_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads enter their first budgets at once: what the second starts then must have its budget too."""
+    threads.follow(False)
+    halfway, go_on = threading.Event(), threading.Event()
+    replace = threads._replace
+
+    def slowly(owner: Any, name: str, make: Any) -> None:
+        replace(owner, name, make)
+        halfway.set()
+        go_on.wait()
+
+    monkeypatch.setattr(threads, "_replace", slowly)
+    seen: list[bool] = []
+
+    def second() -> None:
+        threads.follow()
+        seen.append("__wrapped__" in vars(ThreadPoolExecutor.submit))
+
+    first, other = threading.Thread(target=threads.follow), threading.Thread(target=second)
+    first.start()
+    halfway.wait()
+    other.start()
+    other.join(0.05)
+    go_on.set()
+    first.join()
+    other.join()
+    assert seen == [True]
+
+
+def test_what_was_left_half_done_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads.follow(False)
+    start = threading.Thread.start
+
+    def fails(owner: Any, name: str, make: Any) -> None:
+        threads._originals.append((owner, name, getattr(owner, name)))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threads, "_replace", fails)
+        with pytest.raises(KeyboardInterrupt):
+            threads.follow()
+    threads.follow()
+    assert threading.Thread.start.__wrapped__ is start  # type: ignore[attr-defined]
+    threads.follow(False)
+    assert threading.Thread.start is start
