@@ -17,6 +17,7 @@ from ..kernel.decision import Decision, denial, refusal
 from ..kernel.hold import Hold
 from ..kernel.ledger import Stale
 from ..kernel.plan import Ask, LineResult
+from ..runtime.ambient import Ambient
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..runtime.waiting import Place, queue_of
 from ..stores.contract import Ticket
@@ -55,7 +56,7 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
         inherited = runtime.inherited(call.ambient, model=call.request.model, provider=call.request.provider)
         if inherited is not None:
             raise BudgetExceeded(refused_by_fork(inherited))
-    terms = _Terms(call.request.model)
+    terms = Terms(call.request.model)
     try:
         for tries in itertools.count():
             admitted = yield from _try(call, terms, tries)
@@ -67,7 +68,7 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
     raise AssertionError("counting never ends")
 
 
-class _Terms:
+class Terms:
     """On what terms a call is being tried, and what has been tried before."""
 
     def __init__(self, model: str) -> None:
@@ -87,7 +88,7 @@ class _Terms:
     waits_until: float = 0.0
 
 
-def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause, Any, Admitted | None]:
+def _try(call: Call, terms: Terms, tries: int) -> Generator[Ticket[Any] | Pause, Any, Admitted | None]:
     """One attempt to hold: admitted, or None with other terms to try next, or raised."""
     runtime = call.runtime
     tags = call.scope_tags(terms.model)
@@ -99,7 +100,7 @@ def _try(call: Call, terms: _Terms, tries: int) -> Generator[Ticket[Any] | Pause
     if terms.place is not None:
         # What it waits for may be held by a call that was left since: nobody else may come by to end that.
         runtime.housekeeper.catch_up()
-    if (terms.place is not None or runtime.line.is_waited_in) and (yield from _in_line(call, terms, budgets, tags)):
+    if (terms.place is not None or runtime.line.is_waited_in) and (yield from in_line(runtime, terms, budgets, tags)):
         return None
     if call.request.previous_response_id is not None and call.history is None:
         call.history = yield from _history(runtime, call.request.previous_response_id)
@@ -145,7 +146,7 @@ def _history(runtime: Runtime, answer_id: str) -> Generator[Ticket[Any], Any, Hi
     return None
 
 
-def _say_terms(call: Call, terms: _Terms, ask: Ask, granted: Granted) -> None:
+def _say_terms(call: Call, terms: Terms, ask: Ask, granted: Granted) -> None:
     """On what terms it goes out, where those are not what was asked for, or not what every budget would have said."""
     if granted.advisory:
         say_advisory(call.runtime, call.who(terms.model), granted.advisory)
@@ -155,7 +156,7 @@ def _say_terms(call: Call, terms: _Terms, ask: Ask, granted: Granted) -> None:
         say_changed(call.runtime, who, ask, granted, asked_model=asked_model, by=terms.downgraded_by)
 
 
-def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> Generator[Pause, Any, None]:
+def _other_terms(call: Call, terms: Terms, failed: tuple[LineResult, ...]) -> Generator[Pause, Any, None]:
     """What the failing budgets allow instead; raises where they allow nothing."""
     runtime = call.runtime
     now_ms = runtime.memory_store.now()
@@ -168,7 +169,7 @@ def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> G
         case Consult(name):
             terms.consulted += (name,)
             decision = denial(failed, now_ms=now_ms)
-            allowed = _consulted(call, name, decision)
+            allowed = consulted(call.ambient, name, decision)
             if allowed is None:
                 raise _denied(call, terms.model, decision, failed)
             if allowed.model is not None:
@@ -176,22 +177,28 @@ def _other_terms(call: Call, terms: _Terms, failed: tuple[LineResult, ...]) -> G
                 terms.downgraded_by = next(result for result in failed if result.line.budget.name == name)
             limits = (terms.output_tokens, allowed.max_output_tokens)
             terms.output_tokens = min((limit for limit in limits if limit is not None), default=None)
-        case Wait(queues, seconds):
-            if terms.place is None:
-                terms.place = runtime.line.join(queues)
-                terms.waits_until = runtime.monotonic() + seconds
-            else:
-                terms.place.widen(queues)
-            if runtime.monotonic() >= terms.waits_until:
+        case Wait() as wait:
+            if not (yield from waited(runtime, terms, wait)):
                 raise _denied(call, terms.model, denial(failed, now_ms=now_ms), failed)
-            yield Pause(terms.place.pause(runtime.random))
         case Deny(truncates):
             raise _denied(call, terms.model, denial(failed, now_ms=now_ms), failed, truncates)
 
 
-def _in_line(call: Call, terms: _Terms, budgets: list[Budget], tags: dict[str, str]) -> Generator[Pause, Any, bool]:
+def waited(runtime: Runtime, terms: Terms, wait: Wait) -> Generator[Pause, Any, bool]:
+    """Wait a little, in the line for what failed; False where this call has waited for as long as it may."""
+    if terms.place is None:
+        terms.place = runtime.line.join(wait.queues)
+        terms.waits_until = runtime.monotonic() + wait.seconds
+    else:
+        terms.place.widen(wait.queues)
+    if runtime.monotonic() >= terms.waits_until:
+        return False
+    yield Pause(terms.place.pause(runtime.random))
+    return True
+
+
+def in_line(runtime: Runtime, terms: Terms, budgets: list[Budget], tags: dict[str, str]) -> Generator[Pause, Any, bool]:
     """Whether others came before: then wait a little, in the line."""
-    runtime = call.runtime
     if terms.place is None:
         waiting = [budget for budget in budgets if budget.on_exceed == "wait"]
         queues = frozenset([queue_of(budget, tags) for budget in waiting])
@@ -205,9 +212,9 @@ def _in_line(call: Call, terms: _Terms, budgets: list[Budget], tags: dict[str, s
     return True
 
 
-def _consulted(call: Call, name: str, decision: Decision) -> Allow | None:
+def consulted(ambient: Ambient, name: str, decision: Decision) -> Allow | None:
     """What the callable of this budget says. A process that named the budget without one denies."""
-    for binding in reversed(call.ambient.bindings):
+    for binding in reversed(ambient.bindings):
         if binding.budget.name == name and binding.handler is not None:
             allowed = binding.handler(decision)
             if allowed is not None and not isinstance(allowed, Allow):

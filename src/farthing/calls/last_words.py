@@ -7,7 +7,7 @@ elsewhere it is recorded, and then it is asked whether a limit that lets the cro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,8 @@ from ..kernel.decision import Decision, denial
 from ..kernel.hold import Entry, Outcome
 from ..kernel.ledger import Settled
 from ..kernel.plan import Balance, CallFacts, Formula, LineResult, Plan, spent_line
-from ..runtime.runtime import UnpricedModelWarning, log
+from ..runtime.events import Who
+from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..stores.contract import Ticket
 from ..wire.facts import RequestFacts
 from . import endings
@@ -25,6 +26,7 @@ from .admission import Admitted, asked_of, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, Asked, find_rates, input_bound
 from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle, Void
+from .holding import Granted
 from .telling import say_ended, say_raised
 
 
@@ -187,10 +189,23 @@ def _facts(call: Call, admitted: Admitted, outcome: Outcome) -> CallFacts:
 
 def crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Decision | None]:
     """Whether this call took a budget with on_exceed="raise" past its limit: strictly over."""
-    if admitted.granted is None:
+    granted = admitted.granted
+    if granted is None:
         return None
+    for _, accounts in granted.held:
+        for account in accounts:
+            if account.budget.on_exceed == "raise":
+                amounts = dict(call.ending.outcome.amounts) if isinstance(call.ending, Settle) else {}
+                return (yield from crossed_by(call.runtime, granted, call.who(admitted.model), amounts))
+    return None
+
+
+def crossed_by(
+    runtime: Runtime, granted: Granted, who: Who, amounts: Mapping[str, int]
+) -> Generator[Ticket[Any], Any, Decision | None]:
+    """The same of any settled call that came to these *amounts*, by unit."""
     found: list[LineResult] = []
-    for ledger, accounts in admitted.granted.held:
+    for ledger, accounts in granted.held:
         for account in accounts:
             if account.budget.on_exceed != "raise":
                 continue
@@ -200,22 +215,17 @@ def crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Decis
                 except StoreUnavailable as error:
                     # The answer is paid for and belongs to its caller; the budget refuses the next call anyway.
                     log.error(
-                        "call %s: whether it crossed budget %r is unknown: %s", call.id, account.budget.title, error
+                        "call %s: whether it crossed budget %r is unknown: %s", who.call_id, account.budget.title, error
                     )
                     continue
                 if balances is None:
                     return None  # a driver that does not wait: its caller is gone, and could not be told
                 spent = tuple(balances[key] for key in keys)
                 if sum(balance.settled for balance in spent) > ceiling:
-                    used = _used(call, unit)
+                    used = amounts.get(unit, 0)  # for the evidence
                     found.append(LineResult(spent_line(account, unit, ceiling, keys), spent, used, Formula(used)))
     if not found:
         return None
-    decision = denial(tuple(found), now_ms=call.runtime.memory_store.now())
-    say_raised(call.runtime, call.who(admitted.model), decision, tuple(found))
+    decision = denial(tuple(found), now_ms=runtime.memory_store.now())
+    say_raised(runtime, who, decision, tuple(found))
     return decision
-
-
-def _used(call: Call, unit: str) -> int:
-    """What the call came to, for the evidence of a budget that it crossed."""
-    return dict(call.ending.outcome.amounts).get(unit, 0) if isinstance(call.ending, Settle) else 0

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
 from ..errors import BudgetExceeded, StoreUnavailable, UnpricedModel
+from ..kernel.budget import Budget
 from ..kernel.decision import denial
 from ..kernel.hold import Entry, Outcome
 from ..kernel.money import COUNTER_MAX, nano_from_usd
 from ..kernel.plan import Ask, CallFacts, Formula, Plan, make_plan
-from ..kernel.scope import check_tags
+from ..kernel.scope import check_own, check_tags
 from ..kernel.usage import Usage
 from ..prices import Rates
 from ..runtime.ambient import Ambient, current
@@ -22,11 +23,13 @@ from ..runtime.default import runtime
 from ..runtime.events import Who
 from ..runtime.runtime import Runtime, log
 from ..wire.reported import usage_from
-from .admission import refused_by_fork, warn_unpriced
+from .admission import Terms, consulted, in_line, refused_by_fork, waited, warn_unpriced
 from .asking import find_rates
 from .endings import at_least_priced
+from .exceeding import Consult, Deny, Wait, next_step
 from .holding import Granted, give_back
 from .holding import hold as place_hold
+from .last_words import crossed_by
 from .lending import exceeded, measured, work_of
 from .steps import Finished, Life, advance, advance_async
 from .telling import say_advisory, say_denied, say_ended
@@ -39,6 +42,10 @@ class ManualHold:
     """
     What :func:`hold` returns: a context manager (sync and async). Leaving it without :meth:`settle` or :meth:`void`
     settles at what was held, on an exception too: what may have been spent is never forgotten.
+
+    What does not fit is denied, waits, or is asked about, as the budgets say (``on_exceed``). Its size and its model
+    are the caller's: no budget clamps or downgrades it. Under ``on_exceed="raise"`` settling raises BudgetExceeded if
+    it crossed the limit; it is counted all the same.
 
     Each `with` of it is one call, with an id of its own. It can be entered again when it was left, not before: two
     calls at once need two of them.
@@ -69,7 +76,7 @@ class ManualHold:
     ) -> None:
         try:
             if not self._ended:
-                self._end(self._at_hold(), void=False)
+                self._end(self._at_hold(), void=False, raises=kind is None)
         finally:
             self._entered.release()
 
@@ -153,14 +160,44 @@ class ManualHold:
         self._facts = facts
         now_ms = here.memory_store.now()
         ask = Ask(self.id, facts, 0, 0, False, now_ms + HOLD_MS)
-        answer = yield from place_hold(here, ask, ambient, tags)
-        if not isinstance(answer, Granted):
-            decision = denial(answer, now_ms=now_ms)
-            say_denied(here, self._who(), decision, answer)
-            raise exceeded(decision, answer, ambient)
-        self._granted = answer
-        say_advisory(here, self._who(), answer.advisory)
+        self._granted = yield from self._admitted(here, ask, ambient, tags, budgets)
+        self.id = self._granted.id
+        say_advisory(here, self._who(), self._granted.advisory)
         return Finished()
+
+    def _admitted(
+        self, here: Runtime, ask: Ask, ambient: Ambient, tags: dict[str, str], budgets: list[Budget]
+    ) -> Generator[Any, Any, Granted]:
+        """Hold it, after what the failing budgets do before they deny; raises their denial."""
+        terms = Terms(self._facts.model or "")
+        try:
+            while True:
+                if terms.place is not None:
+                    here.housekeeper.catch_up()
+                waits = terms.place is not None or here.line.is_waited_in
+                if waits and (yield from in_line(here, terms, budgets, tags)):
+                    continue
+                answer = yield from place_hold(here, ask, ambient, tags)
+                if isinstance(answer, Granted):
+                    return answer
+                now_ms = here.memory_store.now()
+                decision = denial(answer, now_ms=now_ms)
+                step = next_step(answer, model=terms.model, consulted=terms.consulted, now_ms=now_ms)
+                again = False
+                if isinstance(step, Wait):
+                    again = yield from waited(here, terms, step)
+                elif isinstance(step, Consult):
+                    terms.consulted += (step.budget,)
+                    # On whatever terms: they are not ours to change, but it may have made room.
+                    again = consulted(ambient, step.budget, decision) is not None
+                if not again:
+                    say_denied(here, self._who(), decision, answer)
+                    truncates = step.truncates if isinstance(step, Deny) else frozenset[str]()
+                    raise exceeded(decision, answer, ambient, truncates=truncates)
+                ask = ask._replace(id=here.new_id())
+        finally:
+            if terms.place is not None:
+                terms.place.leave()
 
     def _who(self) -> Who:
         return Who(self.id, self._facts.model or "", self._facts.provider or "", dict(self._facts.tags))
@@ -170,12 +207,21 @@ class ManualHold:
         cost_nano = None if self._facts.price is None else self._facts.price.at(0)
         return _with_amounts(usage, cost_nano, ending="ok", source="estimate")
 
-    def _end(self, outcome: Outcome, *, void: bool) -> None:
+    def _end(self, outcome: Outcome, *, void: bool, raises: bool = True) -> None:
         if self._granted is None:
             raise ValueError("this hold was never placed: use it in a `with`")
         # From here on its end has been said: leaving the `with` must not say another.
         self._ended = True
-        advance(end_held(runtime(), self._granted, self._facts, outcome, void=void))
+        here, granted = runtime(), self._granted
+        advance(end_held(here, granted, self._facts, outcome, void=void))
+        if void:
+            return
+        finished = advance(self._crossed(here, granted, outcome))
+        if raises and isinstance(finished, Finished) and finished.crossed is not None:
+            raise BudgetExceeded(finished.crossed)
+
+    def _crossed(self, here: Runtime, granted: Granted, outcome: Outcome) -> Life:
+        return Finished((yield from crossed_by(here, granted, self._who(), dict(outcome.amounts))))
 
 
 def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome, *, void: bool = False) -> Life:
@@ -268,8 +314,11 @@ def record(
         provider: as for :func:`hold`.
         usd: what it cost, if you know it better than the price table.
         tags: added to the tags of the enclosing :class:`track`.
+
+    Raises ValueError naming the argument, or a tag that a report uses itself.
     """
     here = runtime()
+    check_own(tags)
     ambient = current().with_tags(check_tags(tags, field="record"))
     rates = _rates(model, provider)
     if rates is None and model is not None and usd is None:

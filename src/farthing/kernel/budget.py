@@ -7,14 +7,14 @@ is a ValueError that names the field, never a silent no-op.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
 from .lending import Lending
 from .money import COUNTER_MAX, format_usd, nano_from_usd
-from .scope import check_tags
+from .scope import OWN_KEYS, check_tags
 from .window import Window, parse_window
 
 UNITS = ("tokens", "usd", "requests", "concurrency")
@@ -160,6 +160,8 @@ def make_budget(
         raise ValueError(f"name must be text, not {name!r}; limits are given by keyword, such as budget(usd=0.50)")
     if name is not None and (not name.strip() or len(name) > 200):
         raise ValueError(f"name must be non-empty text of at most 200 characters, not {name!r}")
+    for field, tags in (("scope", scope), ("each", each)):
+        _check_own(tags or (), field=field)
     budget = Budget(
         name=name or "",
         tokens=_count(tokens, field="tokens"),
@@ -223,6 +225,15 @@ def _check_together(budget: Budget) -> None:
             f"per={str(budget.window)!r} needs a name: an anonymous budget is one unit of work and starts fresh each "
             "time, so it would never see the rest of its window"
         )
+
+
+def _check_own(tags: object, *, field: str) -> None:
+    if not isinstance(tags, Collection):
+        return  # what else it may be is said where it is read
+    for name in OWN_KEYS:
+        if name in tags and name not in ("model", "provider"):
+            remedy = "" if name == "budget" else f": give per={name!r} for a budget per {name}"
+            raise ValueError(f"{field}: {name!r} is a key of reports, not a tag that calls carry{remedy}")
 
 
 def _count(value: object, *, field: str) -> int | None:

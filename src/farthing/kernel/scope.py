@@ -16,6 +16,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 TAGS_MAX = 32
 TAG_LENGTH_MAX = 256
+OWN_KEYS = ("model", "provider", "budget", "day", "hour")
+"""What a call says itself, and reports group by like any tag: no tag may have such a name."""
 
 
 def check_tags(tags: Mapping[str, object], *, field: str) -> dict[str, str]:
@@ -39,6 +41,19 @@ def check_tags(tags: Mapping[str, object], *, field: str) -> dict[str, str]:
             raise ValueError(f"{field}: tag {name!r} is longer than {TAG_LENGTH_MAX} characters")
         checked[name] = text
     return checked
+
+
+def check_own(tags: Iterable[str]) -> None:
+    """Raises ValueError for the name of a tag that every call has already."""
+    for name in OWN_KEYS:
+        if name in tags:
+            raise ValueError(f"tag {name!r} is what a call says itself; choose another name")
+
+
+def check_model(model: object) -> None:
+    """Raises ValueError for what cannot be the name of a model."""
+    if not isinstance(model, str):
+        raise ValueError(f"model must be the name of a model, not {model!r}")
 
 
 def matches(scope: Tags, tags: Tags) -> bool:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..kernel.scope import check_model
+
 _BEDROCK = re.compile(
     r"^(?:[a-z]{2,6}(?:-[a-z]{2,4})?\.)?"
     r"(?P<vendor>anthropic|amazon|meta|mistral|cohere|deepseek|openai|ai21|qwen|google|nvidia|moonshot|minimax|zai)"
@@ -37,6 +39,7 @@ def candidates(model: str, provider: str | None) -> Iterator[Candidate]:
 
     *provider* is the API that is called; a model may be another vendor's, served through it.
     """
+    check_model(model)
     seen: set[Candidate] = set()
     for candidate in _walk(model.strip().lower(), provider.strip().lower() if provider else None, _DEPTH):
         if candidate.name and candidate not in seen:

@@ -26,6 +26,7 @@ from ..kernel.budget import Budget
 from ..kernel.decision import ALLOWED, Decision, FailedLine, denial, line_figures, refusal, room_for_output
 from ..kernel.money import usd_from_nano
 from ..kernel.plan import Account, Balance, LineResult, Verdict, evaluate, line_result, make_plan
+from ..kernel.scope import check_model
 from ..kernel.window import datetime_from_ms
 from ..runtime.ambient import Ambient, current
 from ..runtime.default import runtime
@@ -342,6 +343,7 @@ def _request(
     model: str, messages: str | Sequence[Any], provider: str | None, fields: Mapping[str, Any]
 ) -> tuple[Dialect, bytes, str]:
     """The request that an SDK would send, and the dialect that reads it."""
+    check_model(model)
     plain = model.rpartition("models/")[2].lower()
     if provider is None:
         provider = "anthropic" if plain.startswith("claude") else "google" if plain.startswith("gemini") else "openai"

@@ -21,8 +21,6 @@ from ..kernel.window import datetime_from_ms
 from ..runtime.default import runtime
 from ..stores.contract import DenialKey, Store
 
-OWN_KEYS = ("model", "provider", "budget", "day", "hour")
-"""Group keys that every call has by itself; any other key is a tag."""
 _PARTS = {"model": "model", "provider": "provider", "budget": "budgets", "day": "day", "hour": "hour"}
 Group = tuple[str | None, ...]
 
@@ -158,7 +156,7 @@ def report(
 
     Args:
         group_by: tags, or ``model provider budget day hour``: one row per combination; none: one row in all.
-        since: None covers this process; ``"all"``, a date, an ISO text or a span back from now (``"7d"``, ``"12h"``)
+        since: None covers this process; ``"all"``, a date, an ISO text or a span back from now (``"7d"``, a timedelta)
             covers the calls that the configured ledger (without one: this process) has from then on.
         until: up to, but not including, this instant (a date: its midnight, UTC).
         where: only calls with these tags (or model, provider, budget, day, hour).

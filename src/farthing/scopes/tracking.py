@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..kernel.scope import check_tags
-from ..reports.spending import OWN_KEYS, report
+from ..kernel.scope import check_own, check_tags
+from ..reports.spending import report
 from ..runtime import threads
 from ..runtime.ambient import Ambient
 from ..runtime.default import runtime
@@ -28,9 +28,7 @@ class track(Entered):  # noqa: N801 - used as a verb: with track(feature="search
     """:func:`farthing.report`, under the name that the predecessor's programs know."""
 
     def __init__(self, **tags: object) -> None:
-        for name in OWN_KEYS:
-            if name in tags:
-                raise ValueError(f"tag {name!r} is what a call says itself; choose another name")
+        check_own(tags)
         self._tags = check_tags(tags, field="track")
 
     def _go_in(self, outside: Ambient) -> Ambient:

@@ -31,6 +31,8 @@ def install(*, hosts: Mapping[str, str] | None = None) -> None:
 
     Raises ConfigError for a host that is none.
     """
+    if hosts is not None and not isinstance(hosts, Mapping):
+        raise ConfigError(f"must map hosts to their providers, not {hosts!r}", key="hosts")
     declared = tuple(sorted((hosts or {}).items()))
     for host, provider in declared:
         if not isinstance(host, str) or not host or "/" in host or not isinstance(provider, str) or not provider:

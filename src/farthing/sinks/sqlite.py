@@ -47,7 +47,10 @@ class SQLiteSink:
         self.path = os.fspath(path)
         self.lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._execute(_INSERT_CALL, [])  # a path that cannot be written to is said here
+        try:
+            self._execute(_INSERT_CALL, [])
+        except sqlite3.Error as error:
+            raise OSError(f"SQLiteSink: {self.path} cannot be written to: {error}") from error
         _sinks.add(self)
 
     def write(self, row: Row) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from ..kernel.scope import check_model
 from .names import plain_name
 
 O200K = "o200k_base"
@@ -91,6 +92,7 @@ class _Families:
         return family
 
     def _find(self, model: str) -> Family:
+        check_model(model)
         name = plain_name(model)
         asked = model.strip().lower()
         for pattern, family in self._registered:
