@@ -28,6 +28,8 @@ class AioClient:
         self._session = _session(trust_env=True)
         self._direct = _session(trust_env=False)
         """For what is on this machine: no forward proxy knows the way there."""
+        # Who says with NO_PROXY what is reached directly, if only that nothing is, has said it of this machine too.
+        self._own_rule = not {"NO_PROXY", "no_proxy"}.isdisjoint(os.environ)
         self._contexts: dict[Tls, ssl.SSLContext] = {}
 
     async def request(
@@ -46,7 +48,7 @@ class AioClient:
         )
         context = True if tls is None else self._context(tls)
         target = URL(url, encoded=True)
-        session = self._direct if is_loopback(target.host or "") else self._session
+        session = self._session if self._own_rule or not is_loopback(target.host or "") else self._direct
         named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         try:
             response = await session.request(
@@ -60,7 +62,8 @@ class AioClient:
             )
         except aiohttp.ConnectionTimeoutError as error:
             raise _not_sent("connect_timeout", error) from error
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError) as error:
+            # The latter: the forward proxy made no way to the provider.
             raise _not_sent("connect_error", error) from error
         except aiohttp.InvalidURL as error:
             raise NotSent("invalid_url") from error

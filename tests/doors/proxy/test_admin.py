@@ -69,7 +69,7 @@ def test_a_budget_is_set_raised_frozen_and_removed(desk: Desk, admin: Admin) -> 
     assert admin("POST", "budgets/alice%20%2F%20day/freeze").json()["terms"]["frozen"] is True
     desk.settle_in()
     assert desk.post(made).status_code == 429
-    assert admin("POST", "budgets/alice%20%2F%20day/unfreeze").json()["terms"]["frozen"] is False
+    assert admin("POST", "budgets/alice%20%2F%20day/unfreeze", {}).json()["terms"]["frozen"] is False
     desk.settle_in()
     assert desk.post(made).status_code == 200
     assert [row["name"] for row in admin("GET", "budgets").json()["budgets"]] == ["alice / day"]

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from farthing import BudgetConfig, start_proxy
 from farthing.admin.standing import set_budget
 from farthing.testing import FakeProvider, Reply
 
@@ -134,7 +136,8 @@ def test_explain_places_nothing_and_says_why(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("query", "body", "status", "named"),
     [
-        ("", BODY, 400, "route is missing"),
+        ("", {"model": "gpt-4o-mini"}, 400, "route is missing"),
+        ("", b"{", 400, "route is missing"),
         ("?route=chat", BODY, 400, "is a path"),
         ("?route=/v1/chat/completions", b"{", 400, "cannot be read"),
         ("?route=/v1/chat/completions&x=1", BODY, 400, "'x'"),
@@ -151,6 +154,29 @@ def test_explain_names_what_cannot_be_used(desk: Desk, query: str, body: Any, st
         assert desk.client.post("/v1/batches", headers=bearer(made.text), json=BODY).status_code == 403
     else:
         assert named in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (BODY, {}),
+        ({"model": "claude-sonnet-4-5", "max_tokens": 50, "messages": []}, {"anthropic-version": "2023-06-01"}),
+        ({"model": "gpt-4o-mini", "max_output_tokens": 50, "input": "Hi"}, {}),
+    ],
+)
+def test_explain_tells_the_route_by_the_body(desk: Desk, body: Any, headers: dict[str, str]) -> None:
+    made = desk.key(user="alice", budgets=["1k tokens/day"])
+    answer = desk.client.post("/v1/explain", headers=bearer(made.text) | headers, json=body)
+    assert (answer.status_code, answer.json()["allowed"]) == (200, True), answer.text
+
+
+def test_a_flag_s_budget_has_one_name_everywhere(provider: FakeProvider) -> None:
+    config = BudgetConfig(max_tokens_total=5, upstream_url=provider.openai_url)
+    with start_proxy(config, port=0, block=False) as proxy, httpx2.Client(base_url=proxy.url) as client:
+        (total,) = [of for of in client.get("/v1/budgets/me").json()["budgets"] if of["per"] == "lifetime"]
+        refused = client.post(CHAT, json=BODY).json()["error"]["farthing"]
+        assert total["name"] == refused["budget"] == "max-tokens-total"
+        assert total["tokens"]["remaining"] == proxy.stats["remaining"][total["name"]] == 5
 
 
 def test_pages_answer_one_method(desk: Desk) -> None:

@@ -283,6 +283,8 @@ def test_a_forward_proxy_is_not_asked_for_this_machine(
     """Where all that leaves must go through one, a fake provider or a model on this machine are reached directly."""
     for name in ("http_proxy", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     with proxy_with(settings_for(fake_provider)) as server:
         assert ask(server.url, "/v1/chat/completions", CHAT).status == 200
         assert ask(server.url, "/v1/chat/completions", {**CHAT, "stream": True}).status == 200

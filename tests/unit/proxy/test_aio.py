@@ -6,7 +6,10 @@ import asyncio
 import os
 from typing import Any
 
+import pytest
+
 from farthing.proxy.aio import AioClient
+from farthing.proxy.upstream import NotSent
 from tests.unit.proxy.http1.hostile import SOON, Peer, hostile, run
 
 
@@ -31,8 +34,43 @@ def test_a_connection_that_was_stopped_serves_no_other_request() -> None:
             assert await response.receive() == b"hello"
             end_it.set()
             assert await response.receive() == b""
-            connector: Any = client._session.connector
+            connector: Any = client._direct.connector
             assert not connector._conns, "another request could be written to it, until its end is read"
+            await client.close()
+
+    run("asyncio", main())
+
+
+def test_no_proxy_decides_for_this_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async def script(peer: Peer) -> None:
+            head = await peer.request()
+            assert head.startswith(b"POST http://127.0.0.1:1/v1 HTTP/1.1"), "a forward proxy is asked for the whole URL"
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+
+        async with hostile(script) as server:
+            monkeypatch.setenv("HTTP_PROXY", server.url)
+            monkeypatch.setenv("NO_PROXY", "")
+            client = AioClient()
+            response = await client.request("POST", "http://127.0.0.1:1/v1", [], b"{}", timeouts=SOON)
+            assert await response.receive() == b"hello"
+            await client.close()
+
+    run("asyncio", main())
+
+
+def test_what_a_forward_proxy_refuses_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async def script(peer: Peer) -> None:
+            assert (await peer.request()).startswith(b"CONNECT provider.invalid:443 ")
+            await peer.send(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
+
+        async with hostile(script) as server:
+            monkeypatch.setenv("HTTPS_PROXY", server.url)
+            client = AioClient()
+            with pytest.raises(NotSent, match="connect_error") as caught:
+                await client.request("POST", "https://provider.invalid/v1", [], b"{}", timeouts=SOON)
+            assert "407" in (caught.value.note or "")
             await client.close()
 
     run("asyncio", main())

@@ -293,7 +293,7 @@ def _match(template: str, path: str) -> dict[str, str] | None:
 def _body(route: Route, body: bytes) -> msgspec.Struct | None:
     """Raises ValueError naming the field."""
     if route.body is None:
-        if body.strip():
+        if body.strip() not in (b"", b"{}"):
             raise ValueError(f"{route.method} {PREFIX}{route.path} takes no body")
         return None
     try:

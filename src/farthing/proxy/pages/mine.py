@@ -16,6 +16,7 @@ from ...reports.explaining import Explanation, explain_async
 from ...reports.shown import shown_call
 from ...runtime.ambient import Ambient
 from ...stores.contract import Ready
+from ...wire import json
 from ..callers.identity import Identity
 from ..callers.keys import KeyIdentify
 from ..headers import free_tags
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ..app import Proxy
 
 CALLS = "/v1/calls/"
-
+_LIKELY = {"messages": "/v1/chat/completions", "input": "/v1/responses", "prompt": "/v1/completions"}
 
 _Answer = Callable[["Proxy", Identity, Request], Awaitable[Reply]]
 
@@ -52,12 +53,14 @@ async def budgets_of_caller(proxy: Proxy, identity: Identity, request: Request) 
             ticket = steps.send(answer)
             answer = ticket.result() if isinstance(ticket, Ready) else await ticket
     except StopIteration as stop:
-        return reply_json({"budgets": stop.value})
+        # By the name that refusals and headers have for it; where another one is its key in the ledger, that stands too.
+        rows = [{**row, "name": row["title"], "budget": row["name"]} for row in stop.value]
+        return reply_json({"budgets": rows})
 
 
 async def explain_request(proxy: Proxy, identity: Identity, request: Request) -> Reply:
     """Would this body, posted to this route, pass now? Nothing is held or sent."""
-    route = query_of(request, "route").get("route")
+    route = query_of(request, "route").get("route") or _likely_route(request)
     if route is None:
         raise ValueError("route is missing: POST /v1/explain?route=/v1/chat/completions with the body of that request")
     if not route.startswith("/"):
@@ -69,6 +72,19 @@ async def explain_request(proxy: Proxy, identity: Identity, request: Request) ->
         never = Explanation(False, decision, "", refused_by="UnmeteredCall", passes="It would not pass by itself.")
         return reply_json(never.to_dict())
     return reply_json((await explain_async(call)).to_dict())
+
+
+def _likely_route(request: Request) -> str | None:
+    """Where such a body is posted, as far as one can tell without being told."""
+    try:
+        body = json.decode(request.body)
+    except ValueError:
+        return None
+    if not isinstance(body, dict):
+        return None
+    if b"anthropic-version" in request.headers and "messages" in body:
+        return "/v1/messages"
+    return next((route for field, route in _LIKELY.items() if field in body), None)
 
 
 async def call_of_caller(proxy: Proxy, identity: Identity, request: Request) -> Reply:
