@@ -53,7 +53,7 @@ async def budgets_of_caller(proxy: Proxy, identity: Identity, request: Request) 
             ticket = steps.send(answer)
             answer = ticket.result() if isinstance(ticket, Ready) else await ticket
     except StopIteration as stop:
-        # By the name that refusals and headers have for it; where another one is its key in the ledger, that stands too.
+        # By the name that refusals and headers have for it, with the one that the ledger has.
         rows = [{**row, "name": row["title"], "budget": row["name"]} for row in stop.value]
         return reply_json({"budgets": rows})
 
