@@ -51,8 +51,10 @@ class ManualHold:
     calls at once need two of them.
     """
 
-    def __init__(self, facts: CallFacts, rates: Rates | None) -> None:
+    def __init__(self, facts: CallFacts, rates: Rates | None, said: frozenset[str]) -> None:
         self._facts = facts
+        self._said = said
+        """The units of which it was said how much can be used. Of another nobody knows, and that is not zero."""
         self._rates = rates
         self._granted: Granted | None = None
         self._ended = False
@@ -154,6 +156,10 @@ class ManualHold:
                     f"usd: budget {usd_budget.title!r} counts USD, so say what to hold: give usd= or model="
                 )
             raise UnpricedModel(self._facts.model, budget=usd_budget.title)
+        for unit, counts, give in (("tokens", "tokens", "tokens="), ("usd", "USD", "usd=, or tokens= and model=")):
+            title = next((of.title for of in budgets if unit not in self._said and of.limit(unit) is not None), None)
+            if title is not None:
+                raise ValueError(f"{unit}: budget {title!r} counts {counts}, so say what to hold: give {give}")
         facts = self._facts._replace(
             tags=tuple(dict(ambient.tags).items()), budgets=tuple(budget.title for budget in budgets)
         )
@@ -251,7 +257,7 @@ def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome
 
 def hold(
     *,
-    tokens: int = 0,
+    tokens: int | None = None,
     usd: Decimal | int | float | None = None,
     model: str | None = None,
     provider: str | None = None,
@@ -270,9 +276,14 @@ def hold(
         provider: whose model it is, as the price table names it (``azure``), where the name alone does not say; it
             stands in reports, and scopes may name it.
 
-    Raises (on entering) BudgetExceeded. Under a budget that counts USD: ValueError if neither *usd* nor *model* is
-    given, UnpricedModel if the model has no known price (see ``configure(unpriced=…)``). ValueError naming the field.
+    Raises (on entering) BudgetExceeded; ValueError if a budget counts tokens and *tokens* is not given, or USD and
+    neither *usd* nor *tokens* with a *model* is; UnpricedModel if the model has no known price (see
+    ``configure(unpriced=…)``). ValueError naming the field.
     """
+    said = frozenset(
+        unit for unit, given in (("tokens", tokens), ("usd", tokens if usd is None else usd)) if given is not None
+    )
+    tokens = 0 if tokens is None else tokens
     if type(tokens) is not int or not 0 <= tokens <= COUNTER_MAX:
         raise ValueError(f"tokens must be an integer of at least 0, not {tokens!r}")
     here = runtime()
@@ -294,7 +305,7 @@ def hold(
         price=price,
         price_version=None if rates is None else rates.version,
     )
-    return ManualHold(facts, rates)
+    return ManualHold(facts, rates, said)
 
 
 def record(

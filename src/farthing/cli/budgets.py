@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..admin.standing import grant_more, set_budget
-from ..kernel.budget import UNITS, Budget
+from ..kernel.budget import MODES, OPEN_BOUND, UNCAPPED, UNITS, Budget
 from ..kernel.money import usd_from_nano
 from ..reports.accounts import BudgetFigures, list_accounts
 from ..reports.outlook import Outlook, outlooks
@@ -22,6 +22,7 @@ from .amounts import (
     usd_from_text,
 )
 from .budgets_shown import binding_text, print_budget, print_budgets
+from .completing import PERIODS, budget_names, one_of
 from .helping import command, group
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
@@ -30,7 +31,9 @@ from .screen import console, print_json
 
 app = group("Budgets of a ledger: see what is left, set them, raise them for a while, freeze them.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The budget's name.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The budget's name.", show_default=False, autocompletion=budget_names)
+]
 
 
 @command(app, "list", examples=("farthing budgets list", "farthing budgets list --json"))
@@ -110,6 +113,7 @@ def set_(
         str | None,
         typer.Option(
             metavar="WINDOW",
+            autocompletion=one_of(*PERIODS),
             help='Over how long: minute, hour, day, week, month (UTC; or "month Europe/Berlin"), "rolling 60s", '
             "request (each call by itself), lifetime (default: it never resets).",
         ),
@@ -118,6 +122,7 @@ def set_(
         str | None,
         typer.Option(
             metavar="MODE",
+            autocompletion=one_of(*MODES),
             help="What happens to a call that does not fit: block (default), clamp, downgrade, wait, break, truncate, "
             "raise, warn.",
         ),
@@ -156,6 +161,7 @@ def set_(
         str | None,
         typer.Option(
             metavar="HOW",
+            autocompletion=one_of(*UNCAPPED),
             help="A request without an output ceiling: inject one (default), reject it, or watch its stream.",
         ),
     ] = None,
@@ -163,6 +169,7 @@ def set_(
         str | None,
         typer.Option(
             metavar="HOW",
+            autocompletion=one_of(*OPEN_BOUND),
             help="A request whose input cannot be counted here (a stored prompt, say): hold what the model's "
             "context_window costs (default), reject it, or let an overrun happen.",
         ),

@@ -71,6 +71,11 @@ def check_upstreams(configuration: Configuration) -> Iterator[Check]:
     for upstream in configuration.proxy.upstreams:
         url = urlsplit(upstream.base_url)
         port = url.port or (443 if url.scheme == "https" else 80)
+        try:
+            prices.check_provider(upstream.provider, "")
+        except ValueError as error:
+            remedy = "name one of those, or leave it out; calls are priced by the model's name alone until then"
+            yield Check("upstreams", "warning", f"{upstream.name}: {error}", remedy)
         key = "with a key of its own" if upstream.api_key else "with the callers' own keys"
         try:
             with socket.create_connection((url.hostname or "", port), timeout=REACH_SECONDS) as plain:

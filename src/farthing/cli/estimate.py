@@ -12,6 +12,7 @@ from ..errors import UnpricedModel
 from ..kernel.money import format_usd, nano_of_usd
 from ..runtime.learning import learned_of
 from .amounts import count_from_text, per_million
+from .completing import providers
 from .ledger import learned_ratios
 from .options import FileOption, InputTokensOption, JsonOption, LedgerOption, ModelArgument, TextOption
 from .running import UsageMistake, as_typed
@@ -33,7 +34,10 @@ def estimate(
         str, typer.Option(metavar="N", help="The output ceiling of the call. Without it only the input is counted.")
     ] = "0",
     provider: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose price, where the model's name alone does not say.")
+        str | None,
+        typer.Option(
+            metavar="NAME", autocompletion=providers, help="Whose price, where the model's name alone does not say."
+        ),
     ] = None,
     json: JsonOption = False,
     ledger: LedgerOption = None,

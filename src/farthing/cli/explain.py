@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ..kernel.decision import FailedLine
 from .amounts import count_from_text, pairs_from_texts
+from .completing import budget_names, providers
 from .ledger import open_runtime
 from .options import FileOption, InputTokensOption, JsonOption, LedgerOption, ModelArgument, TextOption
 from .running import DENIED, UsageMistake, as_typed
@@ -31,7 +32,10 @@ def explain(
         str | None, typer.Option(metavar="N", help="The output ceiling of the call. Without it the budgets set one.")
     ] = None,
     provider: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which API, where the model's name alone does not say.")
+        str | None,
+        typer.Option(
+            metavar="NAME", autocompletion=providers, help="Which API, where the model's name alone does not say."
+        ),
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="TAG=VALUE", help="Whose call it is, such as user=alice. Repeatable.")
@@ -40,6 +44,7 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=budget_names,
             help="Also this budget, of those that bind only where a program names them. Repeatable.",
         ),
     ] = None,

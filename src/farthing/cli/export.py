@@ -11,6 +11,7 @@ import typer
 
 from ..reports.exporting import FORMATS, export_rows, to_lines
 from .amounts import names_from_texts, number_of, pairs_from_texts
+from .completing import one_of
 from .ledger import open_ledger
 from .options import LedgerOption, SinceOption, UntilOption, WhereOption, span_of_time
 from .running import Failure, UsageMistake
@@ -25,7 +26,12 @@ EXAMPLES = (
 def export(
     form: Annotated[
         str | None,
-        typer.Option("--format", metavar="csv|jsonl", help="csv for a file named .csv if not given, else jsonl."),
+        typer.Option(
+            "--format",
+            metavar="csv|jsonl",
+            autocompletion=one_of(*FORMATS),
+            help="csv for a file named .csv if not given, else jsonl.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,

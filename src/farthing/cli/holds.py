@@ -11,6 +11,7 @@ from ..admin.holds import OpenHold, open_holds, resolve_holds
 from ..errors import HoldNotFound
 from .amounts import age_text, number_of, usd_column, usd_text
 from .budgets import user_name
+from .completing import suspect_ids
 from .helping import command, group
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
@@ -46,7 +47,13 @@ def list_(json: JsonOption = False, ledger: LedgerOption = None) -> None:
 )
 def resolve(
     hold_id: Annotated[
-        str | None, typer.Argument(metavar="ID", help="A suspect hold, as `holds list` shows it.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="ID",
+            help="A suspect hold, as `holds list` shows it.",
+            show_default=False,
+            autocompletion=suspect_ids,
+        ),
     ] = None,
     settle_at_hold: Annotated[
         bool, typer.Option("--settle-at-hold", help="It was billed: count all that it held as spent.")

@@ -10,7 +10,9 @@ import typer
 from rich.text import Text
 
 from ..admin.keys import KeyFigures, create_key, list_keys, revoke_key, rotate_key
+from ..kernel.keys import DENY_STATUSES
 from .amounts import count_from_text, pairs_from_texts
+from .completing import key_ids, one_of
 from .helping import command, group
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
@@ -19,7 +21,12 @@ from .screen import console, print_json
 
 app = group("Virtual keys for the proxy: who is calling, and on whose budget.")
 
-KeyId = Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `keys list` shows it.", show_default=False)]
+KeyId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="The key's id, as `keys list` shows it.", show_default=False, autocompletion=key_ids
+    ),
+]
 
 
 @command(
@@ -51,7 +58,11 @@ def create(
     ] = None,
     deny_status: Annotated[
         str | None,
-        typer.Option(metavar="400|402|403|429", help="The status of a refusal by a budget; else the proxy's own."),
+        typer.Option(
+            metavar="400|402|403|429",
+            autocompletion=one_of(*DENY_STATUSES),
+            help="The status of a refusal by a budget; else the proxy's own.",
+        ),
     ] = None,
     label: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for, as lists show it.")] = None,
     parent: Annotated[

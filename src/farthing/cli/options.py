@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..kernel.instants import instant_ms
+from .completing import models
 from .running import as_typed
 
 LedgerOption = Annotated[
@@ -31,7 +32,9 @@ WhereOption = Annotated[
     typer.Option(metavar="KEY=VALUE", help="Only calls with this tag, model, provider or budget. Repeatable."),
 ]
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="As the SDK names it.", show_default=False)]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="As the SDK names it.", show_default=False, autocompletion=models)
+]
 TextOption = Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt; its tokens are counted.")]
 FileOption = Annotated[
     typer.FileText | None, typer.Option(metavar="PATH", help="A file with the prompt; - reads standard input.")

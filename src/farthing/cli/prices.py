@@ -13,6 +13,7 @@ from .. import prices
 from ..prices.listing import list_prices
 from ..runtime.learning import learned_of
 from .amounts import per_million
+from .completing import providers
 from .helping import command, group
 from .ledger import learned_ratios
 from .options import JsonOption, LedgerOption, ModelArgument
@@ -27,7 +28,11 @@ def explain(
     model: ModelArgument,
     provider: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Whose price, where the model's name alone does not say, such as azure."),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=providers,
+            help="Whose price, where the model's name alone does not say, such as azure.",
+        ),
     ] = None,
     json: JsonOption = False,
     ledger: LedgerOption = None,
@@ -66,7 +71,9 @@ def list_(
             metavar="PATTERN", help="A part of the name, or a pattern such as 'gpt-4o*'.", show_default=False
         ),
     ] = None,
-    provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only the prices of this provider.")] = None,
+    provider: Annotated[
+        str | None, typer.Option(metavar="NAME", autocompletion=providers, help="Only the prices of this provider.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """The price table, in USD per million tokens."""

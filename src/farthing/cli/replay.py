@@ -15,6 +15,7 @@ from rich.table import Table
 from ..kernel.money import usd_from_nano
 from ..kernel.window import datetime_from_ms
 from .amounts import names_from_texts, number_of, usd_column, usd_text
+from .completing import group_keys
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption, SinceOption, UntilOption, span_of_time
 from .running import as_typed
@@ -44,6 +45,7 @@ def replay(
         list[str] | None,
         typer.Option(
             metavar="KEY,…",
+            autocompletion=group_keys,
             help="Also sum by each of these: tags, model, provider. If not given, by the tags that the budgets name.",
         ),
     ] = None,

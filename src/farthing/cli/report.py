@@ -13,6 +13,7 @@ from ..kernel.money import div_half_up, nano_of_usd
 from ..kernel.window import datetime_from_ms
 from ..reports.spending import Report, read_report
 from .amounts import NOTHING, count_from_text, names_from_texts, number_of, pairs_from_texts, usd_column
+from .completing import GROUP_KEYS, group_keys
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption, SinceOption, UntilOption, WhereOption, span_of_time
 from .running import UsageMistake, as_typed
@@ -43,6 +44,7 @@ def report(
         list[str] | None,
         typer.Option(
             metavar="KEY,…",
+            autocompletion=group_keys,
             help="One row for each value of these: tags, model, provider, budget, day, hour. By model if not given.",
         ),
     ] = None,
@@ -112,6 +114,8 @@ def _print_table(found: Report, ledger_name: str, *, filtered: bool, limit: int 
     print_table(_table(found, out, limit))
     if limit is not None and len(found) > limit:
         out.print(f"{number_of(len(found) - limit, 'more row')}, not shown but in the total.", style="dim")
+    for key in _without_values(found):
+        out.print(f"No call here has the tag {key!r}. Tags are what programs give to track(…).", style="yellow")
     for note in _notes(whole):
         out.print(note, style="yellow", markup=False)
 
@@ -176,6 +180,12 @@ def _share(part_nano: int, whole_nano: int) -> str:
 
 def _shown(part: str | None, key: str) -> str:
     return f"(no {key})" if part is None else part
+
+
+def _without_values(found: Report) -> list[str]:
+    """Tags that were asked for and that no call carries: misspelt, perhaps."""
+    rows = found.to_dicts()
+    return [key for key in found.group_by if key not in GROUP_KEYS and all(row["tags"][key] is None for row in rows)]
 
 
 def _notes(whole: dict[str, Any]) -> list[str]:

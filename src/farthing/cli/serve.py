@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError
+from ..kernel.keys import DENY_STATUSES
 from .amounts import count_from_text, usd_from_text
+from .completing import one_of
 from .ledger import ledger_url
 from .options import LedgerOption
 from .running import UsageMistake
@@ -87,9 +89,16 @@ def serve(
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No log line per request. Refusals, warnings and errors are logged.")
     ] = False,
-    log_format: Annotated[str, typer.Option(metavar="text|json", help="How to log, on stderr.")] = "text",
+    log_format: Annotated[
+        str, typer.Option(metavar="text|json", autocompletion=one_of("text", "json"), help="How to log, on stderr.")
+    ] = "text",
     deny_status: Annotated[
-        str, typer.Option(metavar="400|402|403|429", help="The status of a refusal by a budget.")
+        str,
+        typer.Option(
+            metavar="400|402|403|429",
+            autocompletion=one_of(*DENY_STATUSES),
+            help="The status of a refusal by a budget.",
+        ),
     ] = "429",
     workers: Annotated[str, typer.Option(metavar="N", help="Processes that share the port and the ledger.")] = "1",
     ledger: LedgerOption = None,

@@ -82,5 +82,5 @@ def _rate(usd: Usd, per: int, *, field: str) -> Fraction:
     if not amount.is_finite():
         raise ValueError(f"{field} must be finite, not {usd!r}")
     if amount < 0:
-        raise ValueError(f"{field} must be a number of at least 0 US dollars, not {usd!r}")
+        raise ValueError(f"{field} must be a number of at least 0 US dollars, not {usd}")
     return Fraction(amount) * 1_000_000_000 / per

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,3 +149,30 @@ def test_an_interrupted_entry_holds_nothing(fake_provider: FakeProvider) -> None
                 client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=100)
         assert (budget.held.tokens, budget.spent.tokens) == (0, 0)
     assert (holds(), entries(), fake_provider.posts) == ([], [], 0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "given", "says"),
+    [
+        ({"tokens": 100}, {}, "tokens: budget 'b' counts tokens, so say what to hold: give tokens="),
+        ({"tokens": 100}, {"usd": 1}, "tokens: budget 'b' counts tokens"),
+        ({"usd": 1}, {"model": "gpt-4o"}, "usd: budget 'b' counts USD, so say what to hold: give usd=, or tokens="),
+        ({"usd": 1}, {}, "usd: budget 'b' counts USD, so say what to hold: give usd= or model="),
+    ],
+)
+def test_what_nobody_said_is_not_zero(limit: dict[str, Any], given: dict[str, Any], says: str) -> None:
+    """A hold without tokens held none under a limit of tokens, so any number of them passed it."""
+    with (
+        farthing.budget("b", **limit) as budget,
+        pytest.raises(ValueError, match=re.escape(says)),
+        farthing.hold(**given),
+    ):
+        pass
+    assert budget.held.tokens == budget.spent.tokens == 0
+    with farthing.budget("calls", requests=1), farthing.hold():
+        pass  # nothing else is counted
+
+
+def test_zero_may_be_said() -> None:
+    with farthing.budget(tokens=1, usd=1), farthing.hold(tokens=0, usd=0) as held:
+        held.settle(tokens=0, usd=0)

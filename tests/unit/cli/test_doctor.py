@@ -154,6 +154,15 @@ downgrade = {{ "gpt-4o" = "no-such-model" }}
     assert "budgets" not in statuses(run, "--config", file)
 
 
+def test_a_provider_that_nobody_knows_is_a_warning(run: Run, tmp_path: Path, fake_provider: FakeProvider) -> None:
+    """Its calls would be priced by their models' names alone."""
+    file = tmp_path / "farthing.toml"
+    file.write_text(f'[upstreams.here]\nbase_url = "{fake_provider.openai_url}"\nprovider = "opnai"\n')
+    (warned, reached) = statuses(run, "--config", file, "--ledger", tmp_path / "none.db")["upstreams"]
+    assert (warned[0], reached[0]) == ("warning", "ok")
+    assert "here: provider='opnai' is not in the price table (did you mean openai?)" in warned[1]
+
+
 def test_a_configuration_for_programs_alone_is_right_for_them(
     run: Run, tmp_path: Path, fake_provider: FakeProvider
 ) -> None:

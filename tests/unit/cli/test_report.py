@@ -145,3 +145,8 @@ def test_a_pipe_has_no_edge_to_wrap_at(run: Run, tmp_path: Path, monkeypatch: py
     lines = run("report", "--ledger", path).out.splitlines()
     assert [line.split()[0] for line in lines] == ["model", "gpt-4o", name, "total"]
     assert not any(line.endswith(" ") for line in lines)
+
+
+def test_a_tag_that_no_call_carries_is_said(run: Run, ledger: Path) -> None:
+    assert "No call here has the tag 'feautre'" in run("report", "--group-by", "feautre", "--ledger", ledger).out
+    assert "No call here" not in run("report", "--group-by", "feature,day,budget", "--ledger", ledger).out
