@@ -59,12 +59,14 @@ SHAPES = pytest.mark.parametrize(
 
 
 @SHAPES
-@pytest.mark.parametrize("way", ["instrument", "install"])
+@pytest.mark.parametrize("way", ["instrument", "install", "declared"])
 def test_one_entry_at_mistrals_prices(stream: bool, asynchronous: bool, way: str) -> None:
     reply = Reply(body=STREAM) if stream else Reply("a coin")
     with FakeProvider(reply) as provider:
         client = Mistral(api_key="fake", server_url=provider.url)
         if way == "install":
+            farthing.install()  # the client says whose it is
+        elif way == "declared":
             farthing.install(hosts={provider.url.removeprefix("http://"): "mistral"})
         else:
             farthing.instrument(client)

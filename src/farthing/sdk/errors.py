@@ -19,10 +19,22 @@ from typing import Any
 
 from ..errors import FarthingError
 
+STATUS = 402
+"""The status of a refusal: no SDK retries it."""
 BASE_ERRORS = {"openai": "OpenAIError", "anthropic": "AnthropicError", "groq": "GroqError"}
 """SDKs that retry or wrap a foreign exception, and the name of the error that all of their own derive from."""
-PACKAGES = (*BASE_ERRORS, "google", "mistralai", "cohere")
-_AGENT = re.compile(r"(?:async)?(?:azure)?(openai|anthropic|groq)\w*/python", re.IGNORECASE)
+_FAMILIES = {
+    **{sdk: (sdk, name) for sdk, name in BASE_ERRORS.items()},
+    "google": ("google.genai.errors", "APIError"),
+    "mistralai": ("mistralai.client.errors.mistralerror", "MistralError"),
+    "cohere": ("cohere.core.api_error", "ApiError"),
+}
+"""Of each SDK the module and name of the error that all of its own derive from."""
+PACKAGES = tuple(_FAMILIES)
+_AGENT = re.compile(
+    r"(?:async)?(?:azure)?(openai|anthropic|groq)\w*/python|(google)-genai-sdk/|(mistral)-client-python/|(cohere)/",
+    re.IGNORECASE,
+)
 """How each SDK's clients name themselves, those for other clouds too: ``AsyncAzureOpenAI/Python 3.54.0``."""
 
 
@@ -40,16 +52,20 @@ def sdk_of_request(request: object) -> str | None:
     """The SDK that a request says it comes from: ``user-agent: OpenAI/Python 3.54.0``. None for all others."""
     agent: str = getattr(request, "headers", {}).get("user-agent", "")
     found = _AGENT.match(agent)
-    return found[1].lower() if found else None
+    if not found:
+        return None
+    name = found[found.lastindex or 0].lower()
+    return "mistralai" if name == "mistral" else name
 
 
 def in_family(error: FarthingError, sdk: str | None) -> FarthingError:
     """The same error, as one that this SDK lets through untouched. Evidence and cause stay on it."""
-    kind = None if sdk not in BASE_ERRORS else _combined(type(error), sdk)  # type: ignore[arg-type]
+    kind = None if sdk not in _FAMILIES else _combined(type(error), sdk)  # type: ignore[arg-type]
     if kind is None:
         return error
     made = kind.__new__(kind, *error.args)
     made.args = error.args
+    made.__dict__.update(_told(error, sdk))
     made.__dict__.update(error.__dict__)
     made.__cause__ = error.__cause__
     return made
@@ -86,7 +102,7 @@ def _refusing(http: Any) -> type:
     class Refusal(http.Response):  # type: ignore[misc]
         def __init__(self, error: Exception) -> None:
             headers = {"x-should-retry": "false"}
-            super().__init__(402, headers=headers, json={"error": {"message": str(error), "code": "budget_exceeded"}})
+            super().__init__(STATUS, headers=headers, json=_body(error))
             self._error = error
 
         def raise_for_status(self) -> Any:
@@ -100,10 +116,31 @@ def _refusing(http: Any) -> type:
     return Refusal
 
 
+def _body(error: Exception) -> dict[str, Any]:
+    return {"error": {"message": str(error), "code": "budget_exceeded"}}
+
+
+def _told(error: Exception, sdk: str | None) -> dict[str, Any]:
+    """What handlers of this SDK's errors read from them: those of the others have nothing in common."""
+    match sdk:
+        case "google":
+            status = "RESOURCE_EXHAUSTED"
+            return {"code": STATUS, "status": status, "message": str(error), "details": _body(error), "response": None}
+        case "mistralai":
+            told = {"message": str(error), "status_code": STATUS, "body": str(error)}
+            return {**told, "headers": {}, "raw_response": None}
+        case "cohere":
+            return {"headers": {}, "status_code": STATUS, "body": _body(error)}
+    return {}
+
+
 @cache
 def _combined(kind: type[FarthingError], sdk: str) -> type[FarthingError] | None:
-    base = getattr(sys.modules.get(sdk), BASE_ERRORS[sdk], None)
+    module, name = _FAMILIES[sdk]
+    base = getattr(sys.modules.get(module), name, None)
     if not isinstance(base, type) or issubclass(kind, base):
         return None
     namespace = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    # As ours: some families show, compare and hash their errors by fields.
+    namespace |= {of: getattr(kind, of) for of in ("__str__", "__repr__", "__eq__", "__hash__")}
     return type(kind.__name__, (kind, base), namespace)

@@ -12,6 +12,8 @@ from ..runtime.ambient import current
 from ..runtime.default import runtime
 from ..runtime.runtime import UnmeteredCallWarning
 from ..wire.recognise import Recognised, recognise
+from .clients import PROVIDERS
+from .errors import sdk_of_request
 
 
 def recognise_request(
@@ -25,12 +27,15 @@ def recognise_request(
     """
     What a request is; None if farthing has nothing to do with it.
 
-    *sdk* is the client's own package, which says whose dialect it speaks; where it is not known, the headers do.
+    *sdk* is the client's own package, which says whose dialect it speaks; where it is not known, the headers do: what
+    the client of a provider's own SDK sends goes to that provider, unless its host is declared as another's.
     *provider* is the only one that this SDK talks to, *hosts* are declared hosts and their providers; *in_care*: the
     user handed this very client over.
     """
     url = request.url
     names = _TELLING[sdk] if sdk in _TELLING else tuple([name for name, _ in request.headers.raw])
+    if sdk is None and provider is None and (named := PROVIDERS.get(sdk_of_request(request) or "")) is not None:
+        hosts = ((url.netloc.decode("ascii"), named), *hosts)
     return _recognise(request.method, url.netloc, url.raw_path, names, provider, hosts, in_care)
 
 

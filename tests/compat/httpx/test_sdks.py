@@ -22,6 +22,7 @@ import httpx
 import httpx2
 import openai
 import pytest
+from cohere.core.api_error import ApiError
 
 import farthing
 from farthing.testing import FakeProvider, Reply
@@ -100,7 +101,7 @@ COHERE = Sdk(
     "cohere",
     "command-a-03-2025",
     ("2.50", "10"),
-    farthing.BudgetExceeded,  # lets every exception through
+    ApiError,
     lambda provider, http: cohere.ClientV2(base_url=provider.url, api_key="fake", httpx_client=http),
     lambda provider, http: cohere.AsyncClientV2(base_url=provider.url, api_key="fake", httpx_client=http),
     _cohere,

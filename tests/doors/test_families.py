@@ -1,0 +1,107 @@
+"""
+Goal: what refuses a call is caught as ours and as its SDK's own, also where the SDK would let a foreign one through.
+Method: google-genai and mistralai (openai, anthropic, groq and cohere have it in their own tables), every way to call
+them, handed over or found; then what handlers and retries of that SDK read from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from google.genai import Client, errors, types
+from mistralai.client import Mistral
+from mistralai.client.errors import MistralError
+
+import farthing
+from farthing import BudgetExceeded, UnmeteredCall, UnpricedModel
+from farthing.testing import FakeProvider
+
+pytestmark = pytest.mark.usefixtures("farthing_isolated")
+FLASH, SMALL = "gemini-2.5-flash", "mistral-small-latest"
+HI = [{"role": "user", "content": "hi"}]
+
+
+async def _all(stream: Any) -> None:
+    async for _ in await stream:
+        pass
+
+
+GEMINI: dict[str, Callable[[Client], Any]] = {
+    "plain": lambda client: client.models.generate_content(model=FLASH, contents="hi"),
+    "stream": lambda client: list(client.models.generate_content_stream(model=FLASH, contents="hi")),
+    "async": lambda client: asyncio.run(client.aio.models.generate_content(model=FLASH, contents="hi")),
+    "async stream": lambda client: asyncio.run(
+        _all(client.aio.models.generate_content_stream(model=FLASH, contents="hi"))
+    ),
+}
+
+
+@pytest.fixture(params=["instrument", "install"])
+def govern(request: pytest.FixtureRequest) -> Iterator[Callable[[Any], Any]]:
+    if request.param == "instrument":
+        yield farthing.instrument
+        return
+    farthing.install()
+    yield lambda client: client
+    farthing.uninstall()
+
+
+@pytest.mark.parametrize("way", GEMINI)
+def test_gemini(way: str, govern: Callable[[Any], Any], fake_provider: FakeProvider) -> None:
+    """Its own retries, asked for, see nothing to try again."""
+    asked: list[object] = []
+    retry = types.HttpRetryOptions(attempts=3, initial_delay=0)
+    options = types.HttpOptions(base_url=fake_provider.gemini_url, retry_options=retry)
+    with (
+        Client(api_key="fake", http_options=options) as client,
+        farthing.budget(tokens=5, on_exceed=asked.append),
+        pytest.raises(errors.APIError) as refused,
+    ):
+        GEMINI[way](govern(client))
+    error = refused.value
+    assert isinstance(error, BudgetExceeded)
+    assert (error.limit, len(asked), fake_provider.posts) == (5, 1, 0)
+    assert (error.code, error.message, str(error)) == (402, str(error), error.decision.message())
+    assert error.details["error"]["code"] == "budget_exceeded"
+    assert isinstance(pickle.loads(pickle.dumps(error)), BudgetExceeded)
+    assert "BudgetExceeded" in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize("way", ["plain", "stream", "async"])
+def test_mistral(way: str, govern: Callable[[Any], Any], fake_provider: FakeProvider) -> None:
+    ways: dict[str, Callable[[Mistral], Any]] = {
+        "plain": lambda client: client.chat.complete(model=SMALL, messages=HI),  # type: ignore[arg-type]
+        "stream": lambda client: list(client.chat.stream(model=SMALL, messages=HI)),  # type: ignore[arg-type]
+        "async": lambda client: asyncio.run(client.chat.complete_async(model=SMALL, messages=HI)),  # type: ignore[arg-type]
+    }
+    with (
+        Mistral(api_key="fake", server_url=fake_provider.url) as client,
+        farthing.budget(tokens=5),
+        pytest.raises(MistralError) as refused,
+    ):
+        ways[way](govern(client))
+    error = refused.value
+    assert isinstance(error, BudgetExceeded)
+    assert (error.limit, error.status_code, fake_provider.posts) == (5, 402, 0)
+    assert error.message == str(error) == error.decision.message()
+    assert {error} == {error}
+    assert repr(error).startswith("BudgetExceeded(")
+
+
+def test_every_refusal_is_of_the_family(fake_provider: FakeProvider) -> None:
+    options = types.HttpOptions(base_url=fake_provider.gemini_url)
+    with Client(api_key="fake", http_options=options) as client, farthing.budget(usd=1):
+        farthing.instrument(client)
+        with pytest.raises(errors.APIError) as unpriced:
+            client.models.generate_content(model="gemini-of-nobody", contents="hi")
+        with pytest.raises(errors.APIError) as unmetered:
+            client.batches.create(model=FLASH, src="files/x")
+    assert isinstance(unpriced.value, UnpricedModel)
+    assert isinstance(unpriced.value, KeyError)
+    assert str(unpriced.value).startswith("budget 'unnamed ($1.00)' counts USD")
+    assert isinstance(unmetered.value, UnmeteredCall)
