@@ -35,7 +35,8 @@ program; `farthing serve --config farthing.toml` runs a proxy on it, and reads i
 Every key may also be an environment variable, which goes before the file: `FARTHING_` and the key's path in capitals,
 its parts joined by `__`, such as `FARTHING_LEDGER`, `FARTHING_PROXY__PORT`, `FARTHING_UPSTREAMS__OPENAI__API_KEY`. A
 budget is named there by its number from 0, or by its name with `_` for what a variable's name cannot have:
-`FARTHING_BUDGETS__SEARCH_TEAM__USD`. In a program without a file only the keys at the top are read from there.
+`FARTHING_BUDGETS__SEARCH_TEAM__USD`. In a program without a file only the keys at the top are read from there;
+`farthing serve` reads them all.
 
 A value `"env:NAME"` of a key that is marked *secret* is taken from the environment variable `NAME`, and never printed.
 An unknown key, a wrong type or an unusable value is an error that names file, line and key; all of them are named at

@@ -110,8 +110,11 @@ def serve(
     Run the proxy: it stands before LLM APIs, and refuses what no budget has room for. Point a client's base URL at it.
 
     All limits apply together; the strictest one decides. Without --config it serves OpenAI's, Anthropic's and Gemini's
-    APIs.
+    APIs. Every key of a configuration file may be an environment variable instead, such as
+    FARTHING_UPSTREAMS__OPENAI__BASE_URL.
     """
+    from ..config.loading import from_environment
+    from ..config.loading import load as load_file
     from ..proxy.flags import BudgetConfig
     from ..proxy.process.serve import serve as run
 
@@ -148,14 +151,15 @@ def serve(
             port=_number(port, option="--port"),
             workers=_number(workers, option="--workers"),
         )
-        if config is None:
+        if config is None and from_environment() is None:
             if fake_url is not None:
                 settings = _before(fake_url, settings)
             run(settings, flags, say=lambda opened: _say_how(opened, has_key=bool(api_key)))
             return
 
         def load() -> ProxySettings:
-            configured = _configured(config, settings, _named(ctx))
+            found = load_file(config, for_proxy=True) if config is not None else from_environment()
+            configured = settings if found is None else _configured(found.proxy, settings, _named(ctx))
             return configured if fake_url is None else _before(fake_url, configured)
 
         first = load()
@@ -171,12 +175,10 @@ def _named(ctx: typer.Context) -> set[str]:
     return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
 
 
-def _configured(config: str, flags: ProxySettings, named: set[str]) -> ProxySettings:
-    """The proxy of a configuration file, with what was given on the command line in its place."""
-    from ..config.loading import load
+def _configured(settings: ProxySettings, flags: ProxySettings, named: set[str]) -> ProxySettings:
+    """The proxy of a configuration, with what was given on the command line in its place."""
     from ..proxy.settings import OPENAI_URL
 
-    settings = load(config, for_proxy=True).proxy
     given: dict[str, Any] = {
         name: getattr(flags, name)
         for name in ("host", "port", "workers", "session", "quiet", "log_format", "deny_status")

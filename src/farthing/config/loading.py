@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..proxy.settings import DEFAULT_UPSTREAMS
+from .environment import overrides
 from .reading import Configuration, parse, read
 
 IN_CODE = "configure(config=…)"
 """What owns the budgets of a mapping that has no ``name``."""
+IN_ENVIRONMENT = "the environment"
+"""The same, where there is no file and no mapping."""
 
 
 def load(
@@ -46,6 +50,17 @@ def load(
         environ=environ,
         for_proxy=for_proxy,
     )
+
+
+def from_environment(*, environ: Mapping[str, str] = os.environ) -> Configuration | None:
+    """
+    A proxy's configuration where there is no file: what the environment says, over the upstreams that there are without
+    any. None where it says nothing, or nothing but the ledger. Raises ConfigError with every mistake.
+    """
+    if all(of.path == ("ledger",) for of in overrides(environ, {})):
+        return None
+    upstreams = {of.name: {"base_url": of.base_url, "speaks": list(of.speaks)} for of in DEFAULT_UPSTREAMS}
+    return read({"upstreams": upstreams}, source=IN_ENVIRONMENT, environ=environ, for_proxy=True)
 
 
 def from_mapping(

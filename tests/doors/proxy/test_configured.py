@@ -66,10 +66,11 @@ class Serving:
 
 
 @contextmanager
-def serving(file: Path, *options: str) -> Iterator[Serving]:
+def serving(file: Path | None, *options: str, **variables: str) -> Iterator[Serving]:
     program = "from farthing.cli import main; main()"
-    command = [sys.executable, "-c", program, "serve", "--config", str(file), "--port", "0", *options]
-    environ = {**os.environ, "TEST_PROVIDER_KEY": "sk-of-the-provider"}
+    named = () if file is None else ("--config", str(file))
+    command = [sys.executable, "-c", program, "serve", *named, "--port", "0", *options]
+    environ = {**os.environ, "TEST_PROVIDER_KEY": "sk-of-the-provider", **variables}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ) as process:
         try:
             yield Serving(process)
@@ -216,3 +217,32 @@ def test_a_wrong_file_is_said_before_anything_is_served(tmp_path: Path) -> None:
         f"farthing: {file}: line 2: proxy.prot: unknown key; did you mean 'port'?",
         f"farthing: {file}: line 5: budgets.b.tokens: must be an integer, not 'x'",
     ]
+
+
+def test_the_environment_is_a_configuration_of_its_own(fake_provider: FakeProvider, tmp_path: Path) -> None:
+    """In a container there may be no file at all."""
+    said = {
+        "FARTHING_LEDGER": f"sqlite:///{tmp_path / 'ledger.db'}",
+        "FARTHING_UPSTREAMS__OPENAI__BASE_URL": fake_provider.openai_url,
+        "FARTHING_UPSTREAMS__OPENAI__API_KEY": "env:TEST_PROVIDER_KEY",
+        "FARTHING_BUDGETS__0__NAME": "everything",
+        "FARTHING_BUDGETS__0__TOKENS": "100",
+        "FARTHING_PROXY__DENY_STATUS": "402",
+    }
+    with serving(None, **said) as proxy, openai_client(f"{proxy.url}/v1", governed=False) as client:
+        assert client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=40).usage is not None
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=100)
+        assert (caught.value.status_code, caught.value.body["farthing"]["budget"]) == (402, "everything")  # type: ignore[index]
+        assert fake_provider.requests[-1].headers["authorization"] == "Bearer sk-of-the-provider"
+    assert not any("Per-request limit" in line for line in proxy.lines), "its budgets stand in the place of the default"
+    wrong = subprocess.run(
+        [sys.executable, "-m", "farthing", "serve", "--port", "0"],
+        env={**os.environ, "FARTHING_UPSTREAMS__OPENAI__BASE_URI": fake_provider.openai_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert wrong.returncode == 2
+    assert "FARTHING_UPSTREAMS__OPENAI__BASE_URI" in wrong.stderr or "base_url" in wrong.stderr
