@@ -49,7 +49,7 @@ def _plain(function: Callable[..., Any], governing: Governing) -> Callable[..., 
         piece = Piece(governing, args, kwargs)
         advance(piece.begin())
         try:
-            result = around(function, piece.inside)(*args, **kwargs)
+            result = around(function, piece.opened)(*args, **kwargs)
         except Exception as error:  # whatever the function raises, its work is charged for
             advance(piece.fail(error))
             raise
@@ -73,7 +73,7 @@ def _coroutine(function: Callable[..., Any], governing: Governing) -> Callable[.
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         piece = Piece(governing, args, kwargs)
         await advance_async(piece.begin())
-        return await _awaited(around(function, piece.inside)(*args, **kwargs), piece)
+        return await _awaited(around(function, piece.opened)(*args, **kwargs), piece)
 
     return wrapper
 
@@ -100,7 +100,7 @@ def _generator(function: Callable[..., Any], governing: Governing, begun: Piece 
             advance(piece.begin())
         housekeeper = runtime().housekeeper
         housekeeper.start()
-        body = around(function, piece.inside)(*args, **kwargs) if begun is None else function()
+        body = around(function, piece.opened)(*args, **kwargs) if begun is None else function()
         said: list[Any] = []
         step: Callable[[], Any] = functools.partial(next, body)
         while True:
@@ -137,7 +137,7 @@ def _async_generator(
             await advance_async(piece.begin())
         housekeeper = runtime().housekeeper
         housekeeper.start()
-        body = around(function, piece.inside)(*args, **kwargs) if begun is None else function()
+        body = around(function, piece.opened)(*args, **kwargs) if begun is None else function()
         said: list[Any] = []
         step: Callable[[], Any] = body.__anext__
         while True:

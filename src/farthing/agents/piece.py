@@ -75,9 +75,9 @@ class Piece:
         self._inside: Ambient
         self._rates: Rates | None = None
 
-    def inside(self) -> Ambient:
-        """The scope that its body runs in."""
-        return self._inside
+    def opened(self) -> tuple[Ambient, None]:
+        """The scope that its body runs in; no budget of an agent ends it quietly."""
+        return self._inside, None
 
     # -- before --------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ def say_advisory(runtime: Runtime, who: Who, advisory: Iterable[LineResult]) -> 
         if log.isEnabledFor(logging.WARNING):
             amounts = line_figures(result, runtime.memory_store.now()).amounts_text()
             text = "budget %r (on_exceed='warn') would have denied call %s to %s: %s"
-            log.warning(text, budget.title, who.call_id, who.model, amounts)
+            log.warning(text, budget.title, who.call_id, who.model or "(no model)", amounts)
         runtime.count_denial(
             budget=budget.title,
             unit=result.line.unit,

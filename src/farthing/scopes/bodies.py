@@ -1,10 +1,10 @@
 """
 Functions whose body runs in a scope: plain, async, generator and async generator functions.
 
-``open_scope`` is called when the body begins and gives the scope to run it in; what stands between two steps of a
-generator runs in its caller's own. A plain function may return its work instead of doing it (a coroutine or a
-generator, where another decorator hides what it wraps): then that work runs in the scope too. A denial of a budget
-that truncates ends the body quietly.
+``open_scope`` is called when the body begins and gives the scope to run it in, and the budget that it is about, if it
+is about one; what stands between two steps of a generator runs in its caller's own. A plain function may return its
+work instead of doing it (a coroutine or a generator, where another decorator hides what it wraps): then that work runs
+in the scope too. A denial of that budget, if it truncates, ends the body quietly.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 from ..calls.exceeding import ends_quietly
 from ..errors import BudgetExceeded
-from ..runtime.ambient import Ambient, current, enter
+from ..runtime.ambient import Ambient, Binding, current, enter
 
-Open = Callable[[], Ambient]
+Open = Callable[[], tuple[Ambient, Binding | None]]
 
 
 def around(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
@@ -34,16 +34,16 @@ def around(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]
 
 def _plain(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     def governed(*args: Any, **kwargs: Any) -> Any:
-        inside = open_scope()
+        inside, own = open_scope()
         try:
             result = _within(inside, functools.partial(function, *args, **kwargs))
         except BudgetExceeded as error:
-            if ends_quietly(error, inside.bindings[-1]):
+            if own is not None and ends_quietly(error, own):
                 return None
             raise
         for is_work, cover in _WORK:
             if is_work(result):
-                return cover(lambda: result, lambda: inside)()
+                return cover(lambda: result, lambda: (inside, own))()
         return result
 
     return governed
@@ -52,12 +52,12 @@ def _plain(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]
 def _coroutine(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     async def governed(*args: Any, **kwargs: Any) -> Any:
         outside = current()
-        inside = open_scope()
+        inside, own = open_scope()
         enter(inside)
         try:
             return await function(*args, **kwargs)
         except BudgetExceeded as error:
-            if ends_quietly(error, inside.bindings[-1]):
+            if own is not None and ends_quietly(error, own):
                 return None
             raise
         finally:
@@ -68,8 +68,7 @@ def _coroutine(function: Callable[..., Any], open_scope: Open) -> Callable[..., 
 
 def _generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     def governed(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        inside = open_scope()
-        own = inside.bindings[-1]
+        inside, own = open_scope()
         body = function(*args, **kwargs)
         step: Callable[[], Any] = functools.partial(next, body)
         while True:
@@ -80,7 +79,7 @@ def _generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., 
             except StopIteration as stop:
                 return stop.value
             except BudgetExceeded as error:
-                if ends_quietly(error, own):
+                if own is not None and ends_quietly(error, own):
                     return None
                 raise
             finally:
@@ -101,8 +100,7 @@ def _generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., 
 
 def _async_generator(function: Callable[..., Any], open_scope: Open) -> Callable[..., Any]:
     async def governed(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        inside = open_scope()
-        own = inside.bindings[-1]
+        inside, own = open_scope()
         body = function(*args, **kwargs)
         step: Callable[[], Any] = body.__anext__
         while True:
@@ -113,7 +111,7 @@ def _async_generator(function: Callable[..., Any], open_scope: Open) -> Callable
             except StopAsyncIteration:
                 return
             except BudgetExceeded as error:
-                if ends_quietly(error, own):
+                if own is not None and ends_quietly(error, own):
                     return
                 raise
             finally:

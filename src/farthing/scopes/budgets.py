@@ -23,7 +23,7 @@ from ..kernel.decision import Decision
 from ..kernel.money import usd_from_nano
 from ..kernel.plan import Balance
 from ..runtime import threads
-from ..runtime.ambient import Binding, current, enter
+from ..runtime.ambient import Ambient, Binding, current, enter
 from ..runtime.default import runtime
 from ..runtime.ledgers import Ledger
 from ..stores.changing import latest
@@ -248,10 +248,14 @@ class BudgetHandle:
         if not callable(function):
             raise ValueError(f"a budget decorates a function, not {function!r}")
         self._label = self._label or f"{getattr(function, '__qualname__', function)}()"
-        wrapped: Any = around(function, lambda: current().with_binding(self._open()))
+        wrapped: Any = around(function, self._opened)
         functools.update_wrapper(wrapped, function)
         wrapped.budget = self
         return wrapped  # type: ignore[no-any-return]
+
+    def _opened(self) -> tuple[Ambient, Binding]:
+        own = self._open()
+        return current().with_binding(own), own
 
 
 def budget(

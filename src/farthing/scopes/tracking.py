@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..kernel.scope import check_own, check_tags
 from ..reports.spending import report
 from ..runtime import threads
-from ..runtime.ambient import Ambient
+from ..runtime.ambient import Ambient, current
 from ..runtime.default import runtime
+from .bodies import around
 from .entering import Entered
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,21 +41,9 @@ class track(Entered):  # noqa: N801 - used as a verb: with track(feature="search
         return Ambient(here.bindings, outside.tags)
 
     def __call__(self, function: F) -> F:
-        """Tag every call made by a function."""
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ValueError("track decorates plain and async functions; inside a generator use `with track(...)`")
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def tagged_async(*args: Any, **kwargs: Any) -> Any:
-                with track(**self._tags):
-                    return await function(*args, **kwargs)
-
-            return tagged_async  # type: ignore[return-value]
-
-        @functools.wraps(function)
-        def tagged(*args: Any, **kwargs: Any) -> Any:
-            with track(**self._tags):
-                return function(*args, **kwargs)
-
-        return tagged  # type: ignore[return-value]
+        """Tag every call that a function makes: sync, async, generator or async generator."""
+        if not callable(function):
+            raise ValueError(f"track decorates a function, not {function!r}")
+        wrapped: Any = around(function, lambda: (self._go_in(current()), None))
+        functools.update_wrapper(wrapped, function)
+        return wrapped  # type: ignore[no-any-return]
