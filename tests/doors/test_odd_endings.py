@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import farthing
+from farthing.runtime.sockets import SLOW_SECONDS
 from farthing.sdk import relay
-from farthing.sdk.backlog import SLOW_SECONDS, is_full
+from farthing.sdk.backlog import is_full
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, async_openai_client, entries, holds, openai_client
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
@@ -13,7 +14,9 @@ import aiohttp
 from yarl import URL
 
 from ..errors import ConfigError
+from ..runtime.sockets import is_full
 from .callers.identity import is_loopback
+from .http1.delivery import is_silent
 from .http1.tls import Tls
 from .settings import Timeouts
 from .upstream import Broken, Header, NotSent
@@ -98,6 +101,7 @@ class AioResponse:
         self.headers: Sequence[Header] = response.raw_headers
         self._response = response
         self._ended = False
+        self._received = 0
 
     async def receive(self) -> bytes:
         if self._ended:
@@ -110,23 +114,44 @@ class AioResponse:
             # ended is still in the reader, behind its exception.
             rest: bytes = content._read_nowait(-1)
             if rest:
+                self._received += len(rest)
                 return rest
             self._ended = True
             self._response.close()
             if isinstance(error, TimeoutError):
                 raise Broken("timeout", "the answer stopped") from error
             raise Broken("connection_lost", type(error).__name__) from error
+        self._received += len(data)
         if not data:
             self._ended = True
             self._response.release()
         return data
+
+    def keeps_waiting(self) -> bool:
+        transport = None if self._ended else self._transport()
+        return transport is not None and is_full(transport.get_extra_info("socket"))
+
+    def has_unread(self) -> bool:
+        if self._ended:
+            return False
+        content: Any = self._response.content
+        transport = self._transport()
+        if transport is None or content.total_bytes > self._received:
+            return bool(content.total_bytes > self._received)
+        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as duplicate:
+            return not is_silent(duplicate)
+
+    def _transport(self) -> asyncio.Transport | None:
+        connection = self._response.connection
+        protocol = None if connection is None else connection.protocol
+        return None if protocol is None else protocol.transport
 
     def stop(self) -> bool:
         if self._ended:
             return True
         connection = self._response.connection
         protocol = None if connection is None else connection.protocol
-        transport = None if protocol is None else protocol.transport
+        transport = self._transport()
         unreadable = transport is None or transport.get_extra_info("sslcontext") is not None
         if protocol is None or transport is None or unreadable or sys.platform != "linux":
             self.abort()

@@ -134,7 +134,10 @@ class Connection(HttpToolsProtocol):
     def cut(self, cycle: RequestResponseCycle) -> None:
         """End the connection in the middle of an answer, so that its client sees that it is not whole."""
         self.lose(cycle)
-        if self.transport is not None:
+        if self.transport is not None and self.flow.write_paused:
+            # It does not read, so what is written would not leave, and whoever waits for that would wait on.
+            self.transport.abort()
+        elif self.transport is not None:
             self.transport.close()
 
     def lose(self, cycle: RequestResponseCycle) -> None:

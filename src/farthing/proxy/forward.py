@@ -32,6 +32,7 @@ from ..calls.steps import (
 from ..errors import BudgetExceeded, FarthingError, InvariantError
 from ..kernel.hold import SUSPECT
 from ..runtime.runtime import Runtime
+from ..runtime.sockets import SLOW_SECONDS
 from ..wire.ambiguous import said_once
 from . import log
 from .client import Client
@@ -136,6 +137,8 @@ class _Exchange:
         self._upstream = outgoing.route.upstream
         self._response: UpstreamResponse | None = None
         self._all_arrived = True
+        self._kept_waiting = False
+        """Its client was so slow that the provider may hold back what it has generated since."""
         self._late = False
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -158,9 +161,11 @@ class _Exchange:
 
     def leave(self, ending: str) -> None:
         """End the call where nobody can wait for anything."""
-        advance_detached(self._steps, Broken(ending))
-        if self._response is not None:
-            self._response.abort()
+        response = self._response
+        arrived = response is None or not (self._kept_waiting or response.keeps_waiting() or response.has_unread())
+        advance_detached(self._steps, Broken(ending, arrived=arrived))
+        if response is not None:
+            response.abort()
 
     # -- there -----------------------------------------------------------------------------------------------------
 
@@ -238,7 +243,7 @@ class _Exchange:
                         # A budget that breaks is used up: the provider stops before the client has the end in hand.
                         response.abort()
                     if step.data and not client.relay_at_once(step.data):
-                        await client.relay(step.data)
+                        await self._relay_slowly(step.data)
                 if not data:
                     await self._finish(step)
                     return
@@ -257,24 +262,37 @@ class _Exchange:
                 await self._client.relay(step.data)
         await self._client.end()
 
+    async def _relay_slowly(self, data: bytes) -> None:
+        """To a client that does not take it at once. While it is waited for, nobody reads what the provider sends."""
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        await self._client.relay(data)
+        if loop.time() - before > SLOW_SECONDS and self._response is not None:
+            self._kept_waiting = self._response.keeps_waiting()
+
     def _stop(self) -> None:
-        """The client of a stream has gone: so the provider may stop."""
-        if self._response is not None:
-            self._all_arrived = self._response.stop()
+        """The client of a stream has gone, or its time is over: so the provider may stop."""
+        response = self._response
+        if response is not None:
+            kept_waiting = self._kept_waiting or response.keeps_waiting()
+            self._all_arrived = response.stop() and self._all_arrived and not kept_waiting
 
     # -- what went wrong -----------------------------------------------------------------------------------------------
 
     def _out_of_time(self) -> None:
         self._late = True
-        if self._response is not None:
+        if self._response is None:
+            return
+        if self._client.begun:
+            self._stop()
+            self._client.cut()
+        else:
             self._response.abort()
-            if self._client.begun:
-                self._client.cut()
 
     def _meaning(self, error: Broken) -> Broken:
         """Whose fault it was that the answer has no end."""
         if self._late:
-            return Broken("timeout", "longer than an answer may take in all")
+            return Broken("timeout", "longer than an answer may take in all", arrived=self._all_arrived)
         if self._client.gone and error.ending == "connection_lost":
             return Broken("client_gone", arrived=self._all_arrived)
         return error

@@ -42,6 +42,14 @@ class UpstreamResponse(Protocol):
         """
         ...
 
+    def keeps_waiting(self) -> bool:
+        """Whether so much has arrived unread that its provider may have to wait: it goes on generating all the same."""
+        ...
+
+    def has_unread(self) -> bool:
+        """Whether something had arrived, for all that is known here, which was not received."""
+        ...
+
     def stop(self) -> bool:
         """
         Let the provider stop, and read only what is here: its side of the connection is shut, so that :meth:`receive`,

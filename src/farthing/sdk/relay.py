@@ -4,7 +4,7 @@ Relaying a stream: the body that a client reads, each piece passing through the 
 A client that closes a stream early has not read all that arrived, and the provider bills what it generated, not what
 was read. So what is left in the socket is read before it is closed: with its receiving side shut down that never waits.
 Where that cannot be done (several streams share an HTTP/2 connection), or where a slow reader kept the sender waiting
-(:mod:`.backlog`), nobody can say what was generated.
+(:mod:`farthing.runtime.sockets`), nobody can say what was generated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .backlog import SLOW_SECONDS, is_full, own_socket
+from ..runtime.sockets import SLOW_SECONDS
+from .backlog import is_full, own_socket
 
 if TYPE_CHECKING:
     from .exchange import Exchange

@@ -14,6 +14,7 @@ import pytest
 
 from farthing import ProxyServer
 from farthing.kernel.budget import make_budget
+from farthing.proxy.settings import Bounds, Timeouts
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS
 from tests.doors.proxy.raw import hang_up, send
@@ -111,3 +112,44 @@ def test_a_client_that_does_not_read_slows_its_provider(fake_provider: FakeProvi
         fake_provider.wait_idle()
         (entry,) = eventually(lambda: entries(server))
         assert (entry.ending, entry.tokens("output")) == ("ok", 400)
+
+
+@pytest.mark.parametrize("how", ["client_gone", "timeout", "cancelled"])
+def test_a_stream_that_ends_while_its_client_keeps_the_provider_waiting(fake_provider: FakeProvider, how: str) -> None:
+    """
+    The client reads nothing, so its provider fills every buffer on the way, and its own. Whether the client leaves then,
+    the time for an answer is over, or the proxy stops: nobody here knows how much was generated.
+    """
+    fake_provider.reply = Reply(output_tokens=90_000, tokens_per_chunk=1)
+    timeouts = Timeouts(total_seconds=2.0) if how == "timeout" else None
+    with proxy_with(settings_for(fake_provider, timeouts=timeouts, bounds=Bounds(shutdown_seconds=1))) as server:
+        server.runtime.put_budget(make_budget("all", tokens=1_000_000, standing=True))
+        response = send(server.url, "/v1/chat/completions", {**BODY, "max_completion_tokens": 95_000})
+        if how != "timeout":
+            # It cannot come to its end for as long as nobody reads.
+            with pytest.raises(TimeoutError):
+                fake_provider.wait_idle(timeout=1.0)
+        if how == "client_gone":
+            hang_up(response)
+        elif how == "cancelled":
+            server.stop()
+        (entry,) = eventually(lambda: entries(server))
+        fake_provider.wait_idle()
+        hang_up(response)
+    assert (entry.ending, entry.usage_source, entry.tokens("output")) == (how, "estimate", 95_000)
+    assert holds(server) == []
+
+
+def test_a_stop_counts_what_was_read_of_a_stream_between_two_pieces(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(chunks=["one ", "two ", "three "], pause_after_chunks=2)
+    with proxy_with(settings_for(fake_provider, bounds=Bounds(shutdown_seconds=1))) as server:
+        server.runtime.put_budget(make_budget("all", tokens=1_000_000, standing=True))
+        response = send(server.url, "/v1/chat/completions", {**BODY, "max_completion_tokens": 1_000})
+        read = b""
+        while b"two" not in read:
+            read += response.read1(65536)
+        server.stop()
+        (entry,) = entries(server)
+        hang_up(response)
+    assert (entry.ending, entry.usage_source) == ("cancelled", "counted")
+    assert 64 < entry.tokens("output") < 80

@@ -18,6 +18,7 @@ from typing import Protocol, cast
 import httptools
 
 from ...calls.steps import Broken, NotSent
+from ...runtime.sockets import is_full
 from ..settings import Timeouts
 from .delivery import bytes_acknowledged, is_silent
 from .errors import BadAnswer, ConnectionLost, StaleConnection, TimedOut
@@ -140,6 +141,14 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def keeps_waiting(self) -> bool:
+        """Whether the other end may wait to go on: the reader is behind, and so is the system."""
+        return self.is_paused and is_full(self._socket)
+
+    def has_unread(self) -> bool:
+        """Whether something of the answer has come that was not taken from the system."""
+        return self.is_paused or not is_silent(self._socket)
+
     def stop(self) -> bool:
         """
         Shut this side for reading: the reader gets what had arrived, and then an error. False: nobody can say what had
@@ -152,6 +161,8 @@ class Connection(asyncio.Protocol):
             self.fail(ConnectionLost("stopped on this side"))
             return False
         self._stopped = True
+        # What had arrived may still be read after the time for an answer is over.
+        self._total_at = self._loop.time() + self._idle_seconds
         try:
             self._socket.shutdown(socket.SHUT_RD)
         except OSError:

@@ -24,6 +24,7 @@ class Response:
     """
 
     __slots__ = (
+        "_left_behind",
         "_loop",
         "_reading",
         "_waiter",
@@ -51,6 +52,8 @@ class Response:
         self.whole = False
         self.error: Broken | NotSent | None = None
         self._loop = loop
+        self._left_behind = False
+        """Something had arrived that nobody will receive."""
         self._reading = False
         self._waiter: asyncio.Future[bytes] | None = None
 
@@ -65,6 +68,14 @@ class Response:
             if data:
                 return data
         return self._take()
+
+    def keeps_waiting(self) -> bool:
+        connection = self.connection
+        return connection is not None and connection.keeps_waiting()
+
+    def has_unread(self) -> bool:
+        connection = self.connection
+        return bool(self.pieces) or self._left_behind or (connection is not None and connection.has_unread())
 
     def stop(self) -> bool:
         """
@@ -110,6 +121,8 @@ class Response:
         try:
             data: bytes = await waiter
         except BaseException:  # cancelled: nobody reads on, and a provider that goes on writing would be paid for it
+            taken = waiter.done() and not waiter.cancelled() and bool(waiter.result())
+            self._left_behind = taken or self.has_unread()
             self.abort()
             raise
         return data
