@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+from farthing.kernel.balances import UNITS, ZERO
 from farthing.kernel.hold import HELD, SUSPECT, Entry
 from farthing.kernel.ledger import replay
-from farthing.kernel.plan import Balance
 from farthing.reports.accounts import list_accounts
 from farthing.stores import open_store
 from farthing.stores.contract import Store
@@ -33,7 +33,7 @@ class Books(NamedTuple):
     held: int
     """Holds of calls that are over."""
     amounts_held: int
-    """What is held on counters, whatever the unit."""
+    """What is held on accounts, whatever the unit."""
     suspects: int
     """Suspect holds."""
     denials: int
@@ -77,13 +77,13 @@ def read_books(ledger: str) -> Books:
         balances = store.balances().result()
         before, rows, holds = store.journal().result()
         should = replay(dict(before), rows, holds)
-        off = sum(should.get(key, Balance()) != balances.get(key, Balance()) for key in {*should, *balances})
+        off = sum(should.get(key, ZERO) != balances.get(key, ZERO) for key in {*should, *balances})
         states = Counter(hold.state for hold in holds)
         return Books(
             dict(entries),
             nameless,
             states[HELD],
-            sum(balance.held for balance in balances.values()),
+            sum(row.of(unit).held for row in balances.values() for unit in UNITS),
             states[SUSPECT],
             sum(store.denials().result().values()),
             off,

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from farthing.kernel import ledger
-from farthing.kernel.plan import ZERO
+from farthing.kernel.balances import ZERO
 from farthing.stores.contract import Store, Ticket
 from farthing.stores.memory import MemoryStore
 from farthing.stores.sqlite import SQLiteStore

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from farthing.kernel.balances import Balance
 from farthing.kernel.hold import SETTLED, SUSPECT
-from farthing.kernel.plan import Balance
 from farthing.stores.contract import Store
 
 from .calls import outcome, plan

@@ -9,10 +9,10 @@ from decimal import Decimal
 import pytest
 
 from farthing.errors import ConfigError
+from farthing.kernel.balances import Balance
 from farthing.kernel.budget import Budget, make_budget
 from farthing.kernel.catalogue import Catalogue, Grant
 from farthing.kernel.ledger import Denied, Placed
-from farthing.kernel.plan import Balance
 from farthing.stores.contract import DenialKey, Store
 from farthing.testing import FakeClock
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from farthing.errors import HoldConflict, HoldNotFound
+from farthing.kernel.balances import UNITS, ZERO, Balance, change
 from farthing.kernel.ledger import Denied, Placed, Settled
-from farthing.kernel.plan import ZERO, Balance
 from farthing.stores.contract import Store, Ticket
 from farthing.testing import FakeClock
 
@@ -28,14 +28,22 @@ def held(store: Store, ask: Ask) -> str:
 
 
 def balances(store: Store, ask: Ask) -> dict[str, Balance]:
-    return {key.rpartition("|")[2]: balance for key, balance in ask(store.balances()).items()}
+    """By unit, of the only account; zeros where there is none any more."""
+    rows = [*ask(store.balances()).values()] or [ZERO]
+    return {unit: row.of(unit) for row in rows for unit in UNITS}
 
 
+NONE = Balance()
 HELD = {"tokens": Balance(0, 150), "usd": Balance(0, 450), "requests": Balance(0, 1), "concurrency": Balance(0, 1)}
-SETTLED = {"tokens": Balance(120), "usd": Balance(400), "requests": Balance(1), "concurrency": ZERO}
-SUSPECT = {"tokens": Balance(0, 0, 150), "usd": Balance(0, 0, 450), "requests": Balance(0, 0, 1), "concurrency": ZERO}
-AT_HOLD = {"tokens": Balance(150), "usd": Balance(450), "requests": Balance(1), "concurrency": ZERO}
-GONE = dict.fromkeys(HELD, ZERO)
+SETTLED = {"tokens": Balance(120), "usd": Balance(400), "requests": Balance(1), "concurrency": NONE}
+SUSPECT = {
+    "tokens": Balance(0, 0, 150),
+    "usd": Balance(0, 0, 450),
+    "requests": Balance(0, 0, 1),
+    "concurrency": Balance(),
+}
+AT_HOLD = {"tokens": Balance(150), "usd": Balance(450), "requests": Balance(1), "concurrency": NONE}
+GONE = dict.fromkeys(HELD, NONE)
 
 
 def test_settle_replaces_the_hold_by_the_real_cost(store: Store, ask: Ask, held: str, clock: FakeClock) -> None:
@@ -51,7 +59,7 @@ def test_settle_replaces_the_hold_by_the_real_cost(store: Store, ask: Ask, held:
     assert entry.usage == (("input", 100), ("output", 20), ("reasoning", 10))
     assert (entry.cost_nano, entry.ending, entry.usage_source, entry.suspect) == (400, "ok", "provider", False)
     assert (entry.model, entry.note, entry.facts) == ("gpt-4o-2024-11-20", "a \N{SNOWMAN}", settled.hold.facts)
-    assert [amount for _, amount in entry.counters()] == [120, 400, 1]
+    assert [made for _, made in entry.changes()] == [change(settled=(120, 400, 1, 0))]
     assert entry.overrun == ()
     assert ask(store.entries()) == [entry]
     assert ask(store.holds()) == ()
@@ -139,7 +147,7 @@ def test_suspect_stays_counted_but_calls_in_flight_are_released(store: Store, as
     assert (settled.entry.suspect, settled.entry.ending, settled.entry.note) == (True, "timeout", "after 60 s")
     assert settled.entry.usage == (("input", 100), ("output", 50))
     assert (settled.entry.cost_nano, settled.entry.usage_source) == (450, "estimate")
-    assert not [*settled.entry.counters()]
+    assert [made for _, made in settled.entry.changes()] == [ZERO]
     assert ask(store.holds("suspect")) == (settled.hold,)
 
 
@@ -259,7 +267,7 @@ def test_a_recorded_call_settles_in_one_step_whatever_the_ceilings_say(store: St
 def test_a_recorded_call_needs_no_budget(store: Store, ask: Ask) -> None:
     settled = ask(store.record(plan(store, "free", budgets=[]), outcome()))
     assert settled.entry is not None
-    assert ([*settled.entry.counters()], settled.entry.cost_nano) == ([], 400)
+    assert ([*settled.entry.changes()], settled.entry.cost_nano) == ([], 400)
     assert ask(store.entries()) == [settled.entry]
 
 

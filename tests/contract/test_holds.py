@@ -7,9 +7,9 @@ from decimal import Decimal
 import pytest
 
 from farthing.errors import HoldConflict, HoldNotFound
+from farthing.kernel.balances import ZERO, Balance, change
 from farthing.kernel.budget import make_budget
 from farthing.kernel.ledger import Denied, Placed, Stale
-from farthing.kernel.plan import ZERO, Balance
 from farthing.stores.contract import Store
 from farthing.testing import FakeClock
 
@@ -22,9 +22,9 @@ def put(store: Store, ask: Ask, name: str = "b", **terms: object) -> None:
 
 
 def total(store: Store, ask: Ask) -> Balance:
-    """The sum over the counters in tokens."""
-    found = [balance for key, balance in ask(store.balances()).items() if key.endswith("|tokens")]
-    return Balance(*(sum(column) for column in zip(*found, strict=True))) if found else ZERO
+    """The sum over the accounts in tokens."""
+    found = [row.of("tokens") for row in ask(store.balances()).values()]
+    return Balance(*(sum(column) for column in zip(*found, strict=True))) if found else Balance()
 
 
 def test_exactly_at_the_limit_is_admitted_and_one_more_is_not(store: Store, ask: Ask) -> None:
@@ -49,10 +49,10 @@ def test_a_hold_keeps_what_it_was_placed_with(store: Store, ask: Ask, clock: Fak
     assert hold.placed_ms == hold.changed_ms == clock()
     assert ask(store.holds()) == (hold,)
     assert ask(store.holds("suspect")) == ()
-    assert hold.amounts == (150, 450, 1)
-    assert ask(store.balances([planned.postings[1].key, "never|tokens"])) == {
-        planned.postings[1].key: Balance(0, 450, 0),
-        "never|tokens": ZERO,
+    assert hold.amounts == (150, 450, 1, 1)
+    assert ask(store.balances([planned.postings[0].key, "never"])) == {
+        planned.postings[0].key: change(held=(150, 450, 1, 1)),
+        "never": ZERO,
     }
 
 
@@ -103,8 +103,8 @@ def test_a_clamp_shrinks_to_what_fits_and_the_tightest_budget_decides(store: Sto
     placed = ask(store.place(plan(store, "call")))
     assert isinstance(placed, Placed)
     assert placed.hold.x == 30
-    assert {key: balance.held for key, balance in ask(store.balances()).items() if key.endswith("|tokens")} == {
-        posting.key: 130 for posting in placed.hold.postings if posting.unit == "tokens"
+    assert {key: row.held_tokens for key, row in ask(store.balances()).items()} == {
+        posting.key: 130 for posting in placed.hold.postings
     }
 
 
@@ -130,8 +130,8 @@ def test_money_with_fractions_is_rounded_up_once_a_posting(store: Store, ask: As
     assert isinstance(placed, Placed)
     # ceil((1000 + 7x) / 3) <= 1000 nano-dollars: x = 285 costs 998 and a third, 286 would cost more than 1000.
     assert placed.hold.x == 285
-    usd = next(posting.key for posting in placed.hold.postings if posting.unit == "usd")
-    assert ask(store.balances([usd])) == {usd: Balance(0, 999, 0)}
+    (posting,) = placed.hold.postings
+    assert ask(store.balances([posting.key]))[posting.key].of("usd") == Balance(0, 999, 0)
 
 
 def test_warn_posts_without_a_check_and_says_what_it_would_have_done(store: Store, ask: Ask) -> None:
@@ -155,7 +155,7 @@ def test_a_plan_from_an_older_catalogue_is_stale(store: Store, ask: Ask) -> None
     old = plan(store, "call")
     put(store, ask, "b2", tokens=1)
     assert ask(store.place(old)) == Stale(2)
-    assert total(store, ask) == ZERO
+    assert total(store, ask) == Balance()
     assert isinstance(ask(store.place(plan(store, "call"))), Denied)
 
 
@@ -170,8 +170,8 @@ def test_a_plan_is_stale_when_its_window_is_over_and_a_new_window_is_a_new_accou
     assert isinstance(ask(store.place(plan(store, "late"))), Placed)
     # The first settles into the window it was placed in.
     ask(store.settle("first", outcome()))
-    key = next(posting.key for posting in first.postings if posting.unit == "tokens")
-    assert ask(store.balances([key])) == {key: Balance(120, 0, 0)}
+    (posting,) = first.postings
+    assert ask(store.balances([posting.key]))[posting.key].of("tokens") == Balance(120, 0, 0)
 
 
 def test_a_clock_that_jumps_back_opens_no_window_twice(store: Store, ask: Ask, clock: FakeClock) -> None:
@@ -228,7 +228,7 @@ def test_resize_shrinks_only(store: Store, ask: Ask) -> None:
     ask(store.place(plan(store, "call")))
     assert ask(store.resize("call", x=20)).x == 20
     assert total(store, ask) == Balance(0, 120, 0)
-    assert ask(store.holds())[0].amounts == (120, 380, 1)
+    assert ask(store.holds())[0].amounts == (120, 380, 1, 1)
     for wrong in (21, -1):
         with pytest.raises(ValueError, match="x="):
             ask(store.resize("call", x=wrong))

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from farthing.kernel.balances import ZERO, Balance
 from farthing.kernel.budget import make_budget
 from farthing.kernel.ledger import Placed, Stale
 from farthing.kernel.lending import Lending, Loan
-from farthing.kernel.plan import Balance, Plan
+from farthing.kernel.plan import Plan
 from farthing.stores.contract import Store
 
 from .calls import outcome, plan
@@ -39,7 +40,7 @@ def crew(store: Store) -> Store:
 
 def tokens(store: Store) -> dict[str, Balance]:
     found = store.balances().result()
-    return {name: found.get(f"{account(store, name)}|tokens", Balance()) for name in ("needy", "rich")}
+    return {name: found.get(account(store, name), ZERO).of("tokens") for name in ("needy", "rich")}
 
 
 def test_a_loan_is_held_used_and_given_back(crew: Store, ask: Ask) -> None:

@@ -1,4 +1,4 @@
-"""Sums, alerts, and putting the past away: rows become daily sums, old counters go, and the books still add up."""
+"""Sums, alerts, and putting the past away: rows become daily sums, old accounts go, and the books still add up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from farthing.kernel.hold import Entry, Outcome
 from farthing.kernel.ledger import Placed
 from farthing.kernel.plan import Plan
 from farthing.kernel.sums import DAY_MS, HOUR_MS, KEYS, Figures, SumKey, Sums, sum_entries
-from farthing.stores.contract import COUNTER_GRACE_MS, DenialKey, Store
+from farthing.stores.contract import ACCOUNT_GRACE_MS, DenialKey, Store
 from farthing.testing import FakeClock
 
 from .calls import outcome, plan
@@ -33,7 +33,7 @@ def write(store: Store, ask: Ask, clock: FakeClock, calls: int, *, seed: int = 1
         facts = call.facts._replace(
             model=rng.choice(["gpt-4o", "claude"]), price=None if rng.random() < 0.2 else call.facts.price
         )
-        call = call._replace(facts=facts, postings=tuple(of for of in call.postings if facts.price or of.unit != "usd"))
+        call = call._replace(facts=facts)
         fate = rng.random()
         if fate < 0.2:
             assert isinstance(ask(store.place(call)), Placed)
@@ -83,9 +83,7 @@ def test_a_row_counts_where_its_call_was_placed(store: Store, ask: Ask, clock: F
 def test_a_late_price_makes_a_call_priced(store: Store, ask: Ask) -> None:
     put(store, ask, tokens=1_000)
     call = plan(store, "call")
-    call = call._replace(
-        facts=call.facts._replace(price=None), postings=tuple(of for of in call.postings if of.unit != "usd")
-    )
+    call = call._replace(facts=call.facts._replace(price=None))
     ask(store.place(call))
     ask(store.suspect("call", ending="timeout"))
     assert ask(store.sums())[SumKey()].unpriced_calls == 1
@@ -114,7 +112,7 @@ def test_an_alert_is_said_once(store: Store, ask: Ask, clock: FakeClock) -> None
     let_pass(store, ask, clock)
     ask(store.roll_up())
     assert not ask(store.alert_once("b")), "a call of its window may end late, in another process too"
-    clock.advance(seconds=COUNTER_GRACE_MS / 1000)
+    clock.advance(seconds=ACCOUNT_GRACE_MS / 1000)
     let_pass(store, ask, clock)
     ask(store.roll_up())
     assert ask(store.alert_once("b"))
@@ -179,8 +177,7 @@ def test_what_an_automatic_end_may_still_correct_is_kept(store: Store, ask: Ask,
     while ask(store.roll_up()):
         pass
     ask(store.settle("lost", outcome(output=1)))
-    tokens = {key: balance.settled for key, balance in ask(store.balances()).items() if key.endswith("|tokens")}
-    assert list(tokens.values()) == [101]
+    assert [row.settled_tokens for row in ask(store.balances()).values()] == [101]
     while ask(store.roll_up()):
         pass
     assert ask(store.balances()) == {}
@@ -194,7 +191,7 @@ def test_a_hold_in_flight_keeps_its_window(store: Store, ask: Ask, clock: FakeCl
     while ask(store.roll_up(keep_ms=HOUR_MS)):
         pass
     ask(store.settle("slow", outcome()))
-    assert sorted(balance.settled for balance in ask(store.balances()).values()) == [1, 120, 400]
+    assert [row.settled for row in ask(store.balances()).values()] == [(120, 400, 1, 0)]
 
 
 def test_counts_of_denials_become_daily(store: Store, ask: Ask, clock: FakeClock) -> None:
@@ -221,7 +218,7 @@ def test_counts_of_denials_become_daily(store: Store, ask: Ask, clock: FakeClock
 def spent(store: Store, ask: Ask) -> int:
     """What is left of the account of this instant is what a ledger admits."""
     account = ask(store.catalogue()).account(ask(store.catalogue()).budgets["b"], {}, store.now())
-    return sum(balance.settled for balance in ask(store.balances(account.counters("tokens"))).values())
+    return sum(row.settled_tokens for row in ask(store.balances(account.keys)).values())
 
 
 @pytest.mark.parametrize("per", ["day", "month", "rolling 7d"])

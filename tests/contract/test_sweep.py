@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from farthing.errors import HoldConflict
+from farthing.kernel.balances import ZERO, Balance
 from farthing.kernel.ledger import Denied, Placed
-from farthing.kernel.plan import ZERO, Balance
 from farthing.stores.contract import SUSPECT_AFTER_MS, SWEEP_BATCH, Store, SweepPolicy
 from farthing.testing import FakeClock
 

@@ -19,6 +19,7 @@ from farthing import BudgetManager
 from farthing.agents import BudgetExceededError
 from farthing.agents.child import Child
 from farthing.kernel.hold import DELEGATION, LIVE
+from farthing.kernel.lending import account_of
 from farthing.kernel.money import usd_from_nano
 from farthing.runtime.default import runtime
 from farthing.stores import open_store
@@ -109,9 +110,9 @@ def planner_of(ledger: str) -> BudgetManager:
 
 
 def counted_nano(store: Store) -> int:
-    """What counts against the planner's budget now, by the ledger's own counter: nothing is swept by looking."""
-    (balance,) = [of for key, of in store.balances().result().items() if "planner" in key and key.endswith("|usd")]
-    return balance.total
+    """What counts against the planner's budget now, by the ledger's own row: nothing is swept by looking."""
+    (row,) = [row for key, row in store.balances().result().items() if "planner" in key and key == account_of(key)]
+    return row.of("usd").total
 
 
 def let_its_time_be_over(store: Store, agent: str) -> None:

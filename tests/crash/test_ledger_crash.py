@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from farthing.errors import StoreUnavailable
+from farthing.kernel.balances import Balance
 from farthing.kernel.budget import make_budget
 from farthing.kernel.ledger import Denied, Placed
-from farthing.kernel.plan import Balance
 from farthing.runtime.runtime import Runtime
 from farthing.runtime.settings import Settings
 from farthing.stores.contract import SWEEP_BATCH
@@ -71,8 +71,8 @@ def tokens(store: SQLiteStore) -> Balance:
 
 
 def concurrent(store: SQLiteStore) -> Balance:
-    (balance,) = (balance for key, balance in store.balances().result().items() if key.endswith("|concurrency"))
-    return balance
+    (row,) = store.balances().result().values()
+    return row.of("concurrency")
 
 
 def start(path: Path, how: str, calls: int = CALLS) -> subprocess.Popen[str]:

@@ -38,9 +38,7 @@ def arguments(provider: FakeProvider, ledger: str, *more: str) -> tuple[str, ...
 
 def counted_nano(store: Store, cap_nano: int = CAP_NANO) -> tuple[int, int]:
     """What the session's total has settled, and what is suspect."""
-    totals = [
-        balance for key, balance in store.balances().result().items() if "max-usd-total" in key and key.endswith("|usd")
-    ]
+    totals = [row.of("usd") for key, row in store.balances().result().items() if "max-usd-total" in key]
     (total,) = totals
     assert total.held == 0
     assert total.settled + total.suspect <= cap_nano

@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 
 import farthing
+from farthing.kernel.balances import change_of
 from farthing.kernel.hold import Entry
 from farthing.testing import FakeProvider, Reply, ToolCall
 from farthing.testing.bill import Billed, cost_nano
@@ -116,7 +117,7 @@ def as_void(name: str, *, sent: bool = True) -> Check:
     def check(way: Way, entry: Entry, bill: list[Billed]) -> None:
         assert bill == []
         assert (entry.ending, entry.usage, entry.cost_nano, entry.suspect) == (name, (), 0, False)
-        assert {key.rpartition("|")[2]: amount for key, amount in entry.counters()} == ({"requests": 1} if sent else {})
+        assert [made for _, made in entry.changes()] == [change_of("requests", settled=int(sent))]
 
     return check
 

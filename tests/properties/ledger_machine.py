@@ -20,11 +20,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from farthing.errors import HoldConflict, HoldNotFound
 from farthing.kernel import ledger
+from farthing.kernel.balances import UNITS, ZERO, Balance, Balances
 from farthing.kernel.budget import Budget, make_budget
 from farthing.kernel.catalogue import Grant
 from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import Denied, Placed, Settled, Stale
-from farthing.kernel.plan import ZERO, Ask, Balance, CallFacts, Formula, LineResult, Plan, make_plan
+from farthing.kernel.plan import Ask, CallFacts, Formula, LineResult, Plan, make_plan
 from farthing.kernel.usage import Usage
 from farthing.stores.contract import Clock, Store, SweepPolicy
 from farthing.testing import FakeClock
@@ -33,7 +34,7 @@ from .ledger_model import HOUR_MS, Call, Failed, Key, Model, Raise, Row, Terms
 
 NAMES = ("a", "b", "c")
 USERS = st.sampled_from([{}, {"user": "u"}, {"user": "v"}])
-UNITS = ("tokens", "usd", "requests", "concurrency")
+NONE = Balance()
 PRICES = st.none() | st.tuples(st.integers(0, 40), st.integers(0, 9), st.integers(1, 7))
 SMALL = st.integers(0, 30)
 MOST = {"tokens": 400, "usd": 300, "requests": 9, "concurrency": 4}
@@ -520,12 +521,13 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def balances_are_right(self) -> None:
         """I2, I5: every counter is what the holds and outcomes on it add up to."""
-        found = {_key(name): balance for name, balance in self.store.balances().result().items() if balance != ZERO}
+        rows = self.store.balances().result()
+        found = {key: of for name, row in rows.items() for key, of in _by_unit(name, row) if of != NONE}
         expected = {key: balance for key, balance in self.model.balances().items() if balance != (0, 0, 0)}
         for key in found.keys() | expected.keys():
             if key not in found and self.model.may_be_gone(key, self.last_now):
                 continue
-            assert found.get(key, ZERO) == expected.get(key, ZERO), f"counter {key}"
+            assert found.get(key, NONE) == expected.get(key, NONE), f"counter {key}"
         assert all(amount >= 0 for balance in found.values() for amount in balance)
 
     @invariant()
@@ -545,7 +547,7 @@ class LedgerMachine(RuleBasedStateMachine):
         replayed = ledger.replay(dict(journal.settled_before), journal.entries, journal.holds)
         balances = {name: balance for name, balance in self.store.balances().result().items() if balance != ZERO}
         assert replayed == balances
-        assert all(type(amount) is int for balance in balances.values() for amount in Balance(*balance))
+        assert all(type(amount) is int for row in balances.values() for amount in row)
 
     @invariant()
     def live_holds_are_listed(self) -> None:
@@ -579,10 +581,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert sum(costs) == row.cost
 
 
-def _key(name: str) -> Key:
-    account, _, unit = name.rpartition("|")
-    budget, scope, start = json.loads(account)
-    return (budget, tuple((tag, value) for tag, value in scope), start, unit)
+def _by_unit(name: str, row: Balances) -> list[tuple[Key, Balance]]:
+    budget, scope, start = json.loads(name)
+    tags = tuple((tag, value) for tag, value in scope)
+    return [((budget, tags, start, unit), row.of(unit)) for unit in UNITS]
 
 
 def ledger_machine(

@@ -203,8 +203,7 @@ class Model:
             terms = self.budgets[name]
             if terms.per == "request":
                 continue
-            units = [*call.units(), *(["concurrency"] if "concurrency" in terms.limits else [])]
-            for unit in units:
+            for unit in (*call.units(), "concurrency"):
                 key = (name, terms.scope(call.tags), terms.window(terms.start(now)), unit)
                 keys[key] = unit
                 end = terms.end(terms.start(now))

@@ -136,12 +136,11 @@ def nothing_is_lost(store: Store, budget: Budget, calls: list[Call]) -> None:
         start_ms = budget.window.span(call.at_ms)[0]
         expected[start_ms] = expected.get(start_ms, 0) + call.counts
     found: dict[int | None, int] = {}
-    for key, balance in store.balances().result().items():
-        account, _, unit = key.rpartition("|")
-        if unit == "tokens":
-            assert (balance.held, balance.suspect) == (0, 0)
-            start_ms = read_account_key(account)[2]
-            found[start_ms] = found.get(start_ms, 0) + balance.settled
+    for key, row in store.balances().result().items():
+        balance = row.of("tokens")
+        assert (balance.held, balance.suspect) == (0, 0)
+        start_ms = read_account_key(key)[2]
+        found[start_ms] = found.get(start_ms, 0) + balance.settled
     assert {start: amount for start, amount in found.items() if amount} == {
         start: amount for start, amount in expected.items() if amount
     }

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from farthing.kernel.balances import Balance
 from farthing.kernel.budget import make_budget
 from farthing.kernel.ledger import Denied, Placed
-from farthing.kernel.plan import Balance
 from farthing.stores.contract import Store
 from farthing.stores.memory import MemoryStore
 from farthing.stores.sqlite import SQLiteStore
@@ -89,8 +89,8 @@ def test_threads_that_settle_let_others_in(store: Store) -> None:
             call, tries = f"call-{worker}-{number}", 0
             while not isinstance(store.place(plan(store, f"{call}-{tries}")).result(), Placed):
                 tries += 1
-            in_flight = [balance for key, balance in store.balances().result().items() if "concurrency" in key]
-            over.extend(balance.held for balance in in_flight if balance.held > 10)
+            in_flight = [row.held_concurrency for row in store.balances().result().values()]
+            over.extend(calls for calls in in_flight if calls > 10)
             store.settle(f"{call}-{tries}", outcome()).result()
 
     threads = [threading.Thread(target=run, args=(worker,)) for worker in range(workers)]
@@ -100,9 +100,7 @@ def test_threads_that_settle_let_others_in(store: Store) -> None:
         thread.join()
     assert over == []
     assert len(store.entries().result()) == workers * calls
-    assert {balance for key, balance in store.balances().result().items() if key.endswith("|tokens")} == {
-        Balance(120 * workers * calls)
-    }
+    assert {row.of("tokens") for row in store.balances().result().values()} == {Balance(120 * workers * calls)}
 
 
 def test_one_end_among_many_is_the_one_that_counts(store: Store) -> None:

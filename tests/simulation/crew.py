@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from farthing.agents.contract import AgentContract
 from farthing.errors import FarthingError
+from farthing.kernel.balances import Balance
 from farthing.kernel.budget import Budget
 from farthing.kernel.ledger import Denied, Placed, Stale
-from farthing.kernel.plan import Balance, CallFacts
+from farthing.kernel.lending import borrowed_key, lent_key
+from farthing.kernel.plan import CallFacts
 from farthing.stores.memory import MemoryStore
 
-from .oracle import Asked, Counter, Failed, Oracle, Row, amount, counter_of
+from .oracle import Asked, Counter, Failed, Oracle, Row, amount, counters_of, figures_of
 from .scheduler import Simulation
 from .world import MEMORY, Request, World, changed, draw_budget, draw_grant
 
@@ -74,8 +76,7 @@ class CrewOracle(Oracle):
     def _saw_place(self, command: Command, answer: Any, store: SlowStore, now_ms: int) -> type[FarthingError] | None:
         plan = command.args[0]
         loans = tuple(
-            Lent(counter_of(f"{of.taker}|{of.unit}"), counter_of(f"{of.donor}|{of.unit}"), of.above, of.amount)
-            for of in plan.loans
+            Lent(_counter(of.taker, of.unit), _counter(of.donor, of.unit), of.above, of.amount) for of in plan.loans
         )
         known = plan.id in self.rows
         short = [] if known else self._short_lenders(loans)
@@ -216,7 +217,7 @@ class CrewOracle(Oracle):
 
     def look(self) -> None:
         """I7 on the figures of this instant, whether or not a command was seen."""
-        self.check_lending({counter_of(key): balance for key, balance in self.inner.balances().result().items()})
+        self.check_lending(figures_of(self.inner.balances().result()))
 
     def check_lending(self, balances: dict[Counter, Balance]) -> None:
         """The sum of all allocations is the sum of the limits, on the store's own figures."""
@@ -233,14 +234,19 @@ class CrewOracle(Oracle):
 
     def check_given_back(self) -> None:
         """All calls have ended: what is lent is what the entries say that another one used."""
-        used: Tally[tuple[str, str]] = Tally()
+        used: Tally[Counter] = Tally()
         for entry in self.inner.entries().result():
             for transfer in entry.transfers:
-                used[f"{transfer.donor}|{transfer.unit}.lent"] += transfer.amount
-                used[f"{transfer.taker}|{transfer.unit}.borrowed"] += transfer.amount
-        for key, balance in self.inner.balances().result().items():
-            if counter_of(key).unit.endswith((".lent", ".borrowed")) and balance != Balance(used[key]):
-                self._violate(f"I7: {key} is {tuple(balance)} after the last call; {used[key]} were used")
+                used[_counter(lent_key(transfer.donor), transfer.unit)] += transfer.amount
+                used[_counter(borrowed_key(transfer.taker), transfer.unit)] += transfer.amount
+        for counter, balance in figures_of(self.inner.balances().result()).items():
+            if counter.unit.endswith((".lent", ".borrowed")) and balance != Balance(used[counter]):
+                self._violate(f"I7: {counter} is {tuple(balance)} after the last call; {used[counter]} were used")
+
+
+def _counter(key: str, unit: str) -> Counter:
+    """The counter of this unit in a store's row."""
+    return next(counter for counter in counters_of(key) if counter.unit.partition(".")[0] == unit)
 
 
 def planned(loans: tuple[Lent, ...]) -> Tally[Counter]:

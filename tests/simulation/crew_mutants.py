@@ -8,8 +8,9 @@ from typing import Any
 
 from farthing.calls import lending
 from farthing.kernel import ledger, loans
+from farthing.kernel.balances import Balances
 from farthing.kernel.ledger import NOTHING, Change, Denied, Stale
-from farthing.kernel.lending import Lending, Loan, downhill
+from farthing.kernel.lending import Lending, Loan, account_of, downhill, lent_key
 from farthing.runtime.pools import Pool
 
 from .mutants import Mutant, Patch
@@ -79,12 +80,13 @@ def loan_not_given_back(patch: Patch) -> None:
     def unwound(balances: Any, read: Any, *given: Any, **named: Any) -> None:
         before = dict(balances)
         unwind(balances, read, *given, **named)
-        for key, balance in balances.items():
-            if key.endswith(".lent"):
-                own = key.removesuffix(".lent")
-                held = (before.get(key) or read(key)).held
-                balances[key] = balance._replace(held=held)
-                balances[own] = balances[own]._replace(held=balances[own].held + held - balance.held)
+        for key, row in balances.items():
+            own = account_of(key)
+            if key == lent_key(own):
+                was = before.get(key) or read(key)
+                kept = [has - left for has, left in zip(was[4:8], row[4:8], strict=True)]
+                balances[key] = row.plus(Balances(0, 0, 0, 0, *kept))
+                balances[own] = balances[own].plus(Balances(0, 0, 0, 0, *kept))
 
     patch.setattr(loans, "unwind", unwound)
 

@@ -100,7 +100,7 @@ class SharedMemory(MemoryStore):
         results = ledger.sweep(self, due, **terms)
         for _, change in results:
             self._commit(change)
-        self._put_counters_away(now_ms)
+        self._put_accounts_away(now_ms)
         return Ready(tuple(settled for settled, _ in results))
 
 

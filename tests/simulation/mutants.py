@@ -18,9 +18,10 @@ import pytest
 from farthing.calls import admission, endings, holding, last_words, life
 from farthing.calls.endings import Lost, Settle
 from farthing.kernel import ledger, plan
-from farthing.kernel.hold import Outcome
+from farthing.kernel.balances import UNITS, ZERO, Balances, change, change_of, minus
+from farthing.kernel.hold import Outcome, settled_amounts
 from farthing.kernel.ledger import NOTHING, Change, Settled
-from farthing.kernel.plan import ZERO, Balance, evaluate, make_plan
+from farthing.kernel.plan import evaluate, make_plan
 from farthing.kernel.scope import concrete
 from farthing.runtime import ledgers
 from farthing.stores.memory import MemoryStore
@@ -46,6 +47,11 @@ class Mutant:
 
 
 MUTANTS: list[Mutant] = []
+
+
+def without(row: Balances, state: str) -> Balances:
+    """A row in which nothing is in this state."""
+    return row._replace(**{f"{state}_{unit}": 0 for unit in UNITS})
 
 
 def mutant(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
@@ -81,22 +87,22 @@ def check_then_act(patch: Patch) -> None:
 def holds_are_not_counted(patch: Patch) -> None:
     """Only what is settled counts against a limit: every call in flight sees the same room."""
 
-    def settled_only(asked: Any, read: Callable[[str], Balance]) -> Any:
-        return evaluate(asked, lambda key: read(key)._replace(held=0))
+    def settled_only(asked: Any, read: Callable[[str], Balances]) -> Any:
+        return evaluate(asked, lambda key: without(read(key), "held"))
 
     patch.setattr(ledger, "evaluate", settled_only)
 
 
 @mutant
 def suspects_are_not_counted(patch: Patch) -> None:
-    patch.setattr(ledger, "evaluate", lambda asked, read: evaluate(asked, lambda key: read(key)._replace(suspect=0)))
+    patch.setattr(ledger, "evaluate", lambda asked, read: evaluate(asked, lambda key: without(read(key), "suspect")))
 
 
 @mutant
 def one_short_of_the_limit(patch: Patch) -> None:
     """Exactly at the limit is refused."""
 
-    def strict(asked: Any, read: Callable[[str], Balance]) -> Any:
+    def strict(asked: Any, read: Callable[[str], Balances]) -> Any:
         lines = tuple(line._replace(ceiling=line.ceiling - 1) for line in asked.lines)
         return evaluate(asked._replace(lines=lines), read)
 
@@ -218,13 +224,8 @@ def a_settle_counts_twice(patch: Patch) -> None:
         hold = books.hold(hold_id)
         if hold is None or hold.outcome != outcome:
             return settle(books, hold_id, outcome, now_ms=now_ms)
-        amounts = dict(outcome.amounts)
-        balances = {
-            posting.key: books.balance(posting.key)._replace(
-                settled=books.balance(posting.key).settled + amounts.get(posting.unit, 0)
-            )
-            for posting in hold.postings
-        }
+        posted = change(settled=settled_amounts(dict(outcome.amounts)))
+        balances = {posting.key: books.balance(posting.key).plus(posted) for posting in hold.postings}
         return Settled(hold, books.entry(hold_id)), Change(balances, {})
 
     patch.setattr(ledger, "settle", again)
@@ -288,9 +289,8 @@ def a_concurrency_slot_is_lost_in_a_crash(patch: Patch) -> None:
     def keeps(books: Any, balances: Any, hold: Any, *, to_settled: Any, to_suspect: bool) -> Any:
         posted = move(books, balances, hold, to_settled=to_settled, to_suspect=to_suspect)
         for posting in hold.postings if to_suspect else ():
-            if posting.release:
-                balance = balances[posting.key]
-                balances[posting.key] = balance._replace(suspect=balance.suspect + 1)
+            # Still held: nothing will ever take it off.
+            balances[posting.key] = balances[posting.key].plus(change_of("concurrency", held=1))
         return posted
 
     patch.setattr(ledger, "_move", keeps)
@@ -304,7 +304,7 @@ def an_overrun_is_hidden(patch: Patch) -> None:
     def capped(books: Any, hold_id: str, outcome: Outcome, *, now_ms: int) -> Any:
         hold = books.hold(hold_id)
         if hold is not None:
-            held = {posting.unit: amount for posting, amount in zip(hold.postings, hold.amounts, strict=True)}
+            held = dict(zip(UNITS, hold.amounts, strict=True))
             amounts = tuple((unit, min(amount, held.get(unit, amount))) for unit, amount in outcome.amounts)
             outcome = outcome._replace(amounts=amounts)
         return settle(books, hold_id, outcome, now_ms=now_ms)
@@ -326,15 +326,16 @@ def a_settle_goes_to_the_first_window_it_finds(patch: Patch) -> None:
     finish = ledger._finish
 
     def moved(books: Any, hold_id: str, outcome: Any, *, state: str, now_ms: int) -> Any:
-        answer, change = finish(books, hold_id, outcome, state=state, now_ms=now_ms)
-        balances = dict(change.balances)
+        answer, made = finish(books, hold_id, outcome, state=state, now_ms=now_ms)
+        balances = dict(made.balances)
         for posting in answer.hold.postings:
             before, after = books.balance(posting.key), balances.get(posting.key, ZERO)
-            if posting.ends_ms is not None and now_ms >= posting.ends_ms and after.settled > before.settled:
+            used = change(settled=after.settled).plus(change(settled=minus(before.settled)))
+            if posting.ends_ms is not None and now_ms >= posting.ends_ms and max(used) > 0:
                 later = posting.key.replace(f'"{posting.key.split(chr(34))[-2]}"]', f'"{now_ms}"]')
-                balances[later] = ZERO._replace(settled=after.settled - before.settled)
-                balances[posting.key] = after._replace(settled=before.settled)
-        return answer, change._replace(balances=balances)
+                balances[later] = used
+                balances[posting.key] = after.plus(change(settled=minus(used.settled)))
+        return answer, made._replace(balances=balances)
 
     patch.setattr(ledger, "_finish", moved)
 
@@ -349,7 +350,7 @@ def a_rollover_drops_what_is_held(patch: Patch) -> None:
                 self._balances.pop(key, None)
                 self._ends.pop(key, None)
 
-    patch.setattr(MemoryStore, "_put_counters_away", wipe)
+    patch.setattr(MemoryStore, "_put_accounts_away", wipe)
 
 
 @mutant

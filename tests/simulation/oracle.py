@@ -28,9 +28,10 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farthing.errors import FarthingError, HoldConflict, HoldNotFound
+from farthing.kernel.balances import UNITS, Balance, Balances
 from farthing.kernel.budget import Budget
 from farthing.kernel.ledger import Denied, Placed, Settled, Stale, replay
-from farthing.kernel.plan import Balance, CallFacts
+from farthing.kernel.plan import CallFacts
 
 from .provider import PRICES
 
@@ -53,12 +54,22 @@ class Counter(NamedTuple):
 
 
 @lru_cache(maxsize=20_000)
-def counter_of(key: str) -> Counter:
-    """What a store's key means."""
-    account, _, unit = key.rpartition("|")
-    name, scope, start = json.loads(account)
+def counters_of(key: str) -> tuple[Counter, ...]:
+    """What a store's key means, by unit. What is lent and borrowed has rows, and so units, of its own."""
+    account, bracket, what = key.rpartition("]")
+    name, scope, start = json.loads(account + bracket)
     starts_ms = int(start.partition(" ")[0]) if start else None
-    return Counter(name, tuple((tag, value) for tag, value in scope), starts_ms, unit)
+    tags = tuple((tag, value) for tag, value in scope)
+    return tuple(Counter(name, tags, starts_ms, unit + what.replace("|", ".")) for unit in UNITS)
+
+
+def figures_of(rows: dict[str, Balances]) -> dict[Counter, Balance]:
+    """A store's rows, by unit."""
+    return {
+        counter: row.of(unit)
+        for key, row in rows.items()
+        for counter, unit in zip(counters_of(key), UNITS, strict=True)
+    }
 
 
 @dataclass
@@ -155,7 +166,7 @@ class Oracle:
         self.inner = store.inner
         # Asked afterwards: only now has this process seen what time another one had written. The clock stood still.
         now_ms = store.now()
-        self._balances = {counter_of(key): balance for key, balance in self.inner.balances().result().items()}
+        self._balances = figures_of(self.inner.balances().result())
         expected: type[FarthingError] | None = handler(command, answer, store, now_ms)
         if (type(error) if error else None) is not expected:
             self._violate(f"{command} raised {error!r}, expected {expected and expected.__name__}")
@@ -287,7 +298,9 @@ class Oracle:
         known = self.rows.get(plan.id)
         if known is not None:
             return None if known.said == ("settled", outcome) and known.x == 0 else HoldConflict
-        counters = tuple(counter_of(posting.key) for posting in plan.postings)
+        priced = plan.facts.price is not None
+        found = (counter for posting in plan.postings for counter in counters_of(posting.key))
+        counters = tuple(counter for counter in found if priced or counter.unit != "usd")
         self._counts_where_it_was_not_held(command, plan, store, counters)
         row = Row(plan.id, store.owner, plan.facts, 0, "settled", counters, plan.deadline_ms, now_ms)
         row.said, row.settled, row.entries = ("settled", outcome), dict(outcome.amounts), 1
@@ -332,7 +345,7 @@ class Oracle:
 
     def forgot(self, keys: Iterable[str]) -> None:
         """A unit of work is over, and its counters were put away."""
-        self.gone.update(counter_of(key) for key in keys)
+        self.gone.update(counter for key in keys for counter in counters_of(key))
 
     # -- who pays, and how much it may be ------------------------------------------------------------------------
 
@@ -361,11 +374,9 @@ class Oracle:
 
     def _posts(self, budget: Budget, facts: CallFacts, asked: Asked, now_ms: int) -> list[Counter]:
         starts = self._starts(budget, now_ms)
-        units = ["tokens", "requests"]
+        units = ["tokens", "requests", "concurrency"]
         if facts.price is not None:
             units.append("usd")
-        if budget.concurrency is not None:
-            units.append("concurrency")
         scope = self._scope(budget, facts, asked)
         return [Counter(budget.name, scope, start, unit) for start in starts[-1:] for unit in units]
 

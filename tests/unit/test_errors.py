@@ -27,9 +27,10 @@ from farthing.errors import (
     UnmeteredCall,
     UnpricedModel,
 )
+from farthing.kernel.balances import Balance
 from farthing.kernel.budget import make_budget
 from farthing.kernel.decision import Decision, denial, refusal
-from farthing.kernel.plan import Balance, Formula, Line, LineResult
+from farthing.kernel.plan import Formula, Line, LineResult
 
 BUDGET = make_budget("team", usd=5, per="day")
 LINE = Line(BUDGET, (("team", "a"),), "usd", ("k",), 5_000_000_000, ends_ms=86_400_000)

@@ -1,7 +1,7 @@
 """
 Budgets that a configuration file owns: what differs between the file and a ledger, and putting it right.
 
-Only definitions change. Accounts, holds in flight and grants stay where they are: a hold ends on the counters that it
+Only definitions change. Accounts, holds in flight and grants stay where they are: a hold ends on the accounts that it
 was placed on, whatever has become of its budget since.
 """
 

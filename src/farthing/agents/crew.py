@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from ..calls.lending import Work, on_counters
+from ..calls.lending import Work, held_by
 from ..errors import ConfigError, UnknownAgent
+from ..kernel.balances import ZERO, Balance
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue
 from ..kernel.hold import Hold
 from ..kernel.lending import Donor, Lending, borrowed_key, lent_key
 from ..kernel.money import usd_from_nano
-from ..kernel.plan import Balance, counter_key
 from ..runtime import threads
 from ..runtime.ambient import Ambient, Binding
 from ..runtime.default import runtime
@@ -214,21 +214,16 @@ class Crew:
             runtime().housekeeper.catch_up()
         now_ms = ledger.store.now()
         accounts = {agent: ledger.catalogue.account(budget, {}, now_ms) for agent, budget in agents.items()}
-        keys = {
-            (agent, unit): (
-                counter_key(account.key, unit),
-                borrowed_key(account.key, unit),
-                lent_key(account.key, unit),
-            )
-            for agent, account in accounts.items()
-            for unit in LENT_UNITS
-            if account.ceiling(unit) is not None
-        }
+        keys = {agent: (of.key, borrowed_key(of.key), lent_key(of.key)) for agent, of in accounts.items()}
         balances = ledger.store.balances([key for of in keys.values() for key in of]).result()
-        found: dict[str, dict[str, Figures]] = {agent: {} for agent in agents}
-        for (agent, unit), (own, borrowed, lent) in keys.items():
-            limit = accounts[agent].ceiling(unit) or 0
-            found[agent][unit] = Figures(unit, limit, balances[own], balances[borrowed], balances[lent])
+        found: dict[str, dict[str, Figures]] = {}
+        for agent, of in keys.items():
+            own, borrowed, lent = (balances[key] for key in of)
+            found[agent] = {
+                unit: Figures(unit, limit, own.of(unit), borrowed.of(unit), lent.of(unit))
+                for unit in LENT_UNITS
+                if (limit := accounts[agent].ceiling(unit)) is not None
+            }
         return found
 
     def donors(self, agent: str, unit: str, figures: Mapping[str, Mapping[str, Figures]]) -> list[Donor]:
@@ -249,15 +244,14 @@ class Crew:
     def most(self, agent: str, unit: str, *, without: Iterable[Hold]) -> int:
         """What an agent could use of a unit, loans included, if these holds came to nothing."""
         members = self.members(ended=True)
-        released = on_counters(without)
+        released = held_by(without)
         now_ms = self.ledger.store.now()
         figures = {}
         for name, units in self.figures(members).items():
             account = self.ledger.catalogue.account(members[name], {}, now_ms)
+            given_back = released.get(account.key, ZERO)
             figures[name] = {
-                of: replace(
-                    found, own=found.own._replace(held=found.own.held - released.get(counter_key(account.key, of), 0))
-                )
+                of: replace(found, own=found.own._replace(held=found.own.held - given_back.of(of).held))
                 for of, found in units.items()
             }
         mine, lending = figures[agent][unit], members[agent].lending
@@ -290,7 +284,7 @@ class Crew:
         return budget.lending is not None and budget.lending.pool == self.pool
 
     def forget(self, here: Runtime) -> None:
-        """Nobody can ask for these agents any more: their budgets and counters go. (Memory only.)"""
+        """Nobody can ask for these agents any more: their budgets and accounts go. (Memory only.)"""
         ledger = here.memory
         for budget in [ledger.catalogue.budgets.get(name, budget) for name, budget in self._mine.items()]:
             if budget.name in ledger.catalogue.budgets:

@@ -25,7 +25,7 @@ from ..kernel.instants import instant_ms
 from ..kernel.ledger import Denied, Placed
 from ..kernel.lending import lent_key
 from ..kernel.money import nano_from_usd
-from ..kernel.plan import Ask, CallFacts, Formula, Posting, counter_key, make_plan
+from ..kernel.plan import Ask, CallFacts, Formula, Posting, make_plan
 from ..runtime.ambient import NOWHERE
 from ..runtime.delegations import close_ended, closed, delegation_ids
 from ..runtime.ids import new_id
@@ -138,8 +138,7 @@ def _debit(crew: Crew, parent: Budget, child: Budget, unit: str, amount: int, ho
         ask = Ask(hold_id, facts, amount, amount, False, FOREVER_MS)
         limited = replace(account, limits=tuple(limit for limit in account.limits if limit[0] == unit))
         plan = make_plan(ask, [limited], catalogue_version=catalogue.version)
-        counters = (counter_key(account.key, unit), lent_key(account.key, unit))
-        plan = plan._replace(postings=tuple(Posting(counter, unit) for counter in counters))
+        plan = plan._replace(postings=tuple(Posting(key, (unit,)) for key in (account.key, lent_key(account.key))))
         placed = yield from place_plan(ledger, plan, None)
         if isinstance(placed, Placed):
             return Finished()

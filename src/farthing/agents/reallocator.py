@@ -12,7 +12,7 @@ from ..kernel.budget import Budget
 from ..kernel.hold import MOVE, Outcome
 from ..kernel.ledger import Placed, Stale
 from ..kernel.lending import Donor, downhill
-from ..kernel.plan import CallFacts, Line, Plan, Posting, counter_key
+from ..kernel.plan import CallFacts, Line, Plan, Posting
 from ..runtime.pools import FOREVER_MS
 from .contract import AgentContract
 from .ledger import AgentLedger
@@ -126,12 +126,11 @@ class Reallocator:
         account = ledger.catalogue.account(donor, {}, now_ms)
         agent = donor.lending.agent if donor.lending else donor.title
         most = (account.ceiling("tokens") or 0) - (self.contracts[agent].min_reserve or 0)
-        counter = counter_key(account.key, "tokens")
         return Plan(
             id=f"move-{next(_numbers)}-{secrets.token_hex(6)}",
             facts=CallFacts(dialect=MOVE, tags=(("agent", agent),), budgets=(donor.title,), input_tokens=amount),
-            lines=(Line(donor, account.scope, "tokens", (counter,), most),),
-            postings=(Posting(counter, "tokens"),),
+            lines=(Line(donor, account.scope, "tokens", account.keys, most),),
+            postings=(Posting(account.key, ("tokens",)),),
             x_want=0,
             x_floor=0,
             deadline_ms=FOREVER_MS,

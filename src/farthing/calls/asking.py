@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from .. import tokens
 from ..errors import UnmeteredCall, UnpricedModel
+from ..kernel.balances import bare
 from ..kernel.budget import OPEN_BOUND, UNCAPPED, Budget
 from ..kernel.decision import Decision
-from ..kernel.plan import Ask, CallFacts, Formula, bare
+from ..kernel.plan import Ask, CallFacts, Formula
 from ..prices import PriceBook, Rates
 from ..tokens import Family, ModelFacts, Weight
 from ..wire.anthropic.messages import THREAD

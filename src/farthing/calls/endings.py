@@ -19,8 +19,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .. import tokens
+from ..kernel.balances import bare
 from ..kernel.hold import Outcome
-from ..kernel.plan import CallFacts, bare
+from ..kernel.plan import CallFacts
 from ..kernel.usage import Usage
 from ..prices import Rates
 from ..wire.facts import AnswerFacts

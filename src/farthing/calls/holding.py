@@ -16,7 +16,7 @@ from ..errors import HoldConflict, HoldNotFound, StoreUnavailable
 from ..kernel.budget import Budget
 from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
-from ..kernel.plan import Account, Ask, CallFacts, LineResult, Plan, Posting, evaluate, make_frame, make_plan
+from ..kernel.plan import Account, Ask, LineResult, Plan, Posting, evaluate, make_frame, make_plan
 from ..runtime.ambient import Ambient
 from ..runtime.ledgers import Ledger
 from ..runtime.runtime import Runtime, log
@@ -39,10 +39,10 @@ class Granted(NamedTuple):
     unheld: tuple[tuple[Ledger, tuple[Account, ...]], ...] = ()
     """Where it could not be held, and goes out all the same: what it costs is posted there at its end."""
 
-    def unheld_postings(self, store: Store, facts: CallFacts) -> tuple[Posting, ...]:
+    def unheld_postings(self, store: Store) -> tuple[Posting, ...]:
         """What its end is posted to in a store that could not hold for it."""
         accounts = next((accounts for ledger, accounts in self.unheld if ledger.store is store), ())
-        return make_frame(accounts, False, facts.price is not None).postings if accounts else ()
+        return make_frame(accounts, False).postings if accounts else ()
 
 
 def hold(

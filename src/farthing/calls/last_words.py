@@ -13,10 +13,11 @@ from typing import Any
 
 from .. import tokens
 from ..errors import HoldError, InvariantError, StoreUnavailable
+from ..kernel.balances import Balances
 from ..kernel.decision import Decision, denial
 from ..kernel.hold import Entry, Outcome
 from ..kernel.ledger import Settled
-from ..kernel.plan import Balance, CallFacts, Formula, LineResult, Plan, spent_line
+from ..kernel.plan import CallFacts, Formula, LineResult, Plan, spent_line
 from ..runtime.events import Who
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..stores.contract import Ticket
@@ -140,7 +141,7 @@ def _last_words(
             else:
                 plan, lost = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms), False
             if granted is not None and granted.unheld:
-                plan = plan._replace(postings=granted.unheld_postings(store, plan.facts))
+                plan = plan._replace(postings=granted.unheld_postings(store))
             record = partial(store.record, plan, outcome, lost=lost)
             # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
             words.append((record, not store.durable))
@@ -211,7 +212,7 @@ def crossed_by(
                 continue
             for unit, ceiling, keys in account.limits:
                 try:
-                    balances: dict[str, Balance] | None = yield ledger.store.balances(keys)
+                    balances: dict[str, Balances] | None = yield ledger.store.balances(keys)
                 except StoreUnavailable as error:
                     # The answer is paid for and belongs to its caller; the budget refuses the next call anyway.
                     log.error(
@@ -220,7 +221,7 @@ def crossed_by(
                     continue
                 if balances is None:
                     return None  # a driver that does not wait: its caller is gone, and could not be told
-                spent = tuple(balances[key] for key in keys)
+                spent = tuple(balances[key].of(unit) for key in keys)
                 if sum(balance.settled for balance in spent) > ceiling:
                     used = amounts.get(unit, 0)  # for the evidence
                     found.append(LineResult(spent_line(account, unit, ceiling, keys), spent, used, Formula(used)))

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BudgetExceeded, BudgetExceededError, HoldConflict, HoldNotFound, StoreUnavailable
 from ..kernel import loans
+from ..kernel.balances import COUNTED, ZERO, Balances, bare
 from ..kernel.decision import Decision
 from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
 from ..kernel.lending import Donor, Loan, Policy, downhill
 from ..kernel.money import COUNTER_MAX, format_usd, usd_from_nano
-from ..kernel.plan import ZERO_FORMULA, Balance, Formula, Line, LineResult, Plan, bare, evaluate
+from ..kernel.plan import ZERO_FORMULA, Formula, Line, LineResult, Plan, evaluate
 from ..runtime.pools import LENT_UNITS
 from ..stores.contract import Store, Ticket
 
@@ -149,29 +150,28 @@ def _lost(stale: Stale, plan: Plan, ledger: Ledger) -> bool:
 
 def _read(
     store: Store, pools: Pools, plan: Plan, takers: list[Line], estimate: Hold | None
-) -> Generator[Ticket[Any], Any, Mapping[str, Balance]]:
-    """Everything that decides: the plan's own counters and the lenders', without the estimate that is exchanged."""
+) -> Generator[Ticket[Any], Any, Mapping[str, Balances]]:
+    """Everything that decides: the plan's own accounts and the lenders', without the estimate that is exchanged."""
     keys = [key for line in plan.lines for key in line.keys]
     for line in takers:
         for rank in _lenders(pools, line):
-            keys += rank.counters
-    balances: dict[str, Balance] = yield store.balances(keys)
+            keys += rank.accounts
+    balances: dict[str, Balances] = yield store.balances(keys)
     if estimate is not None:
-        for key, amount in on_counters([estimate]).items():
+        for key, counted in held_by([estimate]).items():
             if key in balances:
-                settled, held, suspect = balances[key]
+                row = balances[key]
                 # Below 0: the estimate is past its deadline, and not held any more.
-                balances[key] = Balance(settled, max(0, held - amount), suspect)
+                balances[key] = bare(Balances, [max(0, has - taken) for has, taken in zip(row, counted, strict=True)])
     return balances
 
 
-def on_counters(holds: Iterable[Hold]) -> dict[str, int]:
-    """By counter, what these holds have on it, loans included."""
-    held: dict[str, int] = {}
+def held_by(holds: Iterable[Hold]) -> dict[str, Balances]:
+    """By account, what these holds, as they were placed, have on it, loans included."""
+    held: dict[str, Balances] = {}
     for hold in holds:
-        own = zip((posting.key for posting in hold.postings), hold.amounts, strict=True)
-        for key, amount in (*own, *loans.on_counters(hold)):
-            held[key] = held.get(key, 0) + amount
+        for key, counted in loans.counted(hold):
+            held[key] = held.get(key, ZERO).plus(counted)
     return held
 
 
@@ -186,7 +186,7 @@ def _cover(
     pools: Pools,
     plan: Plan,
     takers: list[Line],
-    balances: Mapping[str, Balance],
+    balances: Mapping[str, Balances],
     least: int,
     most: int,
     policy: Policy,
@@ -203,7 +203,7 @@ def _cover(
     own = x
     shorts: list[tuple[Line, Formula, int, list[Donor]]] = []
     for line in takers:
-        room = line.ceiling - sum([read(key).total for key in line.keys])
+        room = line.ceiling - sum([read(key).of(line.unit).total for key in line.keys])
         formula = plan.facts.formula(line.unit) or ZERO_FORMULA
         missing = formula.at(least if line.elastic else plan.x_want) - room
         donors, lendable = _spare(pools, line, balances, now_ms, missing)
@@ -231,18 +231,19 @@ def _cover(
 
 
 def _spare(
-    pools: Pools, line: Line, balances: Mapping[str, Balance], now_ms: int, enough: int = COUNTER_MAX
+    pools: Pools, line: Line, balances: Mapping[str, Balances], now_ms: int, enough: int = COUNTER_MAX
 ) -> tuple[list[Donor], int]:
     """What lenders have beyond their reserves, and its sum: of the lowest ranks that have *enough*, no others."""
     donors: list[Donor] = []
     taker, lendable = line.keys[0], 0
-    for rank, members, counters in _lenders(pools, line):
+    counted = COUNTED[line.unit]
+    for rank, members, accounts in _lenders(pools, line):
         if lendable >= enough:
             break
-        for member, (settled, held, suspect) in zip(members, map(balances.__getitem__, counters), strict=True):
-            account, counter, _, most, child = member
-            spare = most - settled - held - suspect
-            if spare > 0 and counter != taker and (child is None or child.lends(now_ms)):
+        for member, row in zip(members, map(balances.__getitem__, accounts), strict=True):
+            account, _, most, child = member
+            spare = most - sum(counted(row))
+            if spare > 0 and account != taker and (child is None or child.lends(now_ms)):
                 donors.append(bare(Donor, (account, rank, spare)))
                 lendable += spare
     return donors, lendable
@@ -253,7 +254,7 @@ def _lend(pools: Pools, line: Line, room: int, shortfall: int, donors: list[Dono
     if lending is None or shortfall <= 0:
         return []
     most = pools.of(lending.pool).most[line.unit]
-    taker = line.keys[0].rpartition("|")[0]
+    taker = line.keys[0]
     short = format_usd(shortfall) if line.unit == "usd" else f"{shortfall} tokens"
     why = f"{lending.agent} was {short} short"
     above, made = room, []
@@ -265,11 +266,12 @@ def _lend(pools: Pools, line: Line, room: int, shortfall: int, donors: list[Dono
 
 
 def _failing(
-    pools: Pools, line: Line, balances: Mapping[str, Balance], now_ms: int, x: int, formula: Formula
+    pools: Pools, line: Line, balances: Mapping[str, Balances], now_ms: int, x: int, formula: Formula
 ) -> LineResult:
     """The evidence: everything that others could lend is part of it."""
     _, lendable = _spare(pools, line, balances, now_ms)
-    return LineResult(line, tuple(balances[key] for key in line.keys), formula.at(x), formula, lendable)
+    seen = tuple(balances[key].of(line.unit) for key in line.keys)
+    return LineResult(line, seen, formula.at(x), formula, lendable)
 
 
 def measured(runtime: Runtime, work: Work) -> None:

@@ -241,7 +241,7 @@ def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome
         store = ledger.store
         try:
             if ledger not in held:
-                settled = yield store.record(plan._replace(postings=granted.unheld_postings(store, facts)), outcome)
+                settled = yield store.record(plan._replace(postings=granted.unheld_postings(store)), outcome)
             elif void:
                 settled = yield store.void(granted.id, outcome)
             else:

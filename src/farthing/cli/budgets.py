@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ..admin.standing import grant_more, set_budget
-from ..kernel.budget import MODES, OPEN_BOUND, UNCAPPED, UNITS, Budget
+from ..kernel.balances import UNITS
+from ..kernel.budget import MODES, OPEN_BOUND, UNCAPPED, Budget
 from ..kernel.money import usd_from_nano
 from ..reports.accounts import BudgetFigures, list_accounts
 from ..reports.outlook import Outlook, outlooks

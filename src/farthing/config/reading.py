@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from ..admin.trust import IDENTITY_TAGS, escapable, known_tags
 from ..errors import ConfigError
-from ..kernel.budget import UNITS, Budget, make_budget
+from ..kernel.balances import UNITS
+from ..kernel.budget import Budget, make_budget
 from ..prices.registry import registered
 from ..proxy.settings import DEFAULT_UPSTREAMS, Bounds, ProxySettings, Timeouts, Upstream
 from ..runtime.settings import Settings

@@ -12,13 +12,11 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
+from .balances import UNITS
 from .lending import Lending
 from .money import COUNTER_MAX, format_usd, nano_from_usd
 from .scope import OWN_KEYS, check_tags
 from .window import Window, parse_window
-
-UNITS = ("tokens", "usd", "requests", "concurrency")
-"""What a budget counts. Amounts are integers: tokens, nano-dollars, requests, calls in flight."""
 
 MODES = ("block", "clamp", "downgrade", "wait", "break", "truncate", "raise", "warn")
 """What ``on_exceed`` may say, beside a callable (kept as ``callable``: its code lives with who names the budget)."""

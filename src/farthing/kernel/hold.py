@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from .balances import UNITS, Amounts, Balances, bare, change
 from .lending import Loan, Transfer
-from .plan import CallFacts, Posting, bare
+from .plan import CallFacts, Posting
 from .usage import KINDS, Usage
 
 HELD = "held"
@@ -56,7 +57,7 @@ class Outcome(NamedTuple):
 
 class Hold(NamedTuple):
     """
-    A hold as the store keeps it: on each of its postings' counters, the call's amount of that unit for ``x``.
+    A hold as the store keeps it: on each of its postings' accounts, what the call asks of each unit for ``x``.
 
     The postings are the same object in every hold on the same accounts.
     """
@@ -88,10 +89,9 @@ class Hold(NamedTuple):
         )
 
     @property
-    def amounts(self) -> tuple[int, ...]:
-        """What is held on each posting's counter."""
-        by_unit = self.facts.amounts(self.x)
-        return tuple(by_unit[posting.unit] for posting in self.postings)
+    def amounts(self) -> Amounts:
+        """What is held on each posting's account."""
+        return self.facts.amounts(self.x)
 
     def estimate(self, x: int | None = None) -> Outcome:
         """The outcome that is assumed while the real one is unknown: all that was held."""
@@ -101,9 +101,11 @@ class Hold(NamedTuple):
 def estimated(facts: CallFacts, x: int) -> Outcome:
     """All that this call may cost with ``x`` output tokens per choice."""
     usage = Usage(input=facts.input_tokens, output=facts.choices * x)
-    by_unit = facts.amounts(x)
-    amounts = tuple((unit, by_unit[unit]) for unit in ("tokens", "requests", "usd") if unit in by_unit)
-    return Outcome(amounts, usage, by_unit.get("usd"), ending="unknown", usage_source="estimate")
+    tokens, usd, requests, _ = facts.amounts(x)
+    amounts: tuple[tuple[str, int], ...] = (("tokens", tokens), ("requests", requests))
+    if facts.price is None:
+        return Outcome(amounts, usage, ending="unknown", usage_source="estimate")
+    return Outcome((*amounts, ("usd", usd)), usage, usd, ending="unknown", usage_source="estimate")
 
 
 class Entry(NamedTuple):
@@ -131,7 +133,7 @@ class Entry(NamedTuple):
     postings: tuple[Posting, ...]
     """Those of its hold."""
     posted: tuple[tuple[str, int], ...]
-    """By unit: what this row added to the settled amount of each of its counters of that unit."""
+    """By unit: what this row added to the settled amount of each of its accounts."""
     model: str | None = None
     note: str | None = None
     resolves_suspect: bool = False
@@ -139,18 +141,23 @@ class Entry(NamedTuple):
     transfers: tuple[Transfer, ...] = ()
     """What was borrowed for it and used."""
 
-    def counters(self) -> Iterator[tuple[str, int]]:
-        """By counter, what this row added to its settled amount. Replaying all rows gives the balances."""
-        amounts = dict(self.posted)
-        for posting in self.postings:
-            if not posting.release and (amount := amounts.get(posting.unit)):
-                yield posting.key, amount
+    def changes(self) -> Iterator[tuple[str, Balances]]:
+        """By account, what this row added to its balances. Replaying all rows gives them."""
+        posted = change(settled=settled_amounts(dict(self.posted)))
+        for key, units, _ in self.postings:
+            yield key, posted if units is None else posted.only(units)
         for transfer in self.transfers:
-            yield from transfer.counters()
+            yield from transfer.changes()
 
     def tokens(self, *kinds: str) -> int:
         """The sum of these kinds of usage (signed in a correction)."""
         return sum(count for kind, count in self.usage if kind in kinds)
+
+
+def settled_amounts(by_unit: Mapping[str, int]) -> Amounts:
+    """Amounts that are settled; calls in flight never are."""
+    tokens, usd, requests = [by_unit.get(unit, 0) for unit in UNITS[:3]]
+    return tokens, usd, requests, 0
 
 
 def usage_difference(now: Usage, before: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

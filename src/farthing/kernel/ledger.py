@@ -4,25 +4,27 @@ The rules of the ledger, as a pure state machine: books and a command in, an ans
 A store reads through :class:`Books`, and applies the :class:`Change` it is given all or nothing. It decides nothing.
 Every rule of what a hold may become lives here, once, for every store:
 
-- a hold touches all its counters or none, and resolves exactly once;
+- a hold touches all its accounts or none, and resolves exactly once;
 - repeating a command with the same id returns the first answer; the same id with another body is a HoldConflict;
 - after an automatic end of a suspect hold, exactly one late truth from its call is still accepted;
-- a counter is never negative.
+- a balance is never negative.
 
 One file, because these rules only make sense beside each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from ..errors import HoldConflict, HoldNotFound, InvariantError
 from . import loans
+from .balances import AT, NONE, UNITS, ZERO, Amounts, Balances, bare, change, minus
 from .hold import (
     DELEGATION,
     ENTRY_KINDS,
     HELD,
+    LIVE,
     MOVE,
     SETTLED,
     SUSPECT,
@@ -30,10 +32,11 @@ from .hold import (
     Entry,
     Hold,
     Outcome,
+    settled_amounts,
     usage_difference,
 )
 from .money import COUNTER_MAX
-from .plan import Balance, LineResult, Plan, bare, evaluate
+from .plan import LineResult, Plan, evaluate
 
 SUSPECT_POLICIES = ("keep", "settle_at_hold", "release")
 
@@ -41,7 +44,7 @@ SUSPECT_POLICIES = ("keep", "settle_at_hold", "release")
 class Books(Protocol):
     """What a command may read."""
 
-    def balance(self, key: str) -> Balance: ...
+    def balance(self, key: str) -> Balances: ...
     def hold(self, hold_id: str) -> Hold | None: ...
     def entry(self, hold_id: str) -> Entry | None:
         """The latest entry of this hold, or None."""
@@ -49,13 +52,13 @@ class Books(Protocol):
 
 
 class Change(NamedTuple):
-    """What a command does to the books: new values, to be applied together. ``ends`` are the counters' window ends."""
+    """What a command does to the books: new values, to be applied together. ``ends`` are the accounts' window ends."""
 
-    balances: dict[str, Balance]
+    balances: dict[str, Balances]
     holds: dict[str, Hold]
     entries: tuple[Entry, ...] = ()
     ends: tuple[tuple[str, int], ...] = ()
-    """Counters that came with this change and have a window end (milliseconds)."""
+    """Accounts that came with this change and have a window end (milliseconds)."""
 
 
 class Placed(NamedTuple):
@@ -104,12 +107,12 @@ def place(
         return Stale(catalogue_version), NOTHING
     if plan.valid_until_ms is not None and now_ms >= plan.valid_until_ms:
         return Stale(catalogue_version), NOTHING
-    balances: dict[str, Balance] = {}
+    balances: dict[str, Balances] = {}
     holds: dict[str, Hold] = {}
-    read: Callable[[str], Balance] = books.balance
+    read: Callable[[str], Balances] = books.balance
     if replaces is not None:
         old = _live(books, replaces)
-        _move(books, balances, old, to_settled={}, to_suspect=False)
+        _move(books, balances, old, to_settled=NO_AMOUNTS, to_suspect=False)
         holds[old.id] = old._replace(state=VOIDED, changed_ms=now_ms)
         read = _over(dict(balances), read)
     verdict = evaluate(plan, read)
@@ -118,14 +121,12 @@ def place(
     if plan.loans and (_shrunk(plan, verdict.x) or loans.outlent(plan.loans, read)):
         return Stale(catalogue_version), NOTHING
     x = verdict.x
-    amounts = plan.facts.amounts(x)
+    held = change(held=plan.facts.amounts(x))
     ends: list[tuple[str, int]] = []
-    for key, unit, _, ends_ms in plan.postings:
-        settled, held, suspect = read(key)
-        held += amounts[unit]
-        if settled + held + suspect > COUNTER_MAX:
-            raise InvariantError(f"counter {key} would pass {COUNTER_MAX}, where stores stop being exact")
-        balances[key] = bare(Balance, (settled, held, suspect))
+    for key, units, ends_ms in plan.postings:
+        row = balances[key] = read(key).plus(held if units is None else held.only(units))
+        if sum(row) > COUNTER_MAX:
+            _check_most(row, key)
         if ends_ms is not None:
             ends.append((key, ends_ms))
     hold_id, facts, _, postings, x_want, x_floor, deadline_ms, _, _, _, lent = plan
@@ -136,6 +137,11 @@ def place(
         (hold_id, owner, HELD, facts, postings, x, x_want, x_floor, now_ms, deadline_ms, now_ms, False, None, lent),
     )
     return bare(Placed, (hold, verdict.advisory)), bare(Change, (balances, holds, (), tuple(ends)))
+
+
+def _check_most(row: Balances, key: str) -> None:
+    if any(row.of(unit).total > COUNTER_MAX for unit in UNITS):
+        raise InvariantError(f"account {key} would pass {COUNTER_MAX}, where stores stop being exact")
 
 
 def _shrunk(plan: Plan, x: int) -> bool:
@@ -154,12 +160,10 @@ def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Ch
     if type(x) is not int or not 0 <= x <= hold.x:
         raise ValueError(f"x={x!r}: a hold of x={hold.x} can only shrink")
     smaller = hold._replace(x=x, changed_ms=now_ms)
-    balances: dict[str, Balance] = {}
+    balances: dict[str, Balances] = {}
     if hold.loans:
         loans.shrink(balances, books.balance, hold, smaller)
-    for posting, before, after in zip(hold.postings, hold.amounts, smaller.amounts, strict=True):
-        balance = balances.get(posting.key) or books.balance(posting.key)
-        balances[posting.key] = balance._replace(held=_not_negative(balance.held - before + after, posting.key))
+    _post(books, balances, hold, change(held=minus(hold.amounts)).plus(change(held=smaller.amounts)))
     return smaller, Change(balances, {hold_id: smaller})
 
 
@@ -187,8 +191,8 @@ def suspect(books: Books, hold_id: str, *, ending: str, note: str | None, now_ms
     hold = _find(books, hold_id)
     if hold.state != HELD:
         return Settled(hold, books.entry(hold_id)), NOTHING
-    balances: dict[str, Balance] = {}
-    _move(books, balances, hold, to_settled={}, to_suspect=True)
+    balances: dict[str, Balances] = {}
+    _move(books, balances, hold, to_settled=NO_AMOUNTS, to_suspect=True)
     now_suspect = hold._replace(state=SUSPECT, changed_ms=now_ms)
     outcome = hold.estimate()._replace(ending=ending, note=note)
     entry = _entry(now_suspect, outcome, now_ms=now_ms, posted=(), suspect=True)
@@ -260,14 +264,14 @@ class _Overlay:
 
     def __init__(self, books: Books) -> None:
         self._books = books
-        self._balances: dict[str, Balance] = {}
+        self._balances: dict[str, Balances] = {}
         self._holds: dict[str, Hold] = {}
 
     def apply(self, change: Change) -> None:
         self._balances.update(change.balances)
         self._holds.update(change.holds)
 
-    def balance(self, key: str) -> Balance:
+    def balance(self, key: str) -> Balances:
         return self._balances.get(key) or self._books.balance(key)
 
     def hold(self, hold_id: str) -> Hold | None:
@@ -281,7 +285,7 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
     """The call's own word about its hold."""
     hold = _find(books, hold_id)
     if hold.state == HELD:
-        balances: dict[str, Balance] = {}
+        balances: dict[str, Balances] = {}
         amounts = NO_AMOUNTS if outcome is None else _amounts(outcome)
         _move(books, balances, hold, to_settled=amounts, to_suspect=False)
         ended = hold.ended(state, outcome, now_ms)
@@ -305,7 +309,7 @@ def _late(
     books: Books, hold: Hold, outcome: Outcome, state: str, now_ms: int, *, automatic: bool
 ) -> tuple[Settled, Change]:
     """A truth about a suspect hold, or about one that was resolved without its call: one linked correction row."""
-    balances: dict[str, Balance] = {}
+    balances: dict[str, Balances] = {}
     amounts = _amounts(outcome)
     assumed = hold.estimate()
     settled_before = dict(assumed.amounts) if hold.state == SETTLED else {}
@@ -317,12 +321,7 @@ def _late(
             loans.correct(balances, books.balance, hold, now=amounts, before=settled_before)
         units = dict.fromkeys((*amounts, *settled_before))
         posted = tuple((unit, amounts.get(unit, 0) - settled_before.get(unit, 0)) for unit in units)
-        differences = dict(posted)
-        for key, unit, release, _ in hold.postings:
-            if not release:
-                balance = balances.get(key) or books.balance(key)
-                settled = _not_negative(balance.settled + differences.get(unit, 0), key)
-                balances[key] = balance._replace(settled=settled)
+        _post(books, balances, hold, change(settled=settled_amounts(dict(posted))))
     before = {} if hold.state == VOIDED else assumed.usage.to_dict()
     cost_before = 0 if hold.state == VOIDED else (assumed.cost_nano or 0)
     ended = hold._replace(state=state, outcome=None if automatic else outcome, automatic=automatic, changed_ms=now_ms)
@@ -349,39 +348,33 @@ def _amounts(outcome: Outcome) -> dict[str, int]:
 
 
 def _move(
-    books: Books, balances: dict[str, Balance], hold: Hold, *, to_settled: dict[str, int], to_suspect: bool
+    books: Books, balances: dict[str, Balances], hold: Hold, *, to_settled: dict[str, int], to_suspect: bool
 ) -> None:
-    """
-    Take a live hold's amounts off its counters, and put what is settled (by unit), or the amounts as suspect, on.
-
-    Of a suspect hold the released postings are gone already.
-    """
-    was_suspect = hold.state == SUSPECT
-    amounts = hold.facts.amounts(hold.x)
-    read: Callable[[str], Balance] = books.balance
+    """Take a live hold's amounts off its accounts, and put what is settled (by unit), or them as suspect, on."""
+    tokens, usd, requests, in_flight = hold.facts.amounts(hold.x)
+    used = settled_amounts(to_settled) if to_settled else NONE
+    if hold.state == SUSPECT:
+        # Calls in flight were released already.
+        difference = change(settled=used, suspect=(-tokens, -usd, -requests, 0))
+    else:
+        lost = (tokens, usd, requests, 0) if to_suspect else NONE
+        difference = change(used, (-tokens, -usd, -requests, -in_flight), lost)
     if hold.loans:
-        loans.unwind(balances, read, hold, to_settled, to_suspect=to_suspect)
-        read = _over(balances, read)
-    for key, unit, release, _ in hold.postings:
-        if release and was_suspect:
-            continue
-        amount = amounts[unit]
-        settled, held, waiting = read(key)
-        if was_suspect:
-            waiting -= amount
-        else:
-            held -= amount
-        if not release:
-            if to_suspect:
-                waiting += amount
-            elif unit in to_settled:
-                settled += to_settled[unit]
-        if held < 0 or waiting < 0:
-            raise InvariantError(f"counter {key} would become negative by ending hold {hold.id!r}")
-        balances[key] = bare(Balance, (settled, held, waiting))
+        loans.unwind(balances, books.balance, hold, to_settled, to_suspect=to_suspect)
+    _post(books, balances, hold, difference)
 
 
-def _over(changed: dict[str, Balance], read: Callable[[str], Balance]) -> Callable[[str], Balance]:
+def _post(books: Books, balances: dict[str, Balances], hold: Hold, difference: Balances) -> None:
+    """Change all accounts of a hold alike, on top of what loans have changed."""
+    read: Callable[[str], Balances] = _over(balances, books.balance) if balances else books.balance
+    for key, units, _ in hold.postings:
+        row = balances[key] = read(key).plus(difference if units is None else difference.only(units))
+        if min(row) < 0:
+            below = ", ".join(f"{name} {amount}" for name, amount in row._asdict().items() if amount < 0)
+            raise InvariantError(f"account {key} would become negative ({below}) by a change of hold {hold.id!r}")
+
+
+def _over(changed: dict[str, Balances], read: Callable[[str], Balances]) -> Callable[[str], Balances]:
     """Reads what is changed already, and the rest as it was."""
     return lambda key: changed[key] if key in changed else read(key)
 
@@ -399,10 +392,13 @@ def _entry(
 def _overrun(hold: Hold, outcome: Outcome) -> tuple[tuple[str, int], ...]:
     """What the provider reported beyond the hold, by unit."""
     held = hold.facts.amounts(hold.x)
-    over = [(unit, amount - held[unit]) for unit, amount in outcome.amounts if unit in held and amount > held[unit]]
+    over = [(unit, amount - held[AT[unit]]) for unit, amount in outcome.amounts if amount > held[AT[unit]]]
     if not over:
         return ()
-    posted = {posting.unit for posting in hold.postings}
+    posted = {unit for posting in hold.postings for unit in posting.units or UNITS}
+    if hold.facts.price is None:
+        # Nothing could be held in money, so nothing is beyond it.
+        posted.discard("usd")
     return tuple([(unit, beyond) for unit, beyond in over if unit in posted])
 
 
@@ -427,12 +423,6 @@ def _same_plan(hold: Hold, plan: Plan) -> bool:
         plan.x_floor,
         plan.facts,
     )
-
-
-def _not_negative(amount: int, key: str) -> int:
-    if amount < 0:
-        raise InvariantError(f"counter {key} would become negative ({amount})")
-    return amount
 
 
 def record(
@@ -464,27 +454,19 @@ def record(
     )
 
 
-def replay(settled_before: dict[str, int], entries: Iterable[Entry], holds: Iterable[Hold]) -> dict[str, Balance]:
+def replay(
+    settled_before: Mapping[str, Amounts], entries: Iterable[Entry], holds: Iterable[Hold]
+) -> dict[str, Balances]:
     """
     The balances that a journal says: a snapshot of settled amounts, the rows after it, and the holds still open.
 
     Balances are its projection: a store's own must be equal, bit for bit.
     """
-    balances = {key: Balance(amount) for key, amount in settled_before.items()}
-    for entry in entries:
-        for key, amount in entry.counters():
-            balance = balances.get(key, Balance())
-            balances[key] = balance._replace(settled=balance.settled + amount)
-    for hold in holds:
-        on = [
-            (posting.key, amount)
-            for posting, amount in zip(hold.postings, hold.amounts, strict=True)
-            if hold.state == HELD or not posting.release
-        ]
-        for key, amount in [*on, *loans.on_counters(hold)]:
-            balance = balances.get(key, Balance())
-            if hold.state == HELD:
-                balances[key] = balance._replace(held=balance.held + amount)
-            elif hold.state == SUSPECT:
-                balances[key] = balance._replace(suspect=balance.suspect + amount)
-    return {key: balance for key, balance in balances.items() if balance != Balance()}
+    balances = {key: change(settled=amounts) for key, amounts in settled_before.items()}
+    changes = [
+        *(made for entry in entries for made in entry.changes()),
+        *(counted for hold in holds if hold.state in LIVE for counted in loans.counted(hold)),
+    ]
+    for key, made in changes:
+        balances[key] = balances.get(key, ZERO).plus(made)
+    return {key: row for key, row in balances.items() if row != ZERO}

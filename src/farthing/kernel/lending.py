@@ -7,7 +7,7 @@ registered first. Nobody lends what would take it below its reserve. What the ca
 first returned. An agent that another one delegated to lends, and never borrows: what it was given is all that it may
 spend.
 
-:func:`downhill` is the whole policy; what a loan does to counters stands in :mod:`.loans`.
+:func:`downhill` is the whole policy; what a loan does to accounts stands in :mod:`.loans`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from heapq import heapify, heappop
 from typing import Any, NamedTuple
+
+from .balances import Balances, change_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Loan(NamedTuple):
     above: int
     amount: int
     most: int
-    """What the donor's counter may reach by it: its limit without its reserve."""
+    """What the donor's account may reach by it: its limit without its reserve."""
     why: str
 
     def part(self, total: int) -> int:
@@ -143,34 +145,34 @@ class Transfer(NamedTuple):
     amount: int
     why: str
 
-    def counters(self) -> tuple[tuple[str, int], ...]:
-        """By counter, what it adds to the settled amount."""
-        return tuple((key, sign * self.amount) for key, sign in sides(self))
+    def changes(self) -> tuple[tuple[str, Balances], ...]:
+        """By row, what it adds."""
+        return tuple((key, change_of(self.unit, settled=sign * self.amount)) for key, sign in sides(self))
 
 
-def lent_key(account: str, unit: str) -> str:
-    """The counter of what an account has lent; not among those that its limit is compared with."""
-    return f"{account}|{unit}.lent"
+def lent_key(account: str) -> str:
+    """The row of what an account has lent; not among those that its limit is compared with."""
+    return f"{account}|lent"
 
 
-def borrowed_key(account: str, unit: str) -> str:
-    """The counter of what an account has borrowed."""
-    return f"{account}|{unit}.borrowed"
+def borrowed_key(account: str) -> str:
+    """The row of what an account has borrowed."""
+    return f"{account}|borrowed"
+
+
+def account_of(key: str) -> str:
+    """The account that a row belongs to: itself, or what it has lent or borrowed."""
+    return key.removesuffix("|lent").removesuffix("|borrowed")
 
 
 def sides(loan: Loan | Transfer) -> tuple[tuple[str, int], ...]:
     """
-    The counters that a loan moves, each with its sign: what is borrowed counts on the donor, not on the taker. So both
+    The rows that a loan moves, each with its sign: what is borrowed counts on the donor, not on the taker. So both
     are held against their own limits, and every limit stays what it is.
     """
-    return _sides(loan.unit, loan.taker, loan.donor)
+    return _sides(loan.taker, loan.donor)
 
 
 @lru_cache(maxsize=4_096)
-def _sides(unit: str, taker: str, donor: str) -> tuple[tuple[str, int], ...]:
-    return (
-        (f"{taker}|{unit}", -1),
-        (f"{taker}|{unit}.borrowed", 1),
-        (f"{donor}|{unit}", 1),
-        (f"{donor}|{unit}.lent", 1),
-    )
+def _sides(taker: str, donor: str) -> tuple[tuple[str, int], ...]:
+    return (taker, -1), (borrowed_key(taker), 1), (donor, 1), (lent_key(donor), 1)

@@ -1,5 +1,5 @@
 """
-What loans do to the counters of the ledger, at each thing that may become of their hold. Pure.
+What loans do to the balances of the ledger, at each thing that may become of their hold. Pure.
 
 Called by :mod:`.ledger` for holds that have loans, and for no others.
 """
@@ -9,37 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import InvariantError
+from .balances import Balances, change, change_of
 from .hold import SUSPECT, Hold
 from .lending import Loan, Transfer, sides
-from .plan import Balance, CallFacts, bare
+from .plan import CallFacts
 
-Read = Callable[[str], Balance]
-Balances = dict[str, Balance]
+Read = Callable[[str], Balances]
+Changed = dict[str, Balances]
 
 
 def outlent(loans: tuple[Loan, ...], read: Read) -> bool:
     """Whether a donor has less to spare by now than was counted on."""
-    for loan in loans:
-        settled, held, suspect = read(f"{loan.donor}|{loan.unit}")
-        if settled + held + suspect + loan.amount > loan.most:
-            return True
-    return False
+    return any(read(loan.donor).of(loan.unit).total + loan.amount > loan.most for loan in loans)
 
 
-def lend(balances: Balances, read: Read, loans: tuple[Loan, ...], facts: CallFacts, x: int) -> None:
-    """A hold with loans was placed; its postings are on the taker's counters already."""
+def lend(balances: Changed, read: Read, loans: tuple[Loan, ...], facts: CallFacts, x: int) -> None:
+    """A hold with loans was placed; its postings are on the taker's account already."""
     for loan in loans:
         _add(balances, read, loan, held=loan.part(_total(facts, loan.unit, x)))
 
 
-def shrink(balances: Balances, read: Read, before: Hold, after: Hold) -> None:
+def shrink(balances: Changed, read: Read, before: Hold, after: Hold) -> None:
     """The hold was resized: the last borrowed is returned first. Before its postings change."""
     for loan in before.loans:
         smaller = loan.part(_total(after.facts, loan.unit, after.x))
         _add(balances, read, loan, held=smaller - held_by(loan, before))
 
 
-def unwind(balances: Balances, read: Read, hold: Hold, amounts: Mapping[str, int], *, to_suspect: bool) -> None:
+def unwind(balances: Changed, read: Read, hold: Hold, amounts: Mapping[str, int], *, to_suspect: bool) -> None:
     """
     The hold ends, or becomes suspect: what the call did not use goes back to the donors. *amounts* is what it used, by
     unit. Before its postings change.
@@ -55,7 +52,7 @@ def unwind(balances: Balances, read: Read, hold: Hold, amounts: Mapping[str, int
             _add(balances, read, loan, used, -held, held if to_suspect else 0)
 
 
-def correct(balances: Balances, read: Read, hold: Hold, *, now: Mapping[str, int], before: Mapping[str, int]) -> None:
+def correct(balances: Changed, read: Read, hold: Hold, *, now: Mapping[str, int], before: Mapping[str, int]) -> None:
     """A late truth about an ended hold: *now* replaces *before*, by unit. Before its postings change."""
     for loan in hold.loans:
         _add(balances, read, loan, settled=_used(loan, hold, now) - _used(loan, hold, before))
@@ -78,12 +75,20 @@ def held_by(loan: Loan, hold: Hold) -> int:
     return loan.part(_total(hold.facts, loan.unit, hold.x))
 
 
-def on_counters(hold: Hold) -> Iterator[tuple[str, int]]:
-    """By counter, what the loans of a live hold add to what its postings hold."""
+def counted(hold: Hold) -> Iterator[tuple[str, Balances]]:
+    """By row, what a live hold is counted as, loans included. Of a suspect one, calls in flight are released."""
+    tokens, usd, requests, in_flight = hold.amounts
+    suspect = hold.state == SUSPECT
+    own = change(suspect=(tokens, usd, requests, 0)) if suspect else change(held=(tokens, usd, requests, in_flight))
+    for posting in hold.postings:
+        yield posting.key, own if posting.units is None else own.only(posting.units)
     for loan in hold.loans:
         amount = held_by(loan, hold)
         for key, sign in sides(loan):
-            yield key, sign * amount
+            if suspect:
+                yield key, change_of(loan.unit, suspect=sign * amount)
+            else:
+                yield key, change_of(loan.unit, held=sign * amount)
 
 
 def _used(loan: Loan, hold: Hold, amounts: Mapping[str, int]) -> int:
@@ -99,16 +104,11 @@ def _total(facts: CallFacts, unit: str, x: int) -> int:
     return facts.price.at(x)
 
 
-def _add(balances: Balances, read: Read, loan: Loan, settled: int = 0, held: int = 0, suspect: int = 0) -> None:
-    """Negative amounts on the taker's own counter are made up by the postings, which follow and are checked."""
+def _add(balances: Changed, read: Read, loan: Loan, settled: int = 0, held: int = 0, suspect: int = 0) -> None:
+    """Negative amounts on the taker's own account are made up by the postings, which follow and are checked."""
     for key, sign in sides(loan):
-        was_settled, was_held, was_suspect = balances[key] if key in balances else read(key)
-        if sign < 0:
-            balances[key] = bare(Balance, (was_settled - settled, was_held - held, was_suspect - suspect))
-            continue
-        was_settled += settled
-        was_held += held
-        was_suspect += suspect
-        if was_settled < 0 or was_held < 0 or was_suspect < 0:
-            raise InvariantError(f"counter {key} would become negative by a loan")
-        balances[key] = bare(Balance, (was_settled, was_held, was_suspect))
+        moved = change_of(loan.unit, sign * settled, sign * held, sign * suspect)
+        row = (balances[key] if key in balances else read(key)).plus(moved)
+        if sign > 0 and min(row) < 0:
+            raise InvariantError(f"account {key} would become negative by a loan")
+        balances[key] = row

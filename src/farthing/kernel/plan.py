@@ -3,8 +3,8 @@ Plans: a call and its budgets, turned into a flat list of lines to check and pos
 
 ::
 
-    line      Σ counters + amount(unit, x)  ≤  ceiling
-    posting   add amount(unit, x) to this counter
+    line      Σ balances of one unit + amount(unit, x)  ≤  ceiling
+    posting   add what the call asks of each unit, for x, to this account's balances
 
 ``x`` is the number of output tokens per choice. The store grants the largest ``x`` between ``x_floor`` and ``x_want``
 that satisfies every *elastic* line while every other line holds at what was asked, all or nothing. It never learns
@@ -25,7 +25,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from .budget import UNITS, Budget
+from .balances import AT, COUNTED, SPENT, UNITS, Amounts, Balance, Balances, bare
+from .budget import Budget
 from .lending import Loan
 from .money import COUNTER_MAX
 from .scope import Tags, account_key, account_keys, concrete
@@ -33,21 +34,6 @@ from .window import ROLLING_BUCKETS
 
 LINES_MAX = 512
 """A limit on everything: more budgets than this on one call is a mistake, and is said."""
-
-
-class Balance(NamedTuple):
-    """One counter. ``settled`` only grows (corrections aside); none is ever negative."""
-
-    settled: int = 0
-    held: int = 0
-    suspect: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.settled + self.held + self.suspect
-
-
-ZERO = Balance()
 
 
 class Formula(NamedTuple):
@@ -64,9 +50,6 @@ class Formula(NamedTuple):
 ONE = Formula(1)
 ZERO_FORMULA = Formula(0)
 
-bare = tuple.__new__
-"""``bare(Kind, fields)`` makes a named tuple in half the time of ``Kind(*fields)``, for the paths of every call."""
-
 
 class Line(NamedTuple):
     """A condition, and the evidence to name when it fails."""
@@ -75,7 +58,7 @@ class Line(NamedTuple):
     scope: tuple[tuple[str, str | None], ...]
     unit: str
     keys: tuple[str, ...]
-    """The counters that are summed; none for the check of one call alone."""
+    """The accounts whose balances are summed; none for the check of one call alone."""
     ceiling: int
     elastic: bool = False
     """May shrink x. The others are checked at what was asked."""
@@ -89,14 +72,13 @@ class Line(NamedTuple):
 
 
 class Posting(NamedTuple):
-    """A counter to hold the call's amount of this unit on, and what becomes of it if nobody settles it."""
+    """An account to hold the call's amounts on."""
 
     key: str
-    unit: str
-    release: bool = False
-    """At the deadline the amount is released (calls in flight), not suspect (tokens, money, requests)."""
+    units: tuple[str, ...] | None = None
+    """The units that are held on it; None: all, so that it can be shown in each."""
     ends_ms: int | None = None
-    """When the counter's window is over, after which it may be rolled up."""
+    """When the account's window is over, after which it may be rolled up."""
 
 
 class CallFacts(NamedTuple):
@@ -125,13 +107,13 @@ class CallFacts(NamedTuple):
             return Formula(self.input_tokens, self.choices)
         return self.price if unit == "usd" else ONE
 
-    def amounts(self, x: int) -> dict[str, int]:
-        """By unit, what to hold for ``x`` output tokens per choice; without money where the price is not known."""
+    def amounts(self, x: int) -> Amounts:
+        """What to hold for ``x`` output tokens per choice; no money where the price is not known."""
         tokens = self.input_tokens + self.choices * x
         if self.price is None:
-            return {"tokens": tokens, "requests": 1, "concurrency": 1}
+            return tokens, 0, 1, 1
         base, slope, den = self.price
-        return {"tokens": tokens, "usd": -(-(base + slope * x) // den), "requests": 1, "concurrency": 1}
+        return tokens, -(-(base + slope * x) // den), 1, 1
 
 
 class Plan(NamedTuple):
@@ -178,17 +160,17 @@ class Account:
     ends_ms: int | None
     valid_until_ms: int | None
     limits: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
-    """For each unit that is limited: its ceiling of this instant, live grants included, and the counters to sum."""
-    posts: tuple[tuple[str, str], ...] = ()
-    """For each unit that is counted: the counter to post to."""
+    """For each unit that is limited: its ceiling of this instant, live grants included, and :attr:`keys`."""
+    kept: bool = True
+    """Calls are posted to it. Not for the check of one call alone."""
     frozen: bool = False
     valid_from_ms: int | None = None
-    """Since when these are its counters and ceilings: a clock that is set back behind it leads to others."""
+    """Since when these are its keys and ceilings: a clock that is set back behind it leads to others."""
 
-    def counters(self, unit: str) -> tuple[str, ...]:
-        """The counters whose sum is this account's balance in a unit."""
-        keys = self.rolling or (self.key,)
-        return tuple(counter_key(key, unit) for key in keys)
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The rows whose sum is what this account has."""
+        return self.rolling or (self.key,)
 
     def ceiling(self, unit: str) -> int | None:
         """The limit of this instant, live grants included; None where the unit is not limited."""
@@ -201,11 +183,6 @@ class Account:
             for unit, ceiling, keys in self.limits
         )
         return replace(self, limits=limits, valid_until_ms=until_ms)
-
-
-def counter_key(account: str, unit: str) -> str:
-    """The name of one counter of an account."""
-    return f"{account}|{unit}"
 
 
 def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = False) -> Account:
@@ -229,12 +206,7 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
         valid_until_ms = valid_until_ms if frozen or lending.expires_ms is None else lending.expires_ms
     kept = budget.window.kind != "request"
     summed = (rolling or (key,)) if kept else ()
-    limits = tuple(
-        (unit, limit, tuple(counter_key(of, unit) for of in summed))
-        for unit in UNITS
-        if (limit := budget.limit(unit)) is not None
-    )
-    counted = tuple(unit for unit in UNITS if unit != "concurrency" or budget.concurrency is not None)
+    limits = tuple((unit, limit, summed) for unit in UNITS if (limit := budget.limit(unit)) is not None)
     return Account(
         budget=budget,
         scope=tuple(scope.items()),
@@ -244,7 +216,7 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
         ends_ms=ends_ms,
         valid_until_ms=valid_until_ms,
         limits=limits,
-        posts=tuple((unit, counter_key(key, unit)) for unit in counted) if kept else (),
+        kept=kept,
         frozen=frozen,
         valid_from_ms=valid_from_ms,
     )
@@ -265,13 +237,12 @@ FRAMES_KEPT = 512
 
 
 @lru_cache(maxsize=FRAMES_KEPT)
-def make_frame(accounts: tuple[Account, ...], ours: bool, priced: bool) -> Frame:
+def make_frame(accounts: tuple[Account, ...], ours: bool) -> Frame:
     """
     The lines and postings of calls on these accounts.
 
-    Every account is posted in tokens, money (where the price is known) and requests, so that it can be shown in each;
-    lines exist for the units that it limits. *ours*: the calls' ceiling on the output is ours, so every line may
-    shrink it.
+    Every account is posted in all units, so that it can be shown in each; lines exist for those that it limits. *ours*:
+    the calls' ceiling on the output is ours, so every line may shrink it.
     """
     lines: list[Line] = []
     postings: list[Posting] = []
@@ -305,9 +276,8 @@ def make_frame(accounts: tuple[Account, ...], ours: bool, priced: bool) -> Frame
             # Two terms for one account (a budget inside itself): both are checked, but it is held on once.
             continue
         posted.add(account.key)
-        for unit, counter in account.posts:
-            if priced or unit != "usd":
-                postings.append(Posting(counter, unit, unit == "concurrency", account.ends_ms))
+        if account.kept:
+            postings.append(Posting(account.key, None, account.ends_ms))
     if len(lines) > LINES_MAX:
         raise ValueError(f"{len(lines)} budget lines match one call; at most {LINES_MAX} are supported")
     return Frame(tuple(lines), tuple(postings), valid_until_ms, counts_usd)
@@ -321,9 +291,8 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     ``unpriced``) before it plans.
     """
     hold_id, facts, x_want, x_floor, ours, deadline_ms = ask
-    priced = facts.price is not None
-    lines, postings, valid_until_ms, counts_usd = make_frame(tuple(accounts), ours, priced)
-    if counts_usd is not None and not priced:
+    lines, postings, valid_until_ms, counts_usd = make_frame(tuple(accounts), ours)
+    if counts_usd is not None and facts.price is None:
         raise ValueError(f"budget {counts_usd!r} limits USD, but the call has no price")
     fields = (
         hold_id,
@@ -370,7 +339,7 @@ class LineResult(NamedTuple):
 
     line: Line
     balances: tuple[Balance, ...]
-    """One per counter of the line, in its order."""
+    """One per key of the line, in its order."""
     asked: int
     formula: Formula
     """What was asked, by x."""
@@ -384,7 +353,7 @@ class LineResult(NamedTuple):
 
     @property
     def balance(self) -> Balance:
-        """The sum over the line's counters."""
+        """The sum over the line's keys."""
         settled = held = suspect = 0
         for balance in self.balances:
             settled += balance.settled
@@ -401,7 +370,7 @@ class Verdict(NamedTuple):
     advisory: tuple[LineResult, ...] = ()
 
 
-def evaluate(plan: Plan, read: Callable[[str], Balance]) -> Verdict:
+def evaluate(plan: Plan, read: Callable[[str], Balances]) -> Verdict:
     """
     The largest x that every elastic line allows while the others hold at what was asked; or all lines that fail.
 
@@ -415,12 +384,12 @@ def evaluate(plan: Plan, read: Callable[[str], Balance]) -> Verdict:
     advises: list[Line] | None = None
     for line in plan.lines:
         _, _, unit, keys, ceiling, elastic, advisory, spent_only, _, _, frozen = line
+        counted = SPENT[unit] if spent_only else COUNTED[unit]
         room = ceiling
         for key in keys:
-            settled, held, suspect = read(key)
-            room -= settled + suspect if spent_only else settled + held + suspect
+            room -= sum(counted(read(key)))
         if not frozen:
-            if (1 if spent_only else asked[unit]) <= room:
+            if (1 if spent_only else asked[AT[unit]]) <= room:
                 continue
             if elastic:
                 base, slope, den = facts.formula(unit) or ZERO_FORMULA
@@ -442,7 +411,7 @@ def evaluate(plan: Plan, read: Callable[[str], Balance]) -> Verdict:
     )
 
 
-def line_result(line: Line, facts: CallFacts, read: Callable[[str], Balance], x: int) -> LineResult:
+def line_result(line: Line, facts: CallFacts, read: Callable[[str], Balances], x: int) -> LineResult:
     """A line with the balances it sees, and what ``x`` output tokens per choice ask of it."""
     formula = facts.formula(line.unit) or ZERO_FORMULA
-    return LineResult(line, tuple(read(key) for key in line.keys), formula.at(x), formula)
+    return LineResult(line, tuple(read(key).of(line.unit) for key in line.keys), formula.at(x), formula)

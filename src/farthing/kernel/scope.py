@@ -73,7 +73,7 @@ def account_key(name: str, scope: Mapping[str, str | None], window_start_ms: int
     """
     The identity of an account: budget name, concrete scope, window start, and the window as it is written; unambiguous
     for any text in them. The window itself, since a day and a month may begin together, and a budget that was changed
-    from one to the other must not sum, or put away, the other's counters.
+    from one to the other must not sum, or put away, the other's accounts.
     """
     return account_keys(name, scope, (window_start_ms,), window)[0]
 

@@ -13,10 +13,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ..kernel.budget import UNITS, Budget
+from ..kernel.balances import UNITS, ZERO, Balances
+from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue, Grant, no_budget
+from ..kernel.lending import account_of
 from ..kernel.money import usd_from_nano
-from ..kernel.plan import Account, Balance
+from ..kernel.plan import Account
 from ..kernel.scope import read_account_key
 from ..kernel.window import datetime_from_ms
 from ..stores.contract import Store
@@ -126,14 +128,14 @@ def _budget_figures(
     catalogue: Catalogue,
     budget: Budget,
     scopes: tuple[dict[str, str | None], ...],
-    balances: Mapping[str, Balance],
+    balances: Mapping[str, Balances],
     now_ms: int,
 ) -> BudgetFigures:
     accounts = []
     for scope in scopes if budget.each else ({},):
         tags = {name: value for name, value in scope.items() if value is not None}
         account = catalogue.account(budget, tags, now_ms)
-        in_use = any(key in balances for unit in UNITS for key in account.counters(unit))
+        in_use = any(key in balances for key in account.keys)
         if in_use or not budget.each:
             accounts.append(account_figures(account, balances))
     grants = tuple(
@@ -144,20 +146,19 @@ def _budget_figures(
     return BudgetFigures(budget, budget.name in catalogue.frozen, tuple(accounts), grants)
 
 
-def account_figures(account: Account, balances: Mapping[str, Balance]) -> AccountFigures:
-    """The figures of one account, from the balances of its counters."""
+def account_figures(account: Account, balances: Mapping[str, Balances]) -> AccountFigures:
+    """The figures of one account, from the rows that it is the sum of."""
     budget = account.budget
+    row = ZERO
+    for key in account.keys:
+        row = row.plus(balances.get(key, ZERO))
     units = []
     for unit in UNITS:
         limit = account.ceiling(unit)
         if limit is None and unit == "concurrency":
             continue
-        settled = held = suspect = 0
-        for key in account.counters(unit):
-            balance = balances.get(key, Balance())
-            settled, held, suspect = settled + balance.settled, held + balance.held, suspect + balance.suspect
         granted = 0 if limit is None else limit - (budget.limit(unit) or 0)
-        units.append(UnitFigures(unit, limit, granted, settled, held, suspect))
+        units.append(UnitFigures(unit, limit, granted, *row.of(unit)))
     calendar = budget.window.kind not in ("lifetime", "request", "rolling") and account.ends_ms is not None
     resets_at = datetime_from_ms(account.ends_ms) if calendar and account.ends_ms is not None else None
     return AccountFigures(budget, dict(account.scope), resets_at, tuple(units))
@@ -176,11 +177,11 @@ def _terms(budget: Budget, *, frozen: bool) -> dict[str, Any]:
     }
 
 
-def _scopes_in_use(balances: Mapping[str, Balance]) -> dict[str, tuple[dict[str, str | None], ...]]:
+def _scopes_in_use(balances: Mapping[str, Balances]) -> dict[str, tuple[dict[str, str | None], ...]]:
     """By budget, the concrete scopes that anything was ever posted to, sorted."""
     found: dict[str, dict[tuple[tuple[str, str | None], ...], dict[str, str | None]]] = {}
-    for counter in balances:
-        name, scope, _ = read_account_key(counter.rpartition("|")[0])
+    for key in balances:
+        name, scope, _ = read_account_key(account_of(key))
         found.setdefault(name, {}).setdefault(tuple(scope.items()), scope)
     return {
         name: tuple(scopes[key] for key in sorted(scopes, key=lambda key: [(tag, value or "") for tag, value in key]))

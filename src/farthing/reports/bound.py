@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from ..kernel.budget import UNITS
 from ..kernel.scope import Tags
 from ..runtime.ambient import Ambient
 from ..runtime.runtime import Runtime
@@ -24,7 +23,7 @@ def bound_accounts(here: Runtime, ambient: Ambient, tags: Tags) -> Generator[Tic
         if ledger is None or not budgets:
             continue
         accounts = ledger.accounts(budgets, tags, ledger.store.now())
-        keys = {key for account in accounts for unit in UNITS for key in account.counters(unit)}
+        keys = {key for account in accounts for key in account.keys}
         balances = yield ledger.store.balances(keys)
         found += [account_figures(account, balances).to_dict(frozen=account.frozen) for account in accounts]
     return found

@@ -22,10 +22,11 @@ from ..calls.call import Call
 from ..calls.exceeding import Consult, Downgrade, Wait, next_step
 from ..calls.holding import accounts_for
 from ..errors import UnmeteredCall, UnpricedModel
+from ..kernel.balances import Balances
 from ..kernel.budget import Budget
 from ..kernel.decision import ALLOWED, Decision, FailedLine, denial, line_figures, refusal, room_for_output
 from ..kernel.money import usd_from_nano
-from ..kernel.plan import Account, Balance, LineResult, Verdict, evaluate, line_result, make_plan
+from ..kernel.plan import Account, LineResult, Verdict, evaluate, line_result, make_plan
 from ..kernel.scope import check_model
 from ..kernel.window import datetime_from_ms
 from ..runtime.ambient import Ambient, current
@@ -229,13 +230,13 @@ def _evaluated(
     """What the lines of both ledgers say together, and every line with what it saw, at what was granted."""
     here = call.runtime
     accounts: list[Account] = []
-    balances: dict[str, Balance] = {}
+    balances: dict[str, Balances] = {}
     for ledger, bound in ((here.memory, memory), (here.durable, durable)):
         if ledger is None or not bound:
             continue
         of_ledger = accounts_for(ledger, asked.ask, bound, tags)
         accounts += of_ledger
-        keys = {key for account in of_ledger for _, _, counters in account.limits for key in counters}
+        keys = {key for account in of_ledger for key in account.keys}
         balances.update((yield ledger.store.balances(keys)))
     plan = make_plan(asked.ask, accounts)
     verdict = evaluate(plan, balances.__getitem__)

@@ -258,7 +258,7 @@ class _Replay:
             formula = plan.facts.formula(line.unit)
             if line.elastic and formula is not None and formula.slope:
                 counted = self.ledger.store.balances(line.keys).result()
-                room = line.ceiling - sum(balance.total for balance in counted.values()) + formula.at(x)
+                room = line.ceiling - sum(row.of(line.unit).total for row in counted.values()) + formula.at(x)
                 narrow.append(((room * formula.den - formula.base) // formula.slope, line.budget.title))
         return min(narrow)[1]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..calls.holding import Granted
-from ..kernel.plan import Balance
+from ..kernel.balances import COUNTED, Balances
 
 
 class Room(NamedTuple):
@@ -26,8 +26,8 @@ def tightest(granted: Granted) -> Room | None:
         for account in accounts:
             remaining = []
             tighter = False
-            for unit, ceiling, counters in account.limits:
-                left = _left(ceiling, counters, known)
+            for unit, ceiling, keys in account.limits:
+                left = _left(unit, ceiling, keys, known)
                 if left is None:
                     continue
                 remaining.append((unit, left))
@@ -39,12 +39,13 @@ def tightest(granted: Granted) -> Room | None:
     return found
 
 
-def _left(ceiling: int, counters: Sequence[str], known: Callable[[str], Balance | None]) -> int | None:
-    """What is left under a ceiling; None where a counter is unknown, or there is none (a check of each call alone)."""
+def _left(unit: str, ceiling: int, keys: Sequence[str], known: Callable[[str], Balances | None]) -> int | None:
+    """What is left under a ceiling; None where an account is unknown, or there is none (a check of each call alone)."""
+    counted = COUNTED[unit]
     left = ceiling
-    for counter in counters:
-        balance = known(counter)
-        if balance is None:
+    for key in keys:
+        row = known(key)
+        if row is None:
             return None
-        left -= sum(balance)
-    return max(0, left) if counters else None
+        left -= sum(counted(row))
+    return max(0, left) if keys else None

@@ -15,9 +15,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ..errors import StoreUnavailable
+from ..kernel.balances import Balance
 from ..kernel.budget import ALERT_UNITS, ALERT_WHOLE
 from ..kernel.money import format_usd, usd_from_nano
-from ..kernel.plan import Account, Balance, Formula, Line, LineResult, spent_line
+from ..kernel.plan import Account, Formula, Line, LineResult, spent_line
 from ..kernel.scope import account_key
 from ..kernel.window import datetime_from_ms
 from .events import ALERT, BudgetEvent
@@ -81,7 +82,8 @@ class Alerts:
                 log.warning("budget %r: how much is spent is unknown: %s", account.budget.title, error)
                 return
             line = spent_line(account, unit, ceiling, keys)
-            self._say(ledger, LineResult(line, tuple(balances[key] for key in keys), 0, Formula(0)), denied=False)
+            spent = tuple(balances[key].of(unit) for key in keys)
+            self._say(ledger, LineResult(line, spent, 0, Formula(0)), denied=False)
 
     def _say(self, ledger: Ledger, seen: LineResult, *, denied: bool) -> None:
         """Say the highest threshold that is passed and was not said; those below it count as said with it."""

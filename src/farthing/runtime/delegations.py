@@ -16,7 +16,6 @@ from ..errors import FarthingError, HoldConflict, HoldNotFound
 from ..kernel.budget import Budget
 from ..kernel.hold import DELEGATION, HELD, Hold, Outcome
 from ..kernel.lending import Lending
-from ..kernel.plan import ZERO, Balance, counter_key
 from ..kernel.scope import account_key
 from .ledgers import Ledger
 
@@ -74,12 +73,11 @@ def _close(ledger: Ledger, found: Budget) -> None:
     store = ledger.store
     limits = {unit: limit for unit in ("tokens", "usd") if (limit := child.limit(unit)) is not None}
     account = ledger.catalogue.account(child, {}, store.now())
-    counters = {unit: account.counters(unit)[0] for unit in limits}
-    balances = store.balances(counters.values()).result()
+    row = store.balances([account.key]).result()[account.key]
     ids = delegation_ids(child)
     done = True
     for unit, limit in limits.items():
-        balance: Balance = balances[counters[unit]]
+        balance = row.of(unit)
         if balance.held or balance.suspect:
             done = False
             _shrink(ledger, ids[unit], min(limit, balance.total))
@@ -153,9 +151,9 @@ def _end_orphan(ledger: Ledger, hold: Hold, names: Container[str]) -> None:
         return
     tags = dict(hold.facts.tags)
     scope = {"agent": tags.get("to"), "pool": tags.get("pool")}
-    counter = counter_key(account_key(name, scope, None, "lifetime"), unit)
-    balance = ledger.store.balances([counter]).result()[counter]
-    if balance == ZERO:
+    key = account_key(name, scope, None, "lifetime")
+    balance = ledger.store.balances([key]).result()[key].of(unit)
+    if not balance.total:
         log.warning("%s was debited from agent %r, and nobody named it: given back", name, tags.get("agent"))
         ledger.store.void(hold.id).result()
     elif not balance.held and not balance.suspect:

@@ -45,7 +45,7 @@ class Ledger:
         self.lends = False
         """Whether agents have budgets in it: where none has, no call looks for lenders."""
         self.short: set[str] = set()
-        """Counters of agents whose last call had to borrow."""
+        """Accounts of agents whose last call had to borrow."""
         self.pools = Pools(self.catalogue)
         """Who lends to whom, as one catalogue has it."""
         self.alerting = False

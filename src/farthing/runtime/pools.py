@@ -1,7 +1,7 @@
 """
 Pools: the agents of a ledger that lend to each other, as one catalogue has them.
 
-Made once for each catalogue, so that a call which has to borrow finds its lenders in order, with the counter of each.
+Made once for each catalogue, so that a call which has to borrow finds its lenders in order, with the account of each.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ class Member(NamedTuple):
     """One agent of a pool, in one unit."""
 
     account: str
-    counter: str
     rank: int
     most: int
-    """What its counter may reach by lending: its limit without its reserve."""
+    """What its account may reach by lending: its limit without its reserve."""
     child: Lending | None
     """Its terms, if it ends by itself: then it may not lend any more."""
 
 
 class Rank(NamedTuple):
-    """The members of one rank, in order of registration, and the counter of each."""
+    """The members of one rank, in order of registration, and the account of each."""
 
     rank: int
     members: list[Member]
-    counters: tuple[str, ...]
+    accounts: tuple[str, ...]
 
 
 class Pool:
@@ -45,7 +44,6 @@ class Pool:
             unit: [
                 Member(
                     account.key,
-                    f"{account.key}|{unit}",
                     account.budget.lending.rank,
                     ceiling - account.budget.lending.reserve(unit),
                     None if account.budget.lending.parent is None else account.budget.lending,
@@ -58,7 +56,7 @@ class Pool:
         self.most = {
             unit: {member.account: member.most for member in members} for unit, members in self._members.items()
         }
-        """By unit and account, what its counter may reach by lending."""
+        """By unit and account, what it may reach by lending."""
         self._below: dict[tuple[str, int], tuple[Rank, ...]] = {}
 
     def below(self, unit: str, priority: int) -> tuple[Rank, ...]:
@@ -70,7 +68,7 @@ class Pool:
                 if member.rank <= priority:
                     ranks.setdefault(member.rank, []).append(member)
             found = self._below[unit, priority] = tuple(
-                Rank(rank, members, tuple(member.counter for member in members))
+                Rank(rank, members, tuple(member.account for member in members))
                 for rank, members in sorted(ranks.items())
             )
         return found

@@ -35,7 +35,6 @@ from .housekeeping import Housekeeper
 from .ids import new_id as make_id
 from .learning import Learner
 from .ledgers import Ledger
-from .pools import LENT_UNITS
 from .settings import Settings, from_environment
 from .waiting import Line
 
@@ -224,13 +223,13 @@ class Runtime:
     def close_unit(self, unit: Budget) -> None:
         """Nobody can ask for this unit of work's figures any more. Only appends: safe in a finaliser."""
         account = open_account(unit, {}, 0)
-        keys = [key for _, key in account.posts]
+        keys = [account.key]
         if unit.lending is not None:
-            keys += [of(account.key, lent) for lent in LENT_UNITS for of in (lent_key, borrowed_key)]
+            keys += [lent_key(account.key), borrowed_key(account.key)]
         self._closed_units.append((unit.name, tuple(keys)))
 
     def put_units_away(self, most: int = 8) -> None:
-        """Forget the accounts and counters of closed units that no call in flight still needs."""
+        """Forget the accounts of closed units that no call in flight still needs."""
         for _ in range(min(most, len(self._closed_units))):
             try:
                 name, keys = self._closed_units.popleft()

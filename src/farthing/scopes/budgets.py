@@ -18,10 +18,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from ..calls.exceeding import Allow, ends_quietly
 from ..errors import ConfigError
-from ..kernel.budget import UNITS, Budget, make_budget, unit_of_work
+from ..kernel.balances import UNITS, ZERO, Balance
+from ..kernel.budget import Budget, make_budget, unit_of_work
 from ..kernel.decision import Decision
 from ..kernel.money import usd_from_nano
-from ..kernel.plan import Balance
 from ..runtime import threads
 from ..runtime.ambient import Ambient, Binding, current, enter
 from ..runtime.default import runtime
@@ -155,10 +155,10 @@ class BudgetHandle:
         tags = dict(current().tags)
         account = ledger.accounts([budget], tags, ledger.store.now())[0]
         ceilings = {unit: account.ceiling(unit) for unit in ("tokens", "usd", "requests")}
-        keys = {unit: account.counters(unit) for unit in ceilings}
-        found = ledger.store.balances(itertools.chain(*keys.values())).result()
-        balances = {unit: _sum(found[key] for key in of_unit) for unit, of_unit in keys.items()}
-        return balances, ceilings
+        row = ZERO
+        for found in ledger.store.balances(account.keys).result().values():
+            row = row.plus(found)
+        return {unit: row.of(unit) for unit in ceilings}, ceilings
 
     def _unit(self) -> Budget | None:
         for binding in reversed(current().bindings):
@@ -342,10 +342,3 @@ def budget(
     )
     handler = on_exceed if callable(on_exceed) else None
     return BudgetHandle(terms, update=update, label=description, handler=handler)
-
-
-def _sum(balances: Any) -> Balance:
-    total = Balance()
-    for balance in balances:
-        total = Balance(total.settled + balance.settled, total.held + balance.held, total.suspect + balance.suspect)
-    return total

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from ..kernel.balances import Amounts, Balances
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue, Grant
 from ..kernel.hold import Entry, Hold, Outcome
 from ..kernel.keys import Key, KeyRing
 from ..kernel.ledger import Denied, Placed, Settled, Stale
-from ..kernel.plan import Balance, Plan
+from ..kernel.plan import Plan
 from ..kernel.ratios import Ratios
 from ..kernel.sums import Sums
 from ..kernel.tallies import Tally, TallyKey
@@ -27,8 +28,8 @@ PATIENCE_SECONDS = 5.0
 SWEEP_SECONDS = 5.0
 SWEEP_BATCH = 256
 SUSPECT_AFTER_MS = 24 * 3_600_000
-COUNTER_GRACE_MS = 3_600_000
-"""How long a counter is kept after its window is over, for calls that settle late."""
+ACCOUNT_GRACE_MS = 3_600_000
+"""How long an account is kept after its window is over, for calls that settle late."""
 ROLL_UP_BATCH = 256
 
 Clock = Callable[[], int]
@@ -106,7 +107,7 @@ KEEP_A_DAY = SweepPolicy()
 class Journal(NamedTuple):
     """Everything that the balances are a projection of: see :func:`farthing.kernel.ledger.replay`."""
 
-    settled_before: Mapping[str, int]
+    settled_before: Mapping[str, Amounts]
     entries: Sequence[Entry]
     holds: Sequence[Hold]
 
@@ -147,7 +148,7 @@ class Store(Protocol):
     def sweep(self, policy: SweepPolicy = KEEP_A_DAY) -> Ticket[tuple[Settled, ...]]:
         """
         One bounded pass: holds of dead owners and past their deadline become suspect, old suspects are resolved, and
-        counters whose window is long over are put away.
+        accounts whose window is long over are put away.
         """
         ...
 
@@ -155,13 +156,13 @@ class Store(Protocol):
         """Live holds in these states (all live ones if none is named), oldest first."""
         ...
 
-    def balances(self, keys: Iterable[str] | None = None) -> Ticket[dict[str, Balance]]:
-        """The balances of these counters (every counter if None); one that was never posted to is zero."""
+    def balances(self, keys: Iterable[str] | None = None) -> Ticket[dict[str, Balances]]:
+        """The balances of these accounts (of every one if None); one that was never posted to has zero."""
         ...
 
-    def known_balances(self) -> Callable[[str], Balance | None]:
+    def known_balances(self) -> Callable[[str], Balances | None]:
         """
-        Looks up a counter as this process last knew it, without waiting: for showing, never for deciding. None: it is
+        Looks up an account as this process last knew it, without waiting: for showing, never for deciding. None: it is
         not known now.
         """
         ...
@@ -267,7 +268,7 @@ class Store(Protocol):
         """
         One bounded step of putting the past away; returns how much it did, so 0 when all is done.
 
-        Counters whose window is long over go, unless a live hold, or one that was resolved without its call's word, may
+        Accounts whose window is long over go, unless a live hold, or one that was resolved without its call's word, may
         still change them. With *keep_ms*: rows older than that become daily sums, and the ids of their holds are
         forgotten. The journal's snapshot takes over what goes, so that it still gives the balances.
         """

@@ -111,11 +111,11 @@ def test_a_reload_while_a_stream_is_under_way(tmp_path: Path, fake_provider: Fak
         client.chat.completions.create(model="gpt-4o-mini", messages=HI, max_completion_tokens=10)
     entries = ledger.entries().result()
     assert [entry.facts.budgets for entry in entries] == [("everything", "each-user"), ("everything", "by-user")]
-    counters = {key: balance for key, balance in ledger.balances().result().items() if key.endswith("|tokens")}
+    balances = [row.of("tokens") for row in ledger.balances().result().values()]
     spent = 2 * HI_TOKENS + 40 + 5
     assert spent == fake_provider.billed_tokens
-    assert {balance.held for balance in counters.values()} == {0}
-    assert sum(balance.settled for balance in counters.values()) == 2 * spent
+    assert {balance.held for balance in balances} == {0}
+    assert sum(balance.settled for balance in balances) == 2 * spent
     ledger.close()
 
 

@@ -81,7 +81,7 @@ def test_a_policy_for_unknown_endings(policy: str, settled: int, suspect: int, f
         server.runtime.put_budget(make_budget("small", tokens=1_000, standing=True))
         assert ask(server.url, "/v1/chat/completions", CHAT).status == 504
         balances = server.runtime.memory_store.balances().result()
-        (tokens,) = [balance for key, balance in balances.items() if key.endswith("|tokens")]
+        (tokens,) = [row.of("tokens") for row in balances.values()]
         assert (tokens.settled, tokens.held, tokens.suspect) == (settled, 0, suspect)
 
 

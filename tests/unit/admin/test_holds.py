@@ -6,8 +6,9 @@ import pytest
 
 from farthing.admin.holds import open_holds, resolve_holds
 from farthing.errors import HoldConflict, HoldNotFound
+from farthing.kernel.balances import change_of
 from farthing.kernel.hold import Outcome
-from farthing.kernel.plan import Balance, CallFacts, Formula, Plan, Posting
+from farthing.kernel.plan import CallFacts, Formula, Plan, Posting
 from farthing.kernel.usage import Usage
 from farthing.stores.memory import MemoryStore
 from farthing.testing import FakeClock
@@ -26,7 +27,7 @@ def store(clock: FakeClock) -> MemoryStore:
     store = MemoryStore(clock=clock)
     for name, tokens in (("a", 10), ("b", 20)):
         facts = CallFacts("gpt-4o", input_tokens=tokens, price=Formula(tokens), budgets=("day",), tags=(("team", "x"),))
-        posting = Posting("day", "tokens")
+        posting = Posting("day", ("tokens",))
         store.place(Plan(name, facts, (), (posting,), 0, 0, clock() + MINUTE)).result()
     return store
 
@@ -49,7 +50,7 @@ def test_looking_resolves_nothing_however_old(store: MemoryStore, clock: FakeClo
     assert [hold.state for hold in open_holds(store)] == ["suspect", "suspect"]
     clock.advance(days=30)
     assert [hold.state for hold in open_holds(store)] == ["suspect", "suspect"]
-    assert store.balances(["day"]).result() == {"day": Balance(suspect=30)}
+    assert store.balances(["day"]).result() == {"day": change_of("tokens", suspect=30)}
 
 
 def test_settled_at_hold_or_released(store: MemoryStore, clock: FakeClock) -> None:
@@ -58,7 +59,7 @@ def test_settled_at_hold_or_released(store: MemoryStore, clock: FakeClock) -> No
     (settled,) = resolve_holds(store, ["a"], "settle_at_hold", note="by olga")
     (released,) = resolve_holds(store, ["b"], "release")
     assert (settled.tokens, released.tokens) == (10, 20)
-    assert store.balances(["day"]).result() == {"day": Balance(settled=10)}
+    assert store.balances(["day"]).result() == {"day": change_of("tokens", settled=10)}
     assert store.entries().result()[-2].note == "by olga"
     assert open_holds(store) == []
 
@@ -68,7 +69,7 @@ def test_a_late_truth_still_corrects_it(store: MemoryStore, clock: FakeClock) ->
     open_holds(store)
     resolve_holds(store, ["a", "b"], "settle_at_hold")
     store.settle("a", Outcome((("tokens", 4),), Usage(input=4), 4)).result()
-    assert store.balances(["day"]).result() == {"day": Balance(settled=24)}
+    assert store.balances(["day"]).result() == {"day": change_of("tokens", settled=24)}
 
 
 def test_only_suspects_can_be_resolved(store: MemoryStore) -> None:

@@ -11,8 +11,9 @@ from itertools import combinations_with_replacement, permutations
 import pytest
 
 from farthing.calls.exceeding import Consult, Deny, Downgrade, Wait, next_step
+from farthing.kernel.balances import Balance
 from farthing.kernel.budget import Budget, make_budget
-from farthing.kernel.plan import Balance, Formula, Line, LineResult
+from farthing.kernel.plan import Formula, Line, LineResult
 
 MAP = {"gpt-4o": "gpt-4o-mini", "gpt-4o-mini": "gpt-4.1-nano"}
 MODES = ("block", "clamp", "downgrade", "wait", "break", "truncate", "raise", "callable")

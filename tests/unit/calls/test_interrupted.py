@@ -21,6 +21,7 @@ from farthing.calls import endings
 from farthing.calls.call import Call
 from farthing.calls.life import life
 from farthing.calls.steps import STEPS, Answered, Broken, ReadAll, Relay, Send, advance, advance_detached
+from farthing.kernel.balances import UNITS
 from farthing.kernel.budget import make_budget, unit_of_work
 from farthing.runtime.ambient import Ambient, Binding
 from farthing.runtime.runtime import Runtime
@@ -138,7 +139,7 @@ def settled_everywhere(runtime: Runtime, call: Call, *, sent: bool) -> None:
     entries = []
     for store in (runtime.memory_store, durable.store):
         assert store.holds("held").result() == ()
-        assert all(balance.held == 0 for balance in store.balances().result().values())
+        assert not any(row.of(unit).held for row in store.balances().result().values() for unit in UNITS)
         entries.append([entry for entry in store.entries().result() if entry.hold_id == call.id])
         assert len(entries[-1]) <= 1
     if sent:

@@ -14,6 +14,7 @@ from farthing import BudgetExceeded, ConfigError, budget, configure, hold, price
 from farthing.admin.owned import differences, put_owned
 from farthing.admin.standing import grant_more, set_budget
 from farthing.config.loading import load
+from farthing.kernel.balances import UNITS
 from farthing.kernel.budget import make_budget
 from farthing.runtime.default import runtime
 from farthing.stores import open_store
@@ -152,8 +153,8 @@ def test_put_again_under_calls_in_flight_it_loses_no_hold(file: Path) -> None:
         call.settle(tokens=40)
     assert (budget("everything").spent.tokens, budget("everything").held.tokens) == (40, 0)
     balances = store.balances().result()
-    assert {balance.held for balance in balances.values()} == {0}
-    assert sum(balance.settled for key, balance in balances.items() if "each-user" in key and "tokens" in key) == 40
+    assert {row.of(unit).held for row in balances.values() for unit in UNITS} == {0}
+    assert sum(row.settled_tokens for key, row in balances.items() if "each-user" in key) == 40
     assert again() == []
 
 

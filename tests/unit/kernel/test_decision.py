@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farthing.kernel.balances import ZERO, Balance, change_of
 from farthing.kernel.budget import Budget, make_budget, unit_of_work
 from farthing.kernel.decision import ALLOWED, Decision, denial, refusal
 from farthing.kernel.money import COUNTER_MAX
 from farthing.kernel.plan import (
-    ZERO,
     Ask,
-    Balance,
     CallFacts,
     Formula,
     Line,
@@ -28,18 +27,19 @@ from farthing.kernel.plan import (
     open_account,
 )
 
+NONE = Balance()
 NOW = 1_767_225_612_345  # 2026-01-01 00:00:12.345 UTC
 MIDNIGHT = NOW - 12_345 + 86_400_000
 
 
-def failing(budget: Budget, unit: str, balance: Balance = ZERO, asked: int = 1, **of: Any) -> LineResult:
+def failing(budget: Budget, unit: str, balance: Balance = NONE, asked: int = 1, **of: Any) -> LineResult:
     limit = budget.limit(unit)
     assert limit is not None
     given_ = {"scope": (), "keys": ("k",), "ceiling": limit, **of}
     return LineResult(Line(budget, unit=unit, **given_), (balance,), asked, Formula(asked))
 
 
-def one(budget: Budget, unit: str, balance: Balance = ZERO, asked: int = 1, **of: Any) -> Decision:
+def one(budget: Budget, unit: str, balance: Balance = NONE, asked: int = 1, **of: Any) -> Decision:
     return denial((failing(budget, unit, balance, asked, **of),), now_ms=NOW)
 
 
@@ -170,7 +170,7 @@ def test_a_rolling_window_says_the_first_instant_at_which_the_call_will_fit(
     budget = make_budget("r", tokens=limit, per="rolling 60s")
     now = NOW - NOW % 5_000 + into_bucket
     account = open_account(budget, {}, now)
-    balances = dict(zip(account.counters("tokens"), map(Balance, used), strict=True))
+    balances = {key: change_of("tokens", amount) for key, amount in zip(account.keys, used, strict=True)}
 
     def failed_at(at_ms: int) -> tuple[LineResult, ...]:
         facts = CallFacts(input_tokens=asked)
@@ -282,7 +282,7 @@ def test_a_guard_against_runaways_says_what_the_call_asks() -> None:
     budget = make_budget("loop", tokens=100, on_exceed="raise")
     ask = Ask("c", CallFacts(input_tokens=8), 500, 16, False, 0)
     plan = make_plan(ask, [open_account(budget, {}, NOW)])
-    failed = evaluate(plan, lambda key: Balance(116)).failed
+    failed = evaluate(plan, lambda key: change_of("tokens", 116)).failed
     decision = denial(failed, now_ms=NOW)
     assert (decision.asked, decision.spent, decision.remaining) == (508, 116, 0)
-    assert evaluate(plan, lambda key: Balance(99)).failed == ()
+    assert evaluate(plan, lambda key: change_of("tokens", 99)).failed == ()

@@ -9,13 +9,15 @@ import pytest
 
 from farthing.errors import HoldConflict, HoldNotFound, InvariantError
 from farthing.kernel import ledger
+from farthing.kernel.balances import ZERO, Balance, Balances
 from farthing.kernel.budget import make_budget
 from farthing.kernel.hold import Entry, Hold, Outcome
 from farthing.kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from farthing.kernel.money import COUNTER_MAX
-from farthing.kernel.plan import ZERO, Ask, Balance, CallFacts, Formula, Plan, Posting, make_plan, open_account
+from farthing.kernel.plan import Ask, CallFacts, Formula, Plan, Posting, make_plan, open_account
 from farthing.kernel.usage import Usage
 
+NONE = Balance()
 BUDGET = make_budget("b", tokens=1_000, usd=1, concurrency=5)
 ACCOUNT = open_account(BUDGET, {}, 0)
 FACTS = CallFacts(input_tokens=100, choices=1, price=Formula(50, 1, 2))
@@ -25,11 +27,11 @@ FACTS = CallFacts(input_tokens=100, choices=1, price=Formula(50, 1, 2))
 class Books:
     """The least that can be books."""
 
-    balances: dict[str, Balance] = field(default_factory=dict)
+    balances: dict[str, Balances] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
 
-    def balance(self, key: str) -> Balance:
+    def balance(self, key: str) -> Balances:
         return self.balances.get(key, ZERO)
 
     def hold(self, hold_id: str) -> Hold | None:
@@ -49,7 +51,7 @@ class Books:
         return answer
 
     def by_unit(self, unit: str) -> Balance:
-        return self.balance(f"{ACCOUNT.key}|{unit}")
+        return self.balance(ACCOUNT.key).of(unit)
 
 
 def plan(call_id: str = "h", *, want: int = 100, floor: int = 1, facts: CallFacts = FACTS, **of: Any) -> Plan:
@@ -98,7 +100,7 @@ def resolve(books: Books, policy: str) -> Any:
 def test_a_hold_is_counted_in_every_unit_and_given_back_whole(held: Books) -> None:
     assert [held.by_unit(unit).held for unit in ("tokens", "usd", "requests", "concurrency")] == [200, 75, 1, 1]
     void(held)
-    assert {held.by_unit(unit) for unit in ("tokens", "usd", "requests", "concurrency")} == {ZERO}
+    assert {held.by_unit(unit) for unit in ("tokens", "usd", "requests", "concurrency")} == {NONE}
     assert held.entries == [], "it was never tried"
 
 
@@ -118,12 +120,12 @@ def test_a_stale_plan_is_made_again(books: Books) -> None:
     )
 
 
-def test_no_counter_passes_what_stores_can_hold_exactly(books: Books) -> None:
-    huge = Plan("h", CallFacts(input_tokens=COUNTER_MAX), (), (Posting("k", "tokens"),), 0, 0, 9)
+def test_no_account_passes_what_stores_can_hold_exactly(books: Books) -> None:
+    huge = Plan("h", CallFacts(input_tokens=COUNTER_MAX), (), (Posting("k", ("tokens",)),), 0, 0, 9)
     place(books, huge)
-    with pytest.raises(InvariantError, match="counter k"):
+    with pytest.raises(InvariantError, match="account k"):
         place(books, huge._replace(id="h2", facts=CallFacts(input_tokens=1)))
-    assert books.balance("k").total == COUNTER_MAX
+    assert books.balance("k").of("tokens").total == COUNTER_MAX
 
 
 def test_replacing_gives_back_the_old_hold_in_the_same_step_or_not_at_all(held: Books) -> None:
@@ -146,7 +148,7 @@ def test_settling_replaces_the_hold_by_the_cost(held: Books) -> None:
     assert isinstance(answer, Settled)
     assert answer.entry is not None
     assert (held.by_unit("tokens"), held.by_unit("usd")) == (Balance(150), Balance(60))
-    assert (held.by_unit("requests"), held.by_unit("concurrency")) == (Balance(1), ZERO)
+    assert (held.by_unit("requests"), held.by_unit("concurrency")) == (Balance(1), NONE)
     assert (answer.entry.kind, answer.entry.overrun, answer.entry.cost_nano) == ("call", (), 60)
 
 
@@ -159,7 +161,7 @@ def test_what_exceeds_the_hold_is_counted_and_itemised(held: Books) -> None:
 
 def test_a_unit_that_is_not_said_settles_to_zero(held: Books) -> None:
     settle(held, Outcome((("requests", 1),)))
-    assert (held.by_unit("tokens"), held.by_unit("requests")) == (ZERO, Balance(1))
+    assert (held.by_unit("tokens"), held.by_unit("requests")) == (NONE, Balance(1))
 
 
 @pytest.mark.parametrize("unit", ["tokens", "usd", "requests"])
@@ -223,15 +225,15 @@ def test_what_was_never_placed_is_not_found(books: Books, verb: str) -> None:
 
 @pytest.mark.parametrize("verb", ["settle", "void", "suspect", "resize"])
 def test_books_that_do_not_add_up_are_not_made_worse(held: Books, verb: str) -> None:
-    """A counter below what is held on it: someone else wrote here. Nothing is written, and it is said which."""
-    held.balances[f"{ACCOUNT.key}|tokens"] = Balance(0, 99, 0)
+    """An account below what is held on it: someone else wrote here. Nothing is written, and it is said which."""
+    held.balances[ACCOUNT.key] = held.balances[ACCOUNT.key]._replace(held_tokens=99)
     verbs = {
         "settle": lambda: ledger.settle(held, "h", said(1), now_ms=1),
         "void": lambda: ledger.void(held, "h", None, now_ms=1),
         "suspect": lambda: ledger.suspect(held, "h", ending="x", note=None, now_ms=1),
         "resize": lambda: ledger.resize(held, "h", x=0, now_ms=1),
     }
-    with pytest.raises(InvariantError, match="tokens would become negative"):
+    with pytest.raises(InvariantError, match=r"would become negative \(held_tokens -"):
         verbs[verb]()
 
 
@@ -241,9 +243,9 @@ def test_books_that_do_not_add_up_are_not_made_worse(held: Books, verb: str) -> 
 def test_suspect_stays_counted_but_frees_its_place_among_the_calls_in_flight(held: Books) -> None:
     answer = suspect(held)
     assert (held.by_unit("tokens"), held.by_unit("usd")) == (Balance(0, 0, 200), Balance(0, 0, 75))
-    assert held.by_unit("concurrency") == ZERO
+    assert held.by_unit("concurrency") == NONE
     assert answer.entry.suspect
-    assert (answer.entry.cost_nano, [*answer.entry.counters()]) == (75, [])
+    assert (answer.entry.cost_nano, [*answer.entry.changes()]) == (75, [(ACCOUNT.key, ZERO)])
     assert suspect(held).hold == answer.hold, "a second suspicion adds nothing"
     assert len(held.entries) == 1
 
@@ -282,7 +284,7 @@ def test_that_it_was_never_tried_is_a_late_truth_too(held: Books, policy: str | 
     assert answer.hold.state == "voided"
     assert answer.entry.kind == "correction"
     assert late_sums(held) == (0, 0)
-    assert {balance.total for balance in held.balances.values()} == {0}
+    assert {*held.balances.values()} == {ZERO}
     assert void(held) == answer
     with pytest.raises(HoldConflict):
         settle(held, said(1))
@@ -359,7 +361,7 @@ def test_the_dead_and_the_expired_become_suspect_and_say_why(books: Books) -> No
     assert sweep(books, 59_999, dead=("them",)) == ["theirs suspect"]
     assert sweep(books, 60_000) == ["mine suspect"]
     assert [(entry.hold_id, entry.ending) for entry in books.entries] == [("theirs", "owner_died"), ("mine", "expired")]
-    assert books.by_unit("concurrency") == ZERO
+    assert books.by_unit("concurrency") == NONE
     assert books.by_unit("tokens") == Balance(0, 0, 400)
 
 
@@ -403,11 +405,11 @@ def test_what_was_paid_is_recorded_whatever_the_ceilings_say(books: Books) -> No
 def test_a_call_that_no_budget_matched_leaves_its_row_all_the_same(books: Books) -> None:
     bare = Plan("free", FACTS, (), (), 0, 0, 0)
     answer = books.take(ledger.record(books, bare, said(10, 2), owner="me", now_ms=1))
-    assert (answer.entry.cost_nano, [*answer.entry.counters()], books.balances) == (2, [], {})
+    assert (answer.entry.cost_nano, [*answer.entry.changes()], books.balances) == (2, [], {})
 
 
 # -- replay ----------------------------------------------------------------------------------------------------------
 
 
 def test_replay_starts_from_the_snapshot_and_leaves_out_what_is_zero() -> None:
-    assert ledger.replay({"k": 5, "gone": 0}, [], []) == {"k": Balance(5)}
+    assert ledger.replay({"k": (5, 0, 0, 0), "gone": (0, 0, 0, 0)}, [], []) == {"k": Balances(5)}

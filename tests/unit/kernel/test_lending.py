@@ -1,4 +1,4 @@
-"""Lending: the policy, and what loans do to counters at each thing that may become of their hold."""
+"""Lending: the policy, and what loans do to accounts at each thing that may become of their hold."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.kernel import ledger
+from farthing.kernel.balances import Balance
 from farthing.kernel.budget import Budget, make_budget
 from farthing.kernel.hold import SETTLED, SUSPECT, VOIDED, Outcome
 from farthing.kernel.ledger import Placed, Stale
-from farthing.kernel.lending import Donor, Lending, Loan, downhill
-from farthing.kernel.plan import Ask, Balance, CallFacts, Formula, Plan, make_plan, open_account
+from farthing.kernel.lending import Donor, Lending, Loan, borrowed_key, downhill, lent_key
+from farthing.kernel.plan import Ask, CallFacts, Formula, Plan, make_plan, open_account
 from farthing.kernel.usage import Usage
 
 from .test_ledger import Books
@@ -60,7 +61,7 @@ def test_terms_are_kept_and_ended() -> None:
     assert (left.lends(1_000), left.reserve("tokens"), left.rank) == (True, 0, 0), "what nobody owns goes first"
 
 
-# -- the counters ------------------------------------------------------------------------------------------------------
+# -- the accounts ------------------------------------------------------------------------------------------------------
 
 NEEDY = open_account(make_budget("needy", tokens=100), {}, 0)
 RICH = {name: open_account(make_budget(name, tokens=100), {}, 0) for name in ("d1", "d2")}
@@ -93,8 +94,11 @@ def settle(books: Books, tokens: int, hold_id: str = "h") -> Any:
     return books.take(ledger.settle(books, hold_id, said(tokens), now_ms=1))
 
 
-def by_name(books: Books, unit: str) -> Mapping[str, Balance]:
-    found = {name: books.balance(f"{account.key}|{unit}") for name, account in {"needy": NEEDY, **RICH}.items()}
+def by_name(books: Books, what: str) -> Mapping[str, Balance]:
+    """By agent: *what* is a unit of its account, or of what it has lent (``tokens.lent``) or borrowed."""
+    unit, _, of = what.partition(".")
+    row_key = {"": str, "lent": lent_key, "borrowed": borrowed_key}[of]
+    found = {name: books.balance(row_key(account.key)).of(unit) for name, account in {"needy": NEEDY, **RICH}.items()}
     return {name: balance for name, balance in found.items() if balance != Balance()}
 
 
@@ -200,8 +204,8 @@ def test_money_is_lent_in_its_own_amounts() -> None:
     short = facts.price.at(5) - own if facts.price else 0
     lent = Loan("usd", needy.key, RICH["d1"].key, own, short, 10**9, "short")
     place(books, made._replace(loans=(lent,)))
-    assert books.balance(f"{needy.key}|usd") == Balance(0, own)
-    assert books.balance(f"{RICH['d1'].key}|usd.lent") == Balance(0, short)
+    assert books.balance(needy.key).of("usd") == Balance(0, own)
+    assert books.balance(lent_key(RICH["d1"].key)).of("usd") == Balance(0, short)
 
 
 # -- delegation --------------------------------------------------------------------------------------------------------

@@ -12,14 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from farthing.kernel.balances import ZERO, Balance, Balances, change_of
 from farthing.kernel.budget import MODES, Budget, make_budget, unit_of_work
 from farthing.kernel.money import COUNTER_MAX
 from farthing.kernel.plan import (
     LINES_MAX,
     ONE,
-    ZERO,
     Ask,
-    Balance,
     CallFacts,
     Formula,
     Line,
@@ -35,7 +34,8 @@ NOW = 1_767_225_600_000 + 12_345  # 2026-01-01 00:00:12.345 UTC
 BUDGET = make_budget("b", tokens=1)
 FACTS = CallFacts(input_tokens=100, choices=2, price=Formula(10, 3, 7))
 KEYS = ("k1", "k2", "k3")
-BALANCES = st.builds(Balance, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+NONE = Balance()
+BALANCES = st.builds(Balances, *[st.integers(0, 9)] * 12)
 FORMULAS = st.builds(Formula, st.integers(0, 40), st.integers(0, 6), st.integers(1, 7))
 
 
@@ -71,16 +71,17 @@ def amount_of(plan: Plan, line: Line, x: int) -> int:
     return ceil(Fraction(base + slope * x, den))
 
 
-def passes(plan: Plan, line: Line, x: int, balances: dict[str, Balance]) -> bool:
-    """The definition: counters + ceil((base + slope·x) / den) ≤ ceiling, and frozen passes nothing."""
-    used = sum(balances[key].settled + balances[key].suspect for key in line.keys)
+def passes(plan: Plan, line: Line, x: int, balances: dict[str, Balances]) -> bool:
+    """The definition: balances + ceil((base + slope·x) / den) ≤ ceiling, and frozen passes nothing."""
+    seen = [balances[key].of(line.unit) for key in line.keys]
+    used = sum(balance.settled + balance.suspect for balance in seen)
     if not line.spent_only:
-        used += sum(balances[key].held for key in line.keys)
+        used += sum(balance.held for balance in seen)
     return not line.frozen and used + amount_of(plan, line, x) <= line.ceiling
 
 
 @given(plans(), st.fixed_dictionaries(dict.fromkeys(KEYS, BALANCES)))
-def test_evaluate_is_what_trying_every_x_finds(plan: Plan, balances: dict[str, Balance]) -> None:
+def test_evaluate_is_what_trying_every_x_finds(plan: Plan, balances: dict[str, Balances]) -> None:
     verdict = evaluate(plan, balances.__getitem__)
 
     # A line is asked at the least it would take; an elastic one may shrink to the floor.
@@ -91,7 +92,7 @@ def test_evaluate_is_what_trying_every_x_finds(plan: Plan, balances: dict[str, B
     assert [result.line for result in verdict.failed] == [line for line in failing if not line.advisory]
     assert [result.line for result in verdict.advisory] == [line for line in failing if line.advisory]
     for result in (*verdict.failed, *verdict.advisory):
-        assert result.balances == tuple(balances[key] for key in result.line.keys)
+        assert result.balances == tuple(balances[key].of(result.line.unit) for key in result.line.keys)
         assert (
             result.needed
             == (1 if result.line.spent_only else result.formula.at(asked_at(result.line)))
@@ -113,8 +114,9 @@ def line(ceiling: int, **flags: bool) -> Line:
     return Line(BUDGET, (), "usd", ("k",), ceiling, **flags)
 
 
-def verdict_of(formula: Formula, *of: Line, want: int = 10, floor: int = 1, balance: Balance = ZERO) -> Verdict:
-    return evaluate(Plan("p", CallFacts(price=formula), of, (), want, floor, 0), lambda _: balance)
+def verdict_of(formula: Formula, *of: Line, want: int = 10, floor: int = 1, balance: Balance = NONE) -> Verdict:
+    row = change_of("usd", *balance)
+    return evaluate(Plan("p", CallFacts(price=formula), of, (), want, floor, 0), lambda _: row)
 
 
 def test_exactly_at_the_limit_is_allowed_and_one_more_is_not() -> None:
@@ -171,7 +173,7 @@ def test_no_lines_grant_what_was_asked() -> None:
     assert verdict_of(ONE, want=7) == Verdict(7)
 
 
-def test_the_balance_of_a_result_is_the_sum_over_its_counters() -> None:
+def test_the_balance_of_a_result_is_the_sum_over_its_keys() -> None:
     assert LineResult(line(1), (Balance(1, 2, 3), Balance(10, 20, 30)), 0, ONE).balance == Balance(11, 22, 33)
 
 
@@ -185,25 +187,10 @@ def plan_for(*budgets: Budget, facts: CallFacts = FACTS, ours: bool = False, fro
 
 def test_every_account_is_posted_in_every_unit_and_checked_in_those_it_limits() -> None:
     plan = plan_for(make_budget("b", usd=1))
-    assert [posting.unit for posting in plan.postings] == ["tokens", "usd", "requests"]
+    assert [posting.units for posting in plan.postings] == [None]
     assert [line.unit for line in plan.lines] == ["usd"]
-    assert {posting.unit: plan.facts.amounts(500)[posting.unit] for posting in plan.postings} == {
-        "tokens": 100 + 2 * 500,
-        "usd": ceil(Fraction(10 + 3 * 500, 7)),
-        "requests": 1,
-    }
+    assert plan.facts.amounts(500) == (100 + 2 * 500, ceil(Fraction(10 + 3 * 500, 7)), 1, 1)
     assert plan.catalogue_version == 3
-
-
-def test_concurrency_is_posted_where_it_is_limited_and_released_at_the_deadline() -> None:
-    assert "concurrency" not in {posting.unit for posting in plan_for(BUDGET).postings}
-    plan = plan_for(make_budget("b", concurrency=2))
-    assert {posting.unit: posting.release for posting in plan.postings} == {
-        "tokens": False,
-        "usd": False,
-        "requests": False,
-        "concurrency": True,
-    }
 
 
 def test_a_budget_per_request_is_checked_and_leaves_nothing() -> None:
@@ -217,7 +204,7 @@ def test_a_budget_per_request_is_checked_and_leaves_nothing() -> None:
 def test_an_unknown_price_is_never_zero() -> None:
     """I9. A token budget needs no price; a money budget refuses to guess; nothing is posted in money."""
     unpriced = FACTS._replace(price=None)
-    assert [posting.unit for posting in plan_for(BUDGET, facts=unpriced).postings] == ["tokens", "requests"]
+    assert plan_for(BUDGET, facts=unpriced).facts.amounts(500) == (1_100, 0, 1, 1)
     with pytest.raises(ValueError, match="'usd-budget'"):
         plan_for(BUDGET, make_budget("usd-budget", usd=1), facts=unpriced)
 
@@ -246,7 +233,7 @@ def test_a_plan_is_good_until_its_earliest_window_ends() -> None:
     assert rolling.valid_until_ms == NOW - 2_345 + 5_000
 
 
-def test_postings_say_when_their_counter_is_over() -> None:
+def test_postings_say_when_their_window_is_over() -> None:
     day, rolling = make_budget("d", tokens=1, per="day"), make_budget("r", tokens=1, per="rolling 60s")
     ends = {posting.ends_ms for posting in plan_for(day).postings}
     assert ends == {NOW - 12_345 + 86_400_000}
@@ -292,7 +279,7 @@ def test_no_span_of_a_rolling_window_ever_holds_more_than_the_limit(per: str, ca
     """Random placements: (permille of the window that passes, tokens that are asked)."""
     budget = make_budget("b", tokens=60, per=per)
     length_ms, bucket_ms = budget.window.length_ms, budget.window.bucket_ms
-    balances: dict[str, Balance] = {}
+    balances: dict[str, Balances] = {}
     placed: list[tuple[int, int]] = []
     instants = accumulate(wait * length_ms // 1_000 for wait, _ in calls)
     for now, (_, tokens) in zip(instants, calls, strict=True):
@@ -308,5 +295,5 @@ def test_no_span_of_a_rolling_window_ever_holds_more_than_the_limit(per: str, ca
         else:
             assert within(length_ms) + tokens <= 60, "some span of the window's length now holds too much"
             placed.append((now, tokens))
-            key = next(posting.key for posting in plan.postings if posting.unit == "tokens")
-            balances[key] = Balance(balances.get(key, ZERO).settled + tokens)
+            (posting,) = plan.postings
+            balances[posting.key] = balances.get(posting.key, ZERO).plus(change_of("tokens", tokens))

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.kernel.plan import Balance
+from farthing.kernel.balances import Balance, change_of
 from farthing.reports.room import tightest
 
 AMOUNT = st.integers(0, 50)
@@ -26,7 +26,8 @@ def granted(accounts: list[list[tuple[str, int, list[Balance | None]]]]) -> Any:
         named = []
         for place, (unit, ceiling, counters) in enumerate(limits):
             keys = tuple(f"{number}.{place}.{index}" for index in range(len(counters)))
-            balances.update(zip(keys, counters, strict=True))
+            rows = [None if balance is None else change_of(unit, *balance) for balance in counters]
+            balances.update(zip(keys, rows, strict=True))
             named.append((unit, ceiling, keys))
         held.append(SimpleNamespace(budget=SimpleNamespace(title=f"budget {number}"), limits=tuple(named)))
     known = {key: balance for key, balance in balances.items() if balance is not None}

@@ -24,12 +24,13 @@ import pytest
 
 from farthing.errors import HoldNotFound, StoreUnavailable
 from farthing.kernel import ledger, plan
+from farthing.kernel.balances import ZERO, Balances
 from farthing.kernel.budget import make_budget
 from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import Denied, Placed
-from farthing.kernel.plan import ZERO, Ask, Balance, CallFacts, Formula, Plan, make_plan
+from farthing.kernel.plan import Ask, CallFacts, Formula, Plan, make_plan
 from farthing.kernel.usage import Usage
-from farthing.stores.contract import COUNTER_GRACE_MS, SWEEP_BATCH, DenialKey, SweepPolicy
+from farthing.stores.contract import ACCOUNT_GRACE_MS, SWEEP_BATCH, DenialKey, SweepPolicy
 from farthing.stores.memory import MemoryStore, books
 from farthing.stores.memory import store as memory_store
 from farthing.testing import FakeClock
@@ -53,7 +54,7 @@ def said(tokens: int) -> Outcome:
     return Outcome((("tokens", tokens), ("usd", 3 * tokens), ("requests", 1)), Usage(input=tokens), 3 * tokens)
 
 
-def balances(store: MemoryStore) -> dict[str, Balance]:
+def balances(store: MemoryStore) -> dict[str, Balances]:
     return {key: balance for key, balance in store.balances().result().items() if balance != ZERO}
 
 
@@ -65,7 +66,7 @@ def check_books(store: MemoryStore) -> None:
 
 
 def spent(store: MemoryStore, unit: str = "tokens") -> int:
-    return sum(balance.settled for key, balance in balances(store).items() if key.endswith(f"|{unit}"))
+    return sum(row.of(unit).settled for row in balances(store).values())
 
 
 def sizes(store: MemoryStore) -> dict[str, int]:
@@ -132,7 +133,7 @@ def prepared(clock: FakeClock) -> MemoryStore:
         store.settle(f"old{n}", said(7))
     for _ in range(2):
         store.sweep()
-        clock.advance(seconds=COUNTER_GRACE_MS / 2000 + 30)
+        clock.advance(seconds=ACCOUNT_GRACE_MS / 2000 + 30)
     for name in ("held", "resized", "replaced"):
         store.place(call(store, name))
     store.place(call(store, "expired", deadline_ms=clock() + 1))
@@ -569,7 +570,7 @@ def test_open_holds_are_kept_however_many_others_end(monkeypatch: pytest.MonkeyP
     assert spent(store) == 14
 
 
-def test_counters_of_past_windows_are_put_away_after_their_grace() -> None:
+def test_accounts_of_past_windows_are_put_away_after_their_grace() -> None:
     clock = FakeClock()
     store = MemoryStore(clock=clock)
     store.put_budget(make_budget("minute", tokens=1_000, per="minute"))
@@ -577,17 +578,17 @@ def test_counters_of_past_windows_are_put_away_after_their_grace() -> None:
     store.place(call(store, "a"))
     store.settle("a", said(7))
     end_ms = clock() + 60_000
-    for before_ms in (COUNTER_GRACE_MS, COUNTER_GRACE_MS // 2, 1):
-        clock.advance(seconds=(end_ms + COUNTER_GRACE_MS - before_ms - clock()) / 1000)
+    for before_ms in (ACCOUNT_GRACE_MS, ACCOUNT_GRACE_MS // 2, 1):
+        clock.advance(seconds=(end_ms + ACCOUNT_GRACE_MS - before_ms - clock()) / 1000)
         store.sweep()
-    assert len(balances(store)) == 6
+    assert len(balances(store)) == 2
     clock.advance(seconds=0.001)
     store.sweep()
-    assert {json.loads(key.rpartition("|")[0])[0] for key in balances(store)} == {"total"}
+    assert {json.loads(key)[0] for key in balances(store)} == {"total"}
     check_books(store)
 
 
-def test_a_counter_that_a_call_may_still_change_is_not_put_away() -> None:
+def test_an_account_that_a_call_may_still_change_is_not_put_away() -> None:
     """A hold that a policy ended may be corrected by its call, by the difference to what was settled there."""
     clock = FakeClock()
     store = MemoryStore(clock=clock)
@@ -609,7 +610,7 @@ def test_a_counter_that_a_call_may_still_change_is_not_put_away() -> None:
     assert balances(store) == {}
 
 
-def test_a_units_counters_are_forgotten_once_nothing_counts_on_them() -> None:
+def test_a_units_account_is_forgotten_once_nothing_counts_on_it() -> None:
     store = MemoryStore(clock=FakeClock())
     store.put_budget(make_budget("unit", tokens=1_000))
     store.place(call(store, "a"))
@@ -621,7 +622,7 @@ def test_a_units_counters_are_forgotten_once_nothing_counts_on_them() -> None:
     check_books(store)
 
 
-def test_a_units_counters_are_not_forgotten_while_its_call_may_still_correct_them() -> None:
+def test_a_units_account_is_not_forgotten_while_its_call_may_still_correct_it() -> None:
     store = MemoryStore(clock=FakeClock())
     store.put_budget(make_budget("unit", tokens=1_000))
     store.place(call(store, "a"))
@@ -681,9 +682,7 @@ def test_of_fifty_threads_exactly_what_fits_is_admitted(cap: int, size: int) -> 
     finally:
         sys.setswitchinterval(interval)
     assert sum(admitted) == min(1_000, cap // size)
-    assert sum(balance.total for key, balance in balances(store).items() if key.endswith("|tokens")) == (
-        2 * size * sum(admitted)
-    )
+    assert sum(row.of("tokens").total for row in balances(store).values()) == 2 * size * sum(admitted)
     check_books(store)
 
 

@@ -23,17 +23,17 @@ from operator import call
 from typing import Any, TypeVar
 
 from ...errors import StoreUnavailable
+from ...kernel.balances import NONE, ZERO, Amounts, Balances, bare, change, minus
 from ...kernel.catalogue import Catalogue
 from ...kernel.hold import HELD, LIVE, SUSPECT, Entry, Hold
 from ...kernel.keys import KeyRing
 from ...kernel.ledger import NOTHING, Change, Settled
 from ...kernel.lending import sides
-from ...kernel.plan import ZERO, Balance, bare
 from ...kernel.ratios import Ratios
 from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
 from ...kernel.tallies import Tally, TallyKey, tally_entries
 from ...kernel.window import Looks, steady_now
-from ..contract import COUNTER_GRACE_MS, ROLL_UP_BATCH, Clock, DenialKey
+from ..contract import ACCOUNT_GRACE_MS, ROLL_UP_BATCH, Clock, DenialKey
 
 T = TypeVar("T")
 _log = logging.getLogger("farthing.stores")
@@ -41,10 +41,10 @@ _log = logging.getLogger("farthing.stores")
 ENDED_HOLDS_MAX = 4_096
 
 
-class _Balances(dict[str, Balance]):
-    """Counters by key. Asking for one that is not there is asking for zero, and is a single call into C."""
+class _Balances(dict[str, Balances]):
+    """Rows by account. Asking for one that is not there is asking for zero, and is a single call into C."""
 
-    def __missing__(self, key: str) -> Balance:
+    def __missing__(self, key: str) -> Balances:
         return ZERO
 
 
@@ -78,7 +78,7 @@ class Books:
         self._entries: dict[int, Entry] = {}
         self._entry_of: dict[str, int] = {}
         self._counts = {"seq": 0, "rolled": 0, "tallied": 0}
-        self._settled_before: dict[str, int] = {}
+        self._settled_before: dict[str, Amounts] = {}
         # Newer than the parent's: who knows that one asks for this one.
         self._catalogue = Catalogue(version=self._catalogue.version + 1)
         self._keys = KeyRing()
@@ -93,8 +93,8 @@ class Books:
 
     # -- what the rules read -------------------------------------------------------------------------------------
 
-    balance: Callable[[str], Balance]
-    """The balance of a counter; zero for one that was never posted to."""
+    balance: Callable[[str], Balances]
+    """The row of an account; zero for one that was never posted to."""
 
     def hold(self, hold_id: str) -> Hold | None:
         return self._holds.get(hold_id)
@@ -212,28 +212,28 @@ class Books:
             oldest = self._counts["seq"] - len(self._entries) + 1
             if self._counts["rolled"]:
                 oldest = next(iter(self._entries))
-            self._fold(self._entries[oldest].counters(), (self._entries.pop, oldest))
+            self._fold(self._entries[oldest].changes(), (self._entries.pop, oldest))
 
-    def _fold(self, posted: Iterable[tuple[str, int]], *gone: tuple[Callable[[Any], object], Any]) -> None:
+    def _fold(self, posted: Iterable[tuple[str, Balances]], *gone: tuple[Callable[[Any], object], Any]) -> None:
         """Take amounts into the snapshot together with what makes them leave the journal's tail, or the balances."""
         before = self._settled_before
-        changed: dict[str, int] = {}
-        for key, amount in posted:
-            changed[key] = changed.get(key, before.get(key, 0)) + amount
+        changed: dict[str, Amounts] = {}
+        for key, made in posted:
+            changed[key] = change(changed.get(key) or before.get(key, NONE)).plus(made).settled
         _at_once([before.update, *[away for away, _ in gone]], [changed, *[what for _, what in gone]])
-        for key, amount in changed.items():
-            if not amount:
+        for key, amounts in changed.items():
+            if amounts == NONE:
                 before.pop(key, None)
 
-    def _drop_counter(self, key: str) -> None:
-        # The rows that made up its settled amount may still be in the journal: the snapshot takes the opposite on.
-        balance = self._balances.get(key)
-        if balance is not None:
-            self._fold([(key, -balance.settled)], (self._balances.pop, key))
+    def _drop_account(self, key: str) -> None:
+        # The rows that made up its settled amounts may still be in the journal: the snapshot takes the opposite on.
+        row = self._balances.get(key)
+        if row is not None:
+            self._fold([(key, change(minus(row.settled)))], (self._balances.pop, key))
         self._ends.pop(key, None)
 
     def _needed(self) -> set[str]:
-        """The counters that some hold may still change: live ones, and by a difference to what was settled others."""
+        """The accounts that some hold may still change: live ones, and by a difference to what was settled others."""
         holds = [hold for hold in self._holds.values() if hold.state in LIVE or hold.id in self._correctable]
         keys = {posting.key for hold in holds for posting in hold.postings}
         return keys.union(key for hold in holds for loan in hold.loans for key, _ in sides(loan))
@@ -242,14 +242,14 @@ class Books:
         self._looks = self._looks.at(now_ms)
         return self._looks.certain_ms(now_ms)
 
-    def _put_counters_away(self, now_ms: int) -> None:
-        over = [key for key, ends_ms in self._ends.items() if ends_ms + COUNTER_GRACE_MS <= now_ms]
+    def _put_accounts_away(self, now_ms: int) -> None:
+        over = [key for key, ends_ms in self._ends.items() if ends_ms + ACCOUNT_GRACE_MS <= now_ms]
         if not over:
             return
         needed = self._needed()
         for key in over:
             if key not in needed:
-                self._drop_counter(key)
+                self._drop_account(key)
 
     def _roll_entries(self, before_ms: int) -> int:
         """A batch of rows that are older than this, into the sums of their days."""
@@ -264,7 +264,7 @@ class Books:
         for entry in old:
             key = key_of(entry, ("day", *KEYS))
             figures = self._rolled.get(key, Figures()).plus(figures_of(entry))
-            self._fold(entry.counters(), (self._entries.pop, entry.seq), (self._rolled.update, {key: figures}))
+            self._fold(entry.changes(), (self._entries.pop, entry.seq), (self._rolled.update, {key: figures}))
             self._counts["rolled"] += 1
             if self._entry_of.get(entry.hold_id) == entry.seq:
                 self._entry_of.pop(entry.hold_id)

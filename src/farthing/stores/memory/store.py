@@ -12,17 +12,18 @@ from typing import TypeVar
 
 from ...errors import StoreUnavailable
 from ...kernel import ledger
+from ...kernel.balances import NONE, Balances
 from ...kernel.budget import Budget
 from ...kernel.catalogue import Catalogue, Grant
 from ...kernel.hold import LIVE, Entry, Hold, Outcome
 from ...kernel.keys import Key, KeyRing
 from ...kernel.ledger import Change, Denied, Placed, Settled, Stale
-from ...kernel.plan import Balance, Plan
+from ...kernel.plan import Plan
 from ...kernel.ratios import Ratios, merged
 from ...kernel.sums import DAY_MS, Figures, Sums, check_keys, coarser, sum_entries
 from ...kernel.tallies import Tally, TallyKey, tally_entries
 from ..contract import (
-    COUNTER_GRACE_MS,
+    ACCOUNT_GRACE_MS,
     KEEP_A_DAY,
     SWEEP_BATCH,
     Clock,
@@ -113,7 +114,7 @@ class MemoryStore(Books):
             due = (hold for hold in self._holds.values() if ledger.due(hold, **terms))
             results = ledger.sweep(self, list(islice(due, SWEEP_BATCH)), **terms)
             answers = tuple(self._answer(settled, self._commit(change)) for settled, change in results)
-            self._put_counters_away(self._certain_ms(now_ms))
+            self._put_accounts_away(self._certain_ms(now_ms))
             return answers
 
         return Ready(self._locked(run))
@@ -122,13 +123,13 @@ class MemoryStore(Books):
         wanted = states or LIVE
         return Ready(self._locked(lambda: tuple(hold for hold in self._holds.values() if hold.state in wanted)))
 
-    def balances(self, keys: Iterable[str] | None = None) -> Ready[dict[str, Balance]]:
+    def balances(self, keys: Iterable[str] | None = None) -> Ready[dict[str, Balances]]:
         names = None if keys is None else tuple(keys)
         if names is None:
             return Ready(self._locked(lambda: dict(self._balances)))
         return Ready(self._locked(lambda: dict(zip(names, map(self.balance, names), strict=True))))
 
-    def known_balances(self) -> Callable[[str], Balance | None]:
+    def known_balances(self) -> Callable[[str], Balances | None]:
         return self.balance
 
     def entries(
@@ -267,22 +268,22 @@ class MemoryStore(Books):
     def roll_up(self, *, keep_ms: int | None = None) -> Ready[int]:
         def run() -> int:
             now_ms = self._certain_ms(self.now())
-            counters = len(self._balances)
-            self._put_counters_away(now_ms)
-            over_ms = now_ms - COUNTER_GRACE_MS
+            accounts = len(self._balances)
+            self._put_accounts_away(now_ms)
+            over_ms = now_ms - ACCOUNT_GRACE_MS
             over = [key for key, ends_ms in self._alerts.items() if ends_ms is not None and ends_ms <= over_ms]
             for key in over:
                 del self._alerts[key]
             rolled = 0
             if keep_ms is not None:
                 rolled = self._roll_entries(now_ms - keep_ms) + self._roll_denials(now_ms - keep_ms)
-            return counters - len(self._balances) + len(over) + rolled
+            return accounts - len(self._balances) + len(over) + rolled
 
         return Ready(self._locked(run))
 
     def forget(self, keys: Iterable[str]) -> bool:
         """
-        Put away the counters of a unit of work that nobody can ask about any more (memory only).
+        Put away the accounts of a unit of work that nobody can ask about any more (memory only).
 
         False, and nothing is put away, while a hold or a suspect call still counts on one of them, or a call that was
         resolved without its word may still correct it.
@@ -291,12 +292,12 @@ class MemoryStore(Books):
 
         def run() -> bool:
             known = [key for key in names if key in self._balances]
-            if any(self._balances[key].held or self._balances[key].suspect for key in known):
+            if any(any(self._balances[key][len(NONE) :]) for key in known):
                 return False
             if self._correctable and not self._needed().isdisjoint(known):
                 return False
             for key in known:
-                self._drop_counter(key)
+                self._drop_account(key)
             return True
 
         return self._locked(run)

@@ -15,11 +15,12 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...kernel.balances import ZERO, Balances, bare
 from ...kernel.catalogue import Catalogue
 from ...kernel.hold import HELD, Entry, Hold
 from ...kernel.keys import KeyRing
 from ...kernel.ledger import Change
-from ...kernel.plan import ZERO, Balance, Posting, bare
+from ...kernel.plan import Posting
 from ...kernel.ratios import Ratios, merged
 from ...kernel.window import steady_now
 from ..contract import Clock, DenialKey
@@ -27,14 +28,14 @@ from . import definitions, rows
 
 _log = logging.getLogger("farthing.stores")
 
-COUNTERS_KEPT_MAX = 65_536
+ACCOUNTS_KEPT_MAX = 65_536
 SHAPES_KEPT_MAX = 4_096
 UNSURE_MAX = 65_536
 
-_SELECT_COUNTER = "SELECT settled, held, suspect FROM counters WHERE key = ?"
-_UPSERT_COUNTER = (
-    "INSERT INTO counters (key, settled, held, suspect, ends_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) "
-    "DO UPDATE SET settled = excluded.settled, held = excluded.held, suspect = excluded.suspect"
+_SELECT_BALANCES = f"SELECT {', '.join(Balances._fields)} FROM balances WHERE key = ?"
+_UPSERT_BALANCES = (
+    f"INSERT INTO balances (key, {', '.join(Balances._fields)}, ends_ms) VALUES ({', '.join('?' * 14)}) "
+    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in Balances._fields)}"
 )
 _SELECT_HOLD = f"{rows.SELECT_HOLD} WHERE holds.id = ?"
 _SELECT_KNOWN = "SELECT id FROM holds WHERE id IN (SELECT value FROM json_each(?))"
@@ -47,15 +48,15 @@ _UPSERT_ANSWER = (
 )
 
 
-class _Counters(dict[str, Balance]):
-    """Balances as they are known; one that is not is read when it is asked for."""
+class _Balances(dict[str, Balances]):
+    """Rows as they are known; one that is not is read when it is asked for."""
 
     connection: sqlite3.Connection
 
-    def __missing__(self, key: str) -> Balance:
-        row = self.connection.execute(_SELECT_COUNTER, (key,)).fetchone()
-        balance = self[key] = ZERO if row is None else Balance(*row)
-        return balance
+    def __missing__(self, key: str) -> Balances:
+        row = self.connection.execute(_SELECT_BALANCES, (key,)).fetchone()
+        balances = self[key] = ZERO if row is None else Balances(*row)
+        return balances
 
 
 class Books:
@@ -79,11 +80,11 @@ class Books:
         self._connection: sqlite3.Connection
         self._data_version: int | None = None
         self._next_seq = 1
-        self._balances = _Counters()
+        self._balances = _Balances()
         self.balance = self._balances.__getitem__
-        """``balance(key)``: the rules ask for it some thirty times a call."""
+        """``balance(key)``: the rules ask for it several times a call for each account."""
         # get, which reads nothing: asking for one that is missing would use the writer's connection.
-        self.known_balance: Callable[[str], Balance | None] = self._balances.get
+        self.known_balance: Callable[[str], Balances | None] = self._balances.get
         """What is known now, the group that is being made included. Any thread may ask."""
         self._shapes: dict[tuple[Posting, ...], int] = {}
         self._own: dict[str, Hold] = {}
@@ -253,18 +254,18 @@ class Books:
             self._also.append((sql, values))
 
     def touched(self) -> set[str]:
-        """The counters that the group has changed so far, or its holds may yet change."""
+        """The accounts that the group has changed so far, or its holds may yet change."""
         return self._touched | {posting.key for hold in self._holds.values() for posting in hold.postings}
 
     def has_touched(self, hold_id: str) -> bool:
         """Whether the group has changed this hold."""
         return hold_id in self._holds
 
-    def drop_counters(self, keys: list[str]) -> None:
+    def drop_accounts(self, keys: list[str]) -> None:
         """These are not needed any more."""
         for key in keys:
             self._balances[key] = ZERO
-        self.also("DELETE FROM counters WHERE key = ?", [(key,) for key in keys])
+        self.also("DELETE FROM balances WHERE key = ?", [(key,) for key in keys])
 
     def drop_holds(self, hold_ids: list[str]) -> None:
         """Forget these: for the rest of the group too they never were."""
@@ -294,7 +295,7 @@ class Books:
         balances, ends, latest = self._balances, self._ends, self._latest.get
         for sql, values in self._also:
             write(sql, values)
-        write(_UPSERT_COUNTER, [(key, *balances[key], ends.get(key)) for key in self._touched])
+        write(_UPSERT_BALANCES, [(key, *balances[key], ends.get(key)) for key in self._touched])
         if placed:
             new = [(hold, self._shape_id(hold.postings)) for hold in map(holds.__getitem__, placed)]
             write(rows.INSERT_HOLD, [rows.hold_row(hold, latest(hold.id), shape) for hold, shape in new])
@@ -338,7 +339,7 @@ class Books:
             self.ratios = self._ratios_now
             self._ratios_version += 1
         self._clear_group()
-        if len(self._balances) > COUNTERS_KEPT_MAX:
+        if len(self._balances) > ACCOUNTS_KEPT_MAX:
             self._balances.clear()
 
     def forget(self) -> None:

@@ -1,7 +1,7 @@
 """
 Putting the past away, in bounded steps that each fit between two groups of holds.
 
-Rows that are older than they are kept become daily sums; counters whose window is long over go. What either takes out
+Rows that are older than they are kept become daily sums; accounts whose window is long over go. What either takes out
 of the journal goes into its snapshot, so that replaying it still gives the balances. A step reads the file as it was
 before its group, so it leaves alone what the group's earlier commands have touched.
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ...kernel.balances import NONE, ZERO, Balances, change, minus
 from ...kernel.hold import Entry
 from ...kernel.ledger import NOTHING, Change
 from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
 from ...kernel.tallies import Tally, TallyKey, tally_entries
 from ...kernel.usage import KINDS
 from ...kernel.window import Looks
-from ..contract import COUNTER_GRACE_MS, ROLL_UP_BATCH
+from ..contract import ACCOUNT_GRACE_MS, ROLL_UP_BATCH
 from . import rows
 from .books import Books
 
@@ -25,8 +26,8 @@ _LOOKED = ("looked_before_ms", "looked_ms")
 _LOOKS = "SELECT key, value FROM meta WHERE key IN ('looked_before_ms', 'looked_ms')"
 _LOOK = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 LOOKED_AT_MAX = 4_096
-"""Counters that cannot go yet are looked at again and again, so there is room for others behind them."""
-_OVER_COUNTERS = "SELECT key, settled, held, suspect FROM counters WHERE ends_ms <= ? LIMIT ?"
+"""Accounts that cannot go yet are looked at again and again, so there is room for others behind them."""
+_OVER_ACCOUNTS = f"SELECT key, {', '.join(Balances._fields)} FROM balances WHERE ends_ms <= ? LIMIT ?"
 _NEEDED = (
     "SELECT body FROM shapes WHERE id IN (SELECT shape FROM holds WHERE state = 'held' "
     "UNION SELECT shape FROM holds WHERE state = 'suspect' UNION SELECT shape FROM holds WHERE automatic = 1)"
@@ -53,14 +54,16 @@ _ADD_TALLY = (
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in TALLIED[len(TallyKey._fields) :])
 )
 _ADD_SNAPSHOT = (
-    "INSERT INTO snapshot (key, settled) VALUES (?, ?) ON CONFLICT DO UPDATE SET settled = settled + excluded.settled"
+    "INSERT INTO snapshot (key, tokens, usd, requests) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "tokens = tokens + excluded.tokens, usd = usd + excluded.usd, requests = requests + excluded.requests"
 )
+_DROP_EMPTY = "DELETE FROM snapshot WHERE key = ? AND tokens = 0 AND usd = 0 AND requests = 0"
 
 
 def roll_up(books: Books, now_ms: int, keep_ms: int | None) -> tuple[int, Change]:
     """One step; see :meth:`farthing.stores.contract.Store.roll_up`."""
     now_ms = _certain_ms(books, now_ms)
-    done = _put_counters_away(books, now_ms) + _forget_alerts(books, now_ms)
+    done = _put_accounts_away(books, now_ms) + _forget_alerts(books, now_ms)
     if keep_ms is not None:
         done += _roll_entries(books, now_ms - keep_ms) + _roll_denials(books, now_ms - keep_ms)
     return done, NOTHING
@@ -76,23 +79,23 @@ def _certain_ms(books: Books, now_ms: int) -> int:
     return looks.certain_ms(now_ms)
 
 
-def _put_counters_away(books: Books, now_ms: int) -> int:
-    over = books.select(_OVER_COUNTERS, (now_ms - COUNTER_GRACE_MS, LOOKED_AT_MAX))
+def _put_accounts_away(books: Books, now_ms: int) -> int:
+    over = books.select(_OVER_ACCOUNTS, (now_ms - ACCOUNT_GRACE_MS, LOOKED_AT_MAX))
     if not over:
         return 0
     needed = books.touched()
     for (body,) in books.select(_NEEDED, ()):
-        needed.update(counter[0] for counter in json.loads(body))
-    gone = [(key, settled) for key, settled, held, suspect in over if key not in needed and not held and not suspect]
+        needed.update(posting[0] for posting in json.loads(body))
+    gone = [(key, row) for key, *row in over if key not in needed and not any(row[len(NONE) :])]
     del gone[ROLL_UP_BATCH:]
-    books.drop_counters([key for key, _ in gone])
-    _snapshot(books, {key: -settled for key, settled in gone})
+    books.drop_accounts([key for key, _ in gone])
+    _snapshot(books, {key: change(minus(Balances(*row).settled)) for key, row in gone})
     return len(gone)
 
 
 def _forget_alerts(books: Books, now_ms: int) -> int:
-    # As long as its counter stays, for a call that ends late would have it said once more.
-    over = books.select("SELECT key FROM alerts WHERE ends_ms <= ? LIMIT ?", (now_ms - COUNTER_GRACE_MS, ROLL_UP_BATCH))
+    # As long as its account stays, for a call that ends late would have it said once more.
+    over = books.select("SELECT key FROM alerts WHERE ends_ms <= ? LIMIT ?", (now_ms - ACCOUNT_GRACE_MS, ROLL_UP_BATCH))
     books.also("DELETE FROM alerts WHERE key = ?", over)
     return len(over)
 
@@ -103,12 +106,12 @@ def _roll_entries(books: Books, before_ms: int) -> int:
     if not old:
         return 0
     sums: Sums = {}
-    posted: dict[str, int] = {}
+    posted: dict[str, Balances] = {}
     for entry in old:
         key = key_of(entry, ("day", *KEYS))
         sums[key] = sums.get(key, Figures()).plus(figures_of(entry))
-        for counter, amount in entry.counters():
-            posted[counter] = posted.get(counter, 0) + amount
+        for account, made in entry.changes():
+            posted[account] = posted.get(account, ZERO).plus(made)
     books.also(
         _ADD_SUM,
         [
@@ -151,7 +154,7 @@ def _roll_denials(books: Books, before_ms: int) -> int:
     return len(hours)
 
 
-def _snapshot(books: Books, amounts: dict[str, int]) -> None:
-    changed: list[tuple[Any, ...]] = [(key, amount) for key, amount in amounts.items() if amount]
+def _snapshot(books: Books, changes: dict[str, Balances]) -> None:
+    changed: list[tuple[Any, ...]] = [(key, *made.settled[:3]) for key, made in changes.items() if made != ZERO]
     books.also(_ADD_SNAPSHOT, changed)
-    books.also("DELETE FROM snapshot WHERE key = ? AND settled = 0", [(key,) for key, _ in changed])
+    books.also(_DROP_EMPTY, [(key,) for key, *_ in changed])

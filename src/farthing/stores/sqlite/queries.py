@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from operator import itemgetter
 from typing import Any
 
+from ...kernel.balances import Amounts, Balances, bare
 from ...kernel.hold import HELD, LIVE, SETTLED, SUSPECT, VOIDED, Entry, Hold
-from ...kernel.plan import Balance, bare
 from ...kernel.sums import (
     CACHED_KINDS,
     DAY_MS,
@@ -44,10 +44,10 @@ def holds(connection: sqlite3.Connection, states: Sequence[str]) -> tuple[Hold, 
     return tuple(hold for _, hold in sorted(found, key=itemgetter(0)))
 
 
-def balances(connection: sqlite3.Connection) -> dict[str, Balance]:
-    """Every counter."""
-    found = connection.execute("SELECT key, settled, held, suspect FROM counters")
-    return {key: Balance(settled, held, suspect) for key, settled, held, suspect in found}
+def balances(connection: sqlite3.Connection) -> dict[str, Balances]:
+    """Every account."""
+    found = connection.execute(f"SELECT key, {', '.join(Balances._fields)} FROM balances")
+    return {key: bare(Balances, row) for key, *row in found}
 
 
 def entries(
@@ -131,7 +131,8 @@ def asked(connection: sqlite3.Connection, since_ms: int | None, until_ms: int | 
 
 def journal(connection: sqlite3.Connection) -> Journal:
     """All rows, the holds that are still counted, and the snapshot of what went before them."""
-    snapshot = dict(connection.execute("SELECT key, settled FROM snapshot").fetchall())
+    found = connection.execute("SELECT key, tokens, usd, requests FROM snapshot")
+    snapshot: dict[str, Amounts] = {key: (tokens, usd, requests, 0) for key, tokens, usd, requests in found}
     return Journal(snapshot, entries(connection, None, None, 0, None), holds(connection, LIVE))
 
 

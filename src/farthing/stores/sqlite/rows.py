@@ -1,7 +1,7 @@
 """
 Holds, entries, budgets and grants as rows, and back: what is read is equal to what was written.
 
-What rows share is written once: the counters a hold is posted on are a *shape*, a row of its own; what a call said at
+What rows share is written once: the accounts a hold is posted on are a *shape*, a row of its own; what a call said at
 its end stands in its entry, and in its hold only where a correction followed. Tags and titles come from a small cache.
 Lists of integers are written with ``repr``, which is JSON for them and several times as
 fast.
@@ -78,7 +78,7 @@ _ZEROS = (0,) * len(KINDS)
 
 @lru_cache(maxsize=4096)
 def shape_text(postings: tuple[Posting, ...]) -> str:
-    """The body of a shape: ``[[key, unit, release, ends_ms], …]``."""
+    """The body of a shape: ``[[key, units, ends_ms], …]``."""
     return _dump(postings)
 
 
@@ -294,7 +294,9 @@ text = lru_cache(maxsize=4096)(_dump)
 
 @lru_cache(maxsize=4096)
 def _shape(text: str) -> tuple[Posting, ...]:
-    return tuple(Posting(*posting) for posting in json.loads(text))
+    return tuple(
+        Posting(key, None if units is None else tuple(units), ends_ms) for key, units, ends_ms in json.loads(text)
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 
 from ...errors import StoreUnavailable
 from ...kernel import ledger
+from ...kernel.balances import Balances
 from ...kernel.budget import Budget
 from ...kernel.catalogue import Catalogue, Grant
 from ...kernel.hold import LIVE, Entry, Hold, Outcome
 from ...kernel.keys import Key, KeyRing
 from ...kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
-from ...kernel.plan import Balance, Plan
+from ...kernel.plan import Plan
 from ...kernel.ratios import Ratios
 from ...kernel.sums import Sums, check_keys
 from ..contract import (
@@ -179,15 +180,15 @@ class SQLiteStore:
         wanted = states or LIVE
         return self._ask(READ, lambda connection: queries.holds(connection, wanted))
 
-    def balances(self, keys: Iterable[str] | None = None) -> Ticket[dict[str, Balance]]:
+    def balances(self, keys: Iterable[str] | None = None) -> Ticket[dict[str, Balances]]:
         if keys is None:
             return self._ask(READ, queries.balances)
         names = tuple(keys)
         return self._ask(LOOK, lambda books, now_ms: ({key: books.balance(key) for key in names}, NOTHING))
 
-    def known_balances(self) -> Callable[[str], Balance | None]:
+    def known_balances(self) -> Callable[[str], Balances | None]:
         writer = self._writer
-        return dict[str, Balance]().get if writer is None else writer.books.known_balance
+        return dict[str, Balances]().get if writer is None else writer.books.known_balance
 
     def entries(
         self,

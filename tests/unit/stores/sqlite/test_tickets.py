@@ -9,9 +9,10 @@ import threading
 import pytest
 
 from farthing.errors import HoldNotFound, StoreUnavailable
+from farthing.kernel.balances import Balance
 from farthing.kernel.budget import make_budget
 from farthing.kernel.ledger import Placed, Settled
-from farthing.kernel.plan import Balance, Plan
+from farthing.kernel.plan import Plan
 from farthing.stores.sqlite import SQLiteStore
 from tests.contract.calls import outcome, plan
 from tests.contract.conftest import threads
@@ -270,7 +271,7 @@ def test_many_changes_of_a_group_see_each_other(store: SQLiteStore) -> None:
     assert again.result() == admitted[2]
     for end in ends:
         end.result()
-    assert balances.result() == {plans[0].postings[0].key: Balance(120, 600)}
+    assert balances.result()[plans[0].postings[0].key].of("tokens") == Balance(120, 600)
 
 
 def test_a_store_that_is_dropped_ends_its_threads_and_writes_what_it_was_given(store: SQLiteStore) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from farthing.errors import FarthingError, StoreUnavailable
+from farthing.kernel.balances import Balance
 from farthing.kernel.budget import make_budget
 from farthing.kernel.hold import Hold
 from farthing.kernel.ledger import Denied, Placed, Settled
-from farthing.kernel.plan import ZERO, Balance
 from farthing.stores.contract import DenialKey
 from farthing.stores.sqlite import SQLiteStore
 from farthing.stores.sqlite.connection import connect as open_connection
@@ -182,7 +182,7 @@ def test_a_disk_that_fills_at_settle(
 ) -> None:
     held = [place(store, f"call-{number}").hold for number in range(4)]
     budgets = [make_budget(f"big-{number}", tokens=1, description="x" * 3_000) for number in range(20)]
-    big = outcome(note="y" * 5_000)
+    big = outcome(note="y" * 50_000)
     stay_full(monkeypatch, store)
     with pytest.raises(StoreUnavailable, match="full"):
         any(store.put_budget(budget).result() is None for budget in budgets)
@@ -321,7 +321,7 @@ def test_a_commit_that_fails_answers_all_and_changes_nothing(
         patch.setattr(writer.books, "write", broken)
         with pytest.raises(StoreUnavailable, match="disk I/O error"):
             store.place(planned).result()
-    assert tokens(store) == ZERO
+    assert tokens(store) == Balance()
     assert isinstance(store.place(planned).result(), Placed)
 
 
