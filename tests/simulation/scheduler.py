@@ -31,7 +31,7 @@ from farthing.calls.steps import (
     Send,
     advance_detached,
 )
-from farthing.errors import BudgetExceeded, StoreUnavailable, UnpricedModel
+from farthing.errors import BudgetExceeded, HoldConflict, StoreUnavailable, UnpricedModel
 from farthing.stores.contract import SweepPolicy
 from farthing.wire.openai.chat import OpenAIChat
 
@@ -212,6 +212,21 @@ class SimulatedCall:
                         self.world.violate(f"{self.id} may use {most} tokens, held are {row.held('tokens')}")
 
 
+class _Contradictions(logging.Handler):
+    """
+    A ledger's refusal of a call's last word costs no caller an answer: it is an error in the log. That a call has said
+    two different words is one all the same.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if any(isinstance(argument, HoldConflict) for argument in record.args or ()):
+            self._world.violate(record.getMessage())
+
+
 class Simulation:
     """Runs the world of one seed to its end."""
 
@@ -223,6 +238,7 @@ class Simulation:
         self.calls: list[SimulatedCall] = []
         self.trace: list[str] = []
         self.calm = False
+        self._heard = _Contradictions(self.world)
 
     def run(self) -> None:
         """Raises Violation, with the trace of all steps."""
@@ -231,7 +247,10 @@ class Simulation:
                 warnings.simplefilter("ignore")
                 self._run()
         finally:
-            logging.getLogger("farthing").setLevel(logging.NOTSET)
+            log = logging.getLogger("farthing")
+            log.setLevel(logging.NOTSET)
+            log.removeHandler(self._heard)
+            log.propagate = True
             self.world.close()
             for call in self.calls:
                 if not call.ended:
@@ -240,7 +259,10 @@ class Simulation:
     def _run(self) -> None:
         from .audit import audit, audit_leftovers
 
-        logging.getLogger("farthing").setLevel(logging.CRITICAL + 1)
+        log = logging.getLogger("farthing")
+        log.setLevel(logging.ERROR)
+        log.addHandler(self._heard)
+        log.propagate = False
         self._stop_if_violated()
         while self.world.to_make or self._unfinished():
             self._step()
