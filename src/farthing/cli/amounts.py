@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
-from ..kernel.money import NANO_PER_USD, div_floor, div_half_up, format_usd
+from ..kernel.money import NANO_PER_USD, div_floor, div_half_up, format_usd, number_from_text
 from .running import UsageMistake
 
 NOTHING = "–"
@@ -21,8 +21,8 @@ def usd_from_text(text: str | None, *, option: str) -> Decimal | None:
     if text is None:
         return None
     try:
-        return Decimal(text.strip().removeprefix("$").replace(",", ""))
-    except InvalidOperation as error:
+        return number_from_text(text.strip().removeprefix("$"))
+    except ValueError as error:
         raise UsageMistake(f"{option} takes an amount of US dollars such as 5.00, not {text!r}") from error
 
 
@@ -31,7 +31,10 @@ def count_from_text(text: str | None, *, option: str) -> int | None:
     if text is None:
         return None
     number = _COUNT.fullmatch(text.strip().replace("_", ""))
-    exact = number and Decimal(number[1].replace(",", "")) * _THOUSANDS[number[2].lower()]
+    try:
+        exact = number and number_from_text(number[1]) * _THOUSANDS[number[2].lower()]
+    except ValueError:
+        exact = None
     if exact is None or exact != int(exact):
         raise UsageMistake(f"{option} takes a whole number such as 4096 or 100k, not {text!r}")
     return int(exact)

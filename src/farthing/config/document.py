@@ -8,10 +8,12 @@ test holds that no setting lacks a key. The reference in the docs is generated f
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ..kernel.money import number_from_text
 
 
 def _amount(value: object) -> object:
@@ -20,8 +22,8 @@ def _amount(value: object) -> object:
         raise ValueError(f'must be an amount of US dollars such as "100.00", not {value!r}')
     if isinstance(value, str):
         try:
-            return Decimal(value.strip().removeprefix("$").replace(",", ""))
-        except InvalidOperation:
+            return number_from_text(value.strip().removeprefix("$"))
+        except ValueError:
             raise ValueError(f'must be an amount of US dollars such as "100.00", not {value!r}') from None
     return Decimal(value)
 

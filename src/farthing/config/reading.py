@@ -24,7 +24,7 @@ from ..kernel.budget import Budget, make_budget
 from ..prices.registry import registered
 from ..proxy.settings import DEFAULT_UPSTREAMS, Bounds, ProxySettings, Timeouts, Upstream
 from ..runtime.settings import Settings
-from ..stores import url_of
+from ..stores import path_in, url_of
 from .document import BudgetTable, Document, PriceTable, ProxyTable, SettingsTable, Table, UpstreamTable, is_secret
 from .environment import overrides, unknown
 from .locating import Path, line_of, lines_of
@@ -139,6 +139,9 @@ class _Reading:
         for key, value in _said_in(table).items():
             given[key] = None if value == "none" and key in ("max_records", "stale_prices_after_days") else value
             if key == "ledger":
+                if self._made((key,), lambda: (path_in(value),)) is None:  # noqa: B023 - called at once
+                    del given[key]
+                    continue
                 given[key] = value if url_of(value) == value else self._path_of((key,), value)
             if self._made((), lambda key=key: Settings().changed(**{key: given[key]})) is None:  # type: ignore[misc]
                 del given[key]
@@ -236,24 +239,32 @@ class _Reading:
 
     # -- pieces --------------------------------------------------------------------------------------------------
 
-    def _checked(self, kind: type[A_TABLE], written: object, path: Path) -> A_TABLE | None:
-        """The table, its types checked; None, and the mistakes noted, if they are wrong."""
+    def _checked(
+        self, kind: type[A_TABLE], written: object, path: Path, *, besides: frozenset[str] = frozenset()
+    ) -> A_TABLE | None:
+        """The table, its types checked; None, and the mistakes noted, if they are wrong. *besides*: keys that were."""
         if not isinstance(written, dict):
             self._wrong(path, "must be a table")
             return None
         try:
             return kind.model_validate(written)
         except ValidationError as error:
-            wrong = set()
+            wrong: set[str] = set()
+            said: dict[Path, str] = {}
             for detail in error.errors(include_url=False, include_context=False):
                 inside = tuple(part for part in detail["loc"] if not _is_type(part))
                 key = str(inside[0]) if inside else ""
                 wrong.add(key)
-                self._wrong((*path, *inside), _said(detail, kind, key, secret=is_secret(kind, key)))
+                # Of what may be one of two types, the last one's word: it has both.
+                said[inside] = _said(detail, kind, key, secret=is_secret(kind, key))
+            for inside, reason in said.items():
+                if not (inside and str(inside[0]) in besides):
+                    self._wrong((*path, *inside), reason)
         if not wrong & written.keys():
             return None
         # One mistake must not hide the next: the rest of the table is looked at without those keys.
-        return self._checked(kind, {key: value for key, value in written.items() if key not in wrong}, path)
+        others = {key: value for key, value in written.items() if key not in wrong}
+        return self._checked(kind, others, path, besides=besides | wrong)
 
     def _made(self, path: Path, make: Callable[[], T]) -> T | None:
         """What it makes; None, and the mistake noted under the key that it names, if that is refused."""
@@ -368,6 +379,7 @@ _TYPES = {
     "list_type": 'a list such as ["a", "b"]',
     "dict_type": 'an inline table such as { a = "b" }',
     "literal_error": 'an integer, or "none"',
+    "finite_number": "a finite number",
 }
 
 

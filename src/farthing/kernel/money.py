@@ -7,7 +7,8 @@ is read through its shortest decimal text, as the user wrote it.
 
 from __future__ import annotations
 
-from decimal import Context, Decimal, Inexact
+import re
+from decimal import Context, Decimal, Inexact, InvalidOperation
 
 NANO_PER_USD = 1_000_000_000
 COUNTER_MAX = 2**53
@@ -16,6 +17,25 @@ COUNTER_MAX = 2**53
 MOST_USD = COUNTER_MAX // NANO_PER_USD
 _EXACT = Context(prec=40, traps=[Inexact])
 """Not the thread's own context: a program that set its precision to 3 would be shown $1.23 for $1.234."""
+
+
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?")
+
+
+def number_from_text(text: str) -> Decimal:
+    """
+    A number as people write it. A comma parts thousands and nothing else: ``5,00`` is five to some, and is not read as
+    500. Raises ValueError.
+    """
+    written = text.strip()
+    try:
+        if "," not in written:
+            return Decimal(written)
+        if _GROUPED.fullmatch(written):
+            return Decimal(written.replace(",", ""))
+    except InvalidOperation:
+        pass
+    raise ValueError(f"{text!r} is no number such as 5.00 or 1,000")
 
 
 def div_ceil(numerator: int, denominator: int) -> int:

@@ -29,6 +29,18 @@ def open_store(
 
     Raises ConfigError for a URL that names no store, StoreUnavailable for a file that cannot be used.
     """
+    path = path_in(url, key=key)
+    if path is None:
+        from .memory import MemoryStore
+
+        return MemoryStore(clock=clock)
+    from .sqlite import SQLiteStore
+
+    return SQLiteStore(Path(path).expanduser(), clock=clock, patience_seconds=patience_seconds, durability=durability)
+
+
+def path_in(url: str, *, key: str = "ledger") -> str | None:
+    """The path of the file that a URL names, None for memory. Raises ConfigError for one that names no store."""
     if not isinstance(url, str) or not url:
         raise ConfigError(f"must be a ledger's path or URL, not {url!r}: {_FORMS}", key=key)
     if url in ("memory", "sqlite"):
@@ -36,9 +48,7 @@ def open_store(
     url = url_of(url)
     scheme, colon, rest = url.partition(":")
     if colon and scheme == "memory" and rest in ("", "//"):
-        from .memory import MemoryStore
-
-        return MemoryStore(clock=clock)
+        return None
     if not colon or scheme != "sqlite":
         raise ConfigError(f"{url!r} is not a ledger this program knows: {_FORMS}", key=key)
     if not rest.startswith("///") or len(rest) == 3:
@@ -48,9 +58,7 @@ def open_store(
         raise ConfigError(f"{url!r} would be another ledger for every process; use memory:", key=key)
     if "?" in path or "#" in path:
         raise ConfigError(f"{url!r} has options after its path; there are none: {_FORMS}", key=key)
-    from .sqlite import SQLiteStore
-
-    return SQLiteStore(Path(path).expanduser(), clock=clock, patience_seconds=patience_seconds, durability=durability)
+    return path
 
 
 def url_of(text: str) -> str:

@@ -299,3 +299,10 @@ def test_the_list_says_what_was_denied_and_what_is_used_up(run: Run, ledger: Pat
         farthing.record({"input_tokens": 20_000}, model="gpt-4o")
     farthing.reset()
     assert "used up" in run("budgets", "show", "nightly", "--ledger", ledger).out
+
+
+@pytest.mark.parametrize(("option", "text"), [("--usd", "5,00"), ("--usd", "1,5"), ("--tokens", "1,5M")])
+def test_a_decimal_comma_is_not_read_as_something_else(run: Run, tmp_path: Path, option: str, text: str) -> None:
+    ran = run("budgets", "set", "everything", option, text, "--ledger", tmp_path / "new.db")
+    assert ran.code == 2
+    assert f"not '{text}'" in ran.err

@@ -214,6 +214,22 @@ def test_a_mistake_is_where_it_stands(tmp_path: Path, text: str, says: str) -> N
     assert says in mistakes(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[prices.x]\ninput = nan\noutput = 1", "line 2: prices.x.input: must be a finite number, not nan"),
+        ("[upstreams.x]\nbase_url = 5", "line 2: upstreams.x.base_url: must be text in quotes, not 5"),
+        ("max_records = 1.5", 'line 1: max_records: must be an integer, or "none", not 1.5'),
+        ('ledger = "postgres://db"', "line 1: ledger: 'postgres://db' is not a ledger this program knows: use "),
+        ('ledger = ""', "line 1: ledger: must be a ledger's path or URL, not '': use "),
+        ('[[budgets]]\nname = "b"\nusd = "5,00"', "line 3: budgets.b.usd: must be an amount of US dollars such as "),
+    ],
+)
+def test_one_mistake_is_said_once_and_where_it_stands(tmp_path: Path, text: str, says: str) -> None:
+    (said,) = mistakes(tmp_path, text)
+    assert says in said
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: the configuration cannot be read: No such file"):
         load(tmp_path / "none.toml")

@@ -21,6 +21,7 @@ from farthing.kernel.money import (
     format_usd,
     nano_from_usd,
     nano_of_usd,
+    number_from_text,
     usd_from_nano,
 )
 
@@ -143,3 +144,17 @@ def test_no_float_is_made_where_amounts_are_computed(module: object) -> None:
         assert not (isinstance(node, ast.Constant) and isinstance(node.value, float)), f"line {node.lineno}"  # type: ignore[attr-defined]
         made = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("float", "round")
         assert not made, f"line {node.lineno}: {ast.unparse(node)}"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("5", "5"), (" 5.00 ", "5.00"), ("1,000", "1000"), ("1,000,000.5", "1000000.5"), ("-5", "-5"), (".5", "0.5")],
+)
+def test_a_number_that_a_person_wrote(text: str, number: str) -> None:
+    assert number_from_text(text) == Decimal(number)
+
+
+@pytest.mark.parametrize("text", ["5,00", "1,5", "1,0000", "10,00,000", ",5", "1,", "five", "", "5 000"])
+def test_a_comma_parts_thousands_and_is_no_decimal_point(text: str) -> None:
+    with pytest.raises(ValueError, match="is no number such as"):
+        number_from_text(text)
