@@ -75,6 +75,10 @@ class BudgetHandle:
         name = "" if self._terms.anonymous else f"{self._terms.name!r}, "
         return f"budget({name}{self._terms.terms_text()}, on_exceed={self._terms.on_exceed!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, in another process too, names its budget in the ledger that is there.
+        return {**vars(self), "_registered": None}
+
     @functools.cached_property
     def _unnamed(self) -> str:
         return f"unnamed ({self._terms.terms_text()})"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,3 +76,15 @@ def test_a_budget_that_another_process_has_just_set_is_found(tmp_path: Path) -> 
     set_budget(other, "search", tokens=100)
     other.close()
     assert budget("search").remaining.tokens == 100
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda handle: pickle.loads(pickle.dumps(handle))])
+def test_a_copy_of_a_budget_that_was_entered_is_the_same_account(copied: Callable[[Any], Any]) -> None:
+    """As an argument for a worker process, say: the ledger is named there anew."""
+    handle = budget("shared", tokens=100)
+    with handle, hold(tokens=30):
+        pass
+    other = copied(handle)
+    with other, hold(tokens=30):
+        pass
+    assert (handle.spent.tokens, other.spent.tokens) == (60, 60)

@@ -487,6 +487,21 @@ def test_a_forked_child_has_an_empty_ledger_and_a_free_lock() -> None:
 # -- what it must not keep -------------------------------------------------------------------------------------------
 
 
+def test_a_correction_of_a_dropped_row_is_in_no_sum() -> None:
+    """It is a difference to that row: alone it would make a report say less than nothing."""
+    store = MemoryStore(clock=FakeClock(), entries_max=2)
+    store.put_budget(make_budget("b", tokens=1_000)).result()
+    for call_id in ("first", "second", "third"):
+        store.place(call(store, call_id, tokens=100)).result()
+        store.suspect(call_id, ending="timeout").result()
+    store.settle("first", said(7)).result()
+    (figures,) = store.sums().result().values()
+    assert (figures.input_tokens, figures.calls, figures.suspect) == (100, 1, 1)
+    store.settle("third", said(9)).result()
+    assert store.sums().result() == {}, "two corrections are left"
+    check_books(store)
+
+
 @pytest.mark.parametrize("entries_max", [0, 1, 10])
 def test_entries_are_bounded_counted_and_folded_into_the_snapshot(entries_max: int) -> None:
     store = MemoryStore(clock=FakeClock(), entries_max=entries_max)

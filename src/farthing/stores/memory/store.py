@@ -148,7 +148,13 @@ class MemoryStore(Books):
         self, by: Collection[str] = (), *, since_ms: int | None = None, until_ms: int | None = None
     ) -> Ready[Sums]:
         check_keys(by)
-        rows, rolled = self._locked(lambda: (list(self._entries.values()), dict(self._rolled)))
+        rows, rolled, dropped = self._locked(
+            lambda: (list(self._entries.values()), dict(self._rolled), self.dropped and not self._rolled)
+        )
+        if dropped:
+            # A correction is a difference to its call's row: without that it says nothing, and may be below zero.
+            calls = {entry.hold_id for entry in rows if entry.kind == "call"}
+            rows = [entry for entry in rows if entry.kind != "correction" or entry.hold_id in calls]
         sums = sum_entries((entry for entry in rows if _within(entry.started_ms, since_ms, until_ms)), by)
         day_ms = None if since_ms is None else since_ms - since_ms % DAY_MS
         for key, figures in rolled.items():
