@@ -21,7 +21,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import FarthingError
+from ..errors import FarthingError, StoreUnavailable
 from ..kernel.ledger import Settled
 from ..kernel.sums import DAY_MS
 from ..stores.contract import SWEEP_BATCH, SWEEP_SECONDS, DenialKey, Store
@@ -42,6 +42,8 @@ class Housekeeper:
         self._runtime = weakref.ref(runtime)
         self._abandoned: deque[Callable[[], None]] = deque()
         self._denials: deque[DenialKey] = deque()
+        self._waits = False
+        """The last round met a ledger that was unavailable."""
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self._starting = threading.Lock()
@@ -166,6 +168,23 @@ class Housekeeper:
         else:
             self.forget_denials()
 
+    def tick_safely(self, *, sweep: bool) -> None:
+        """The same for its own thread: the next round tries again, whatever went wrong in this one."""
+        try:
+            self.tick(sweep=sweep)
+        except StoreUnavailable as error:
+            # Once: calls are told so themselves, each time.
+            if not self._waits:
+                self._waits = True
+                log.error("%s; it is swept, and looked at for changes, as soon as it answers again", error)
+        except Exception:
+            # Whatever it is: without this thread nothing would learn of budgets, end what was abandoned or sweep.
+            log.exception("housekeeping failed")
+        else:
+            if self._waits:
+                self._waits = False
+                log.warning("the ledger answers again")
+
     def _sweep_memory(self, runtime: Runtime, durable: Ledger | None) -> None:
         for settled in _swept(runtime, runtime.memory_store):
             # What is held on both ledgers is swept, and told, by the durable one.
@@ -256,10 +275,5 @@ def _run(housekeeper: weakref.ref[Housekeeper], stopping: threading.Event) -> No
         sweep = time.monotonic() >= next_sweep
         if sweep:
             next_sweep = time.monotonic() + SWEEP_SECONDS
-        try:
-            keeper.tick(sweep=sweep)
-        except Exception:
-            # The ledger is unavailable (calls are told so themselves), or whatever it is: without this thread nothing
-            # would learn of budgets, end what was abandoned or sweep any more. The next round tries again.
-            log.exception("housekeeping failed")
+        keeper.tick_safely(sweep=sweep)
         del keeper

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import farthing
 from farthing.admin.standing import set_budget
 from farthing.kernel.budget import make_budget
+from farthing.runtime.default import runtime
 from farthing.stores.sqlite import SQLiteStore
+from farthing.stores.sqlite.files import FileLock
 from tests.contract.calls import plan
-from tests.waiting import eventually
+from tests.waiting import eventually, impatient
 
 OUT_OF_HANDLES = """
 import os, resource, sys, threading
@@ -79,3 +82,24 @@ def test_a_moment_without_file_handles(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
         store.close()
+
+
+@pytest.mark.usefixtures("farthing_isolated")
+def test_an_outage_of_the_ledger_is_said_once_and_without_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    farthing.configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
+    here, lock = runtime(), FileLock(tmp_path / "ledger.db-lock")
+    here.housekeeper.stop()
+    caplog.clear()
+    lock.acquire()
+    with impatient(here.main.store):
+        for _ in range(3):
+            here.housekeeper.tick_safely(sweep=True)
+    lock.release()
+    lock.drop()
+    here.main.store.balances([]).result()
+    here.housekeeper.tick_safely(sweep=True)
+    said = [record for record in caplog.records if record.name == "farthing.housekeeping"]
+    assert [record.levelname for record in said] == ["ERROR", "WARNING"]
+    assert not any(record.exc_info for record in said)
