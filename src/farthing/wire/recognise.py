@@ -96,13 +96,29 @@ def recognise(
         return _OTHER
     if provider is None:
         provider = "anthropic" if "anthropic-version" in names else None
-    found = _route(method.upper(), path.partition("?")[0].partition("#")[0], provider)
+    plain = path.partition("?")[0].partition("#")[0]
+    found = _route(method.upper(), plain, provider)
+    if found is None and sdk_client and provider is None:
+        found = _behind_gateway(method.upper(), plain)
     if found is not None:
         return found
     # Several SDKs of other services come from the same generator as OpenAI's, and send the same header.
     return Recognised("unmetered", "no meter is known for this endpoint", provider) if in_care else _OTHER
 
 
+def _behind_gateway(method: str, path: str) -> Recognised | None:
+    """
+    A client that its user handed over, whose base URL is some gateway's: ``/serving-endpoints/chat/completions``. What
+    the SDK itself adds to it says what it is, where nobody else ends a path so.
+    """
+    tail = next((tail for tail in _TAILS if path.endswith(tail) and len(path) <= _MAX_PATH_CHARS), None)
+    prefix = path.removesuffix(tail).split("/") if tail else []
+    if tail is None or prefix[0] or not all(prefix[1:]) or {".", ".."} & {*map(unquote, prefix)}:
+        return None
+    return _route(method, f"/v1{tail}", None)
+
+
+_TAILS = ("/chat/completions", "/responses", "/embeddings")
 _OTHER = Recognised("other", "not a call to a provider that is known here")
 
 

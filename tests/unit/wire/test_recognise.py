@@ -139,7 +139,8 @@ def test_verdicts(method: str, host: str, path: str, verdict: str) -> None:
 )  # fmt: skip
 def test_an_odd_spelling_is_never_a_bypass(path: str) -> None:
     assert recognise("POST", OPENAI, path).verdict == "unmetered"
-    assert recognise("POST", "gateway.local", path, sdk_client=True).verdict == "unmetered"
+    gateways = "metered" if path.startswith("/V1/") else "unmetered"  # whose prefix may be anything
+    assert recognise("POST", "gateway.local", path, sdk_client=True).verdict == gateways
 
 
 def test_a_prefix_that_looks_free_hides_nothing() -> None:
@@ -189,3 +190,30 @@ def test_anything_gets_a_verdict(method: str, host: str, path: str, sdk_client: 
     assert isinstance(found, Recognised)
     assert (found.dialect is not None) == (found.verdict == "metered")
     assert found.verdict != "other" or not sdk_client
+
+
+@pytest.mark.parametrize("prefix", ["/serving-endpoints", "/some/gateway", "/llm", "/v1/accounts/42"])
+@pytest.mark.parametrize(
+    ("tail", "dialect"),
+    [
+        ("/chat/completions", "openai.chat"),
+        ("/responses", "openai.responses"),
+        ("/embeddings", "openai.embeddings"),
+    ],
+)
+def test_a_client_that_was_handed_over_may_have_any_base_url(prefix: str, tail: str, dialect: str) -> None:
+    host = "gateway.example"
+    found = recognise("POST", host, prefix + tail, headers={"x-stainless-lang": ""}, sdk_client=True)
+    assert (found.verdict, found.dialect and found.dialect.name) == ("metered", dialect)
+    # Nobody else's path is guessed at: of a client that was only found, or at a provider whose paths are known.
+    assert recognise("POST", host, prefix + tail, headers={"x-stainless-lang": ""}).verdict == "other"
+    known = recognise("POST", host, prefix + tail, known_hosts={host: "mistral"}, sdk_client=True)
+    assert known.verdict == "unmetered"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//x/chat/completions", "/x/../chat/completions", "/x/%2e%2e/responses", "/x/chat/completions/", "/x/completions"],
+)
+def test_nothing_odd_is_guessed_at(path: str) -> None:
+    assert recognise("POST", "gateway.example", path, sdk_client=True).verdict == "unmetered"
