@@ -1,4 +1,4 @@
-"""A client whose base URL is some gateway's, with a path of its own, is governed as any other, and refused as any other."""
+"""A client whose base URL is some gateway's, with a path of its own, is governed and refused as any other."""
 
 from __future__ import annotations
 
