@@ -112,7 +112,8 @@ def _try(call: Call, terms: Terms, tries: int) -> Generator[Ticket[Any] | Pause,
         warn_unpriced(runtime, terms.model)
     elif call.started_ms >= runtime.prices_due_ms:
         runtime.check_prices(budgets, call.started_ms)
-    answer = yield from hold_once(runtime, numbered(asked.ask, tries), here, there, tags, versions, call.ambient)
+    ask = numbered(asked.ask, tries)
+    answer = yield from hold_once(runtime, ask, here, there, tags, versions, call.ambient, call.replaces)
     if isinstance(answer, Granted):
         try:
             _say_terms(call, terms, asked.ask, answer)

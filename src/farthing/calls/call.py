@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 600.0
 """Assumed where a client has no read timeout: the SDKs' own default."""
 HOLD_GRACE_MS = 60_000
+OFFERED = "offer-"
+"""How the ids of calls begin whose hold a proxy on the same ledger may take over (see ``handover``)."""
 
 
 class History(NamedTuple):
@@ -50,6 +52,10 @@ class Call:
     """What this provider may go on to bill after a stream was cut; None: as the settings say."""
     asks: bool = False
     """It only asks for a stored answer: nothing is held for it (see ``polling``)."""
+    offers: bool = False
+    """It goes to a host that may be a proxy on the same ledger (see ``handover``)."""
+    replaces: str | None = None
+    """The hold that was offered for it by whoever sent it here."""
     tags: Tags = field(init=False)
     """What is recorded."""
     exact: bool = field(init=False, default=False)
@@ -62,10 +68,15 @@ class Call:
     """On what terms it was let through."""
     ending: Ending | None = field(init=False, default=None)
     """How it ended."""
+    awaited: bool = field(init=False, default=False)
+    """Somebody looks for its row as soon as its answer is whole."""
+    counted_elsewhere: bool = field(init=False, default=False)
+    """What it held on the durable ledger, and its row there, are those of a proxy that it went through."""
     _matched: Tags = field(init=False)
 
     def __post_init__(self) -> None:
-        self.id = self.id or self.runtime.new_id()
+        if not self.id:
+            self.id = f"{OFFERED}{self.runtime.new_id()}" if self.offers else self.runtime.new_id()
         self.started_ms = self.runtime.memory_store.now()
         self._matched = dict(self.ambient.tags)
         self.tags = {**self.free_tags, **self._matched} if self.free_tags else self._matched

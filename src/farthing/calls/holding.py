@@ -82,11 +82,15 @@ def hold_once(
     tags: dict[str, str],
     versions: tuple[int, int],
     ambient: Ambient,
+    replaces: str | None = None,
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
-    """Hold on each ledger; whatever is raised meanwhile, nothing stays held."""
+    """
+    Hold on each ledger; whatever is raised meanwhile, nothing stays held. *replaces*: the durable hold that this one
+    takes the place of, if it is still there.
+    """
     held: list[tuple[Ledger, tuple[Account, ...]]] = []
     try:
-        answer = yield from _hold_each(runtime, ask, here, there, tags, versions, ambient, held)
+        answer = yield from _hold_each(runtime, ask, here, there, tags, versions, ambient, held, replaces)
     except BaseException as error:  # a signal's too: then nothing stays held
         _give_back(held, ask.id)
         if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow" or not there:
@@ -124,6 +128,7 @@ def _hold_each(
     versions: tuple[int, int],
     ambient: Ambient,
     held: list[tuple[Ledger, tuple[Account, ...]]],
+    replaces: str | None,
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
     """Hold on memory, then on the durable ledger. *held* says at any time what would have to be given back."""
     memory, durable = runtime.memory, runtime.durable
@@ -151,7 +156,7 @@ def _hold_each(
         accounts = accounts_for(durable, ask, there, tags)
         plan = make_plan(ask, accounts, catalogue_version=versions[1])._replace(x_most=x)
         # A durable store takes a hold back by itself if its answer was not waited for.
-        placed = yield from _place(durable, plan, work)
+        placed = yield from _place(durable, plan, work, replaces)
         if not isinstance(placed, Placed):
             if isinstance(placed, Stale):
                 yield from _catch_up(durable, placed)
@@ -168,11 +173,19 @@ def _hold_each(
 
 
 def _place(
-    ledger: Ledger, plan: Plan, work: lending.Work | None
+    ledger: Ledger, plan: Plan, work: lending.Work | None, replaces: str | None = None
 ) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
+    if replaces is not None:
+        try:
+            placed: Placed | Denied | Stale = yield ledger.store.place(plan, replaces=replaces)
+        except (HoldConflict, HoldNotFound):
+            # It has ended meanwhile, or somebody else took it: this call holds for itself.
+            log.debug("hold %s is not there to be taken over", replaces)
+        else:
+            return placed
     if ledger.lends or work is not None:
         return (yield from lending.place(ledger, plan, work))
-    placed: Placed | Denied | Stale = yield ledger.store.place(plan)
+    placed = yield ledger.store.place(plan)
     return placed
 
 

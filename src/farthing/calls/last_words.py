@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from .. import tokens
-from ..errors import HoldError, InvariantError, StoreUnavailable
+from ..errors import HoldConflict, HoldError, InvariantError, StoreUnavailable
 from ..kernel.balances import Balances
 from ..kernel.decision import Decision, denial
 from ..kernel.hold import Entry, Outcome
@@ -109,8 +109,12 @@ def end(
             # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
             log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
         except (HoldError, InvariantError) as error:
-            # So is this one. The ledger knows the hold no more, or otherwise, or cannot keep such a figure.
-            log.error("call %s ended, and its ledger stays as it is: %s. It ended with %r", call.id, error, ending)
+            if call.offers and isinstance(error, HoldConflict):
+                # A proxy has taken the hold over, and its word about that was lost on the way.
+                log.debug("the hold of call %s was taken over", call.id)
+            else:
+                # So is this one. The ledger knows the hold no more, or otherwise, or cannot keep such a figure.
+                log.error("call %s ended, and its ledger stays as it is: %s. It ended with %r", call.id, error, ending)
         except BaseException:  # called away: what was given is carried out; so is the rest, and nobody waits for it
             for other, _ in words:
                 other()
@@ -133,7 +137,11 @@ def _last_words(
     held = [ledger.store for ledger, _ in granted.held] if granted is not None else []
     hold_id = call.id if granted is None else granted.id
     words: list[tuple[Callable[[], Ticket[Any]], bool]] = []
-    for store in runtime.stores:
+    stores = runtime.stores
+    if call.counted_elsewhere:
+        stores = tuple(store for store in stores if not store.durable)
+        held = [store for store in held if not store.durable]
+    for store in stores:
         if store not in held:
             outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
             if isinstance(ending, Lost) and ending.kept_as is not None:
@@ -144,7 +152,7 @@ def _last_words(
                 plan = plan._replace(postings=granted.unheld_postings(store))
             record = partial(store.record, plan, outcome, lost=lost)
             # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
-            words.append((record, not store.durable))
+            words.append((record, call.awaited or not store.durable))
     for store in held:
         match ending:
             case Settle(outcome):
@@ -154,7 +162,7 @@ def _last_words(
             case Lost(name, note, _):
                 words.append((partial(store.suspect, hold_id, ending=name, note=note), True))
     if kept_as is not None:
-        words += [(partial(store.name_answer, kept_as, hold_id), False) for store in runtime.stores]
+        words += [(partial(store.name_answer, kept_as, hold_id), False) for store in stores]
     return words
 
 

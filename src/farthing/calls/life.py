@@ -24,6 +24,7 @@ from . import endings
 from .admission import Admitted, admit
 from .call import Call
 from .endings import Ending, Lost, Settle
+from .handover import recorded_there, taken_over
 from .last_words import crossed, end, limits
 from .steps import READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, NotSent, Relay, Send
 from .telling import say_broken
@@ -40,6 +41,8 @@ def life(call: Call) -> Life:
         send = _send(call, admitted)
         sent = True
         answered: Answered = yield send
+        if answered.proxied_as is not None:
+            yield from taken_over(call, admitted)
     except NotSent as reason:
         yield from end(call, admitted, endings.never_sent(str(reason) or "not_sent"))
         return Finished()
@@ -63,6 +66,8 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
         answer = call.dialect.read_answer(call.request, status, body)
         ending = endings.of_answer(answer, status, limits(call, admitted))
         _say_ceiling(call, admitted, answer)
+        if answered.proxied_as is not None:
+            yield from recorded_there(call, admitted, answered.proxied_as)
     except BaseException as error:  # every way out ends the call
         lost = endings.refused(f"http_{status}") if endings.unpaid(status) else _lost(error)
         yield from _end_by(error, call, partial(end, call, admitted, lost))
@@ -118,6 +123,8 @@ def _end_of_body(call: Call, admitted: Admitted, answered: Answered, meter: Stre
 def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: AnswerFacts) -> Ended:
     _say_ceiling(call, admitted, facts)
     ending = endings.of_answer(facts, answered.status, limits(call, admitted))
+    if answered.proxied_as is not None:
+        yield from recorded_there(call, admitted, answered.proxied_as)
     yield from end(call, admitted, ending, kept_as=facts.kept_as)
     return Finished((yield from crossed(call, admitted)))
 

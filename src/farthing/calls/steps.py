@@ -31,6 +31,8 @@ class Answered(NamedTuple):
 
     status: int
     streamed: bool
+    proxied_as: str | None = None
+    """The id under which a proxy that it went through knows the call."""
 
 
 class ReadAll(NamedTuple):

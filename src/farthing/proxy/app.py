@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import prices
 from ..calls.call import Call
+from ..calls.handover import OFFER_HEADER
 from ..calls.polling import asks
 from ..errors import StoreUnavailable, UnmeteredCall
 from ..runtime.ambient import Ambient
@@ -28,8 +29,11 @@ from .pages.page import Page, Pages, Request, find_page
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, Routes, Table, family_of, hint_of
 from .settings import Bounds, ProxySettings
+from .sharing import shared
 from .stats import Stats, Vitals
 from .upstream import Header, UpstreamClient
+
+_OFFER = OFFER_HEADER.encode()
 
 
 class Proxy:
@@ -167,6 +171,9 @@ class Proxy:
             return
         facts = facts if facts.path == path else facts._replace(path=path)
         call = self._make_call(identity, route, facts, client.headers, client.path)
+        offered = client.headers.get(_OFFER)
+        if offered is not None:
+            call = await shared(call, offered)
         deny_status = identity.deny_status or door.settings.deny_status
         headers = _headers(client, route, identity, metered=True)
         await forward(door, client, call, Outgoing(route, path, headers, body), deny_status=deny_status)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from ..calls.call import Call
+from ..calls.handover import CALL_HEADER, OFFER_HEADER, offer
 from ..calls.life import life
 from ..calls.polling import poll
 from ..calls.steps import (
@@ -75,6 +76,9 @@ class Exchange:
         """The request to send, with the body that the life of the call asks for."""
         if not isinstance(step, Send):
             raise InvariantError(f"a call asked for {step!r} before it was sent")
+        offered = offer(self.call)
+        if offered is not None:
+            request.headers[OFFER_HEADER] = offered
         if step.body is None:
             if self.call.request.stream:
                 request.headers["accept-encoding"] = "identity"
@@ -96,7 +100,8 @@ class Exchange:
         streamed = content_type == b"text/event-stream" or (
             asked and content_type == self.call.request.stream_type.encode()
         )
-        return Answered(response.status_code, streamed)
+        proxied_as = headers.get(_CALL_HEADER)
+        return Answered(response.status_code, streamed, None if proxied_as is None else proxied_as.decode("latin-1"))
 
     def failure(self, error: BaseException) -> BaseException:
         """What an exception out of the transport means for the call."""
@@ -252,6 +257,7 @@ class Exchange:
 
 
 _REPLACED = (b"content-length", b"transfer-encoding")
+_CALL_HEADER = CALL_HEADER.encode()
 
 
 def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:

@@ -11,6 +11,7 @@ from ..errors import UnmeteredCall
 from ..runtime.ambient import current
 from ..runtime.default import runtime
 from ..runtime.runtime import UnmeteredCallWarning
+from ..wire.hosts import provider_of
 from ..wire.recognise import Recognised, recognise
 from .clients import PROVIDERS
 from .errors import sdk_of_request
@@ -60,6 +61,12 @@ def _recognise(
     return None if found.verdict in ("other", "free") and found.answers is None else found
 
 
+@lru_cache(maxsize=256)
+def _is_provider(host: str) -> bool:
+    """Whether a provider is known to be there: then it is no proxy of ours."""
+    return provider_of(host, {}) is not None
+
+
 def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
     """
     The governed call of a recognised request; None if it may pass without one.
@@ -81,7 +88,8 @@ def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
             reason = f"its body does not tell what it may cost: {error}"
         else:
             timeout = (request.extensions.get("timeout") or {}).get("read") or TIMEOUT_SECONDS
-            return Call(here, found.dialect, facts, ambient, request.url, timeout)
+            offers = here.durable is not None and not _is_provider(request.url.host)
+            return Call(here, found.dialect, facts, ambient, request.url, timeout, offers=offers)
     tags = {**dict(ambient.tags), "provider": found.provider or ""}
     hard = here.hard_budget(ambient, tags)
     url = str(request.url)

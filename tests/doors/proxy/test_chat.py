@@ -42,6 +42,7 @@ def test_a_plain_call_passes_and_is_settled_before_its_answer(fake_provider: Fak
             ("max-tokens-per-request", "max-tokens-total"),
         )
         stats = server.stats
+    assert server.stats == stats, "they can be read when it has stopped"
     assert stats["remaining"] == {"max-tokens-per-request": 4096, "max-tokens-total": 1000 - HI_TOKENS - 5}
     assert (stats["requests"], stats["forwarded"], stats["blocked"]) == (1, 1, 0)
     assert (stats["tokens_used"], stats["tokens_held"]) == (HI_TOKENS + 5, 0)

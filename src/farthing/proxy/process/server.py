@@ -193,10 +193,11 @@ class ProxyServer:
             self._opened.listening,
             identify=identify_for(runtime),
             pages=pages_for,
-            before_close=self._opened.end_session,
+            before_close=self._end_session,
         )
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._left_at_the_end: dict[str, Any] | None = None
 
     @property
     def settings(self) -> ProxySettings:
@@ -256,15 +257,20 @@ class ProxyServer:
     def stats(self) -> dict[str, Any]:
         """
         ``requests forwarded blocked refused unmetered in_flight tokens_used tokens_held cost_usd`` since the start, and
-        ``remaining``: what is left of each limit, in its unit.
+        ``remaining``: what is left of each limit, in its unit. After :meth:`stop`, as they were at the end.
         """
         proxy = self._worker.proxy
         done = None if proxy is None else proxy.stats
         names = ("requests", "forwarded", "blocked", "refused", "unmetered", "in_flight", "tokens_used", "tokens_held")
         counted: dict[str, Any] = {name: 0 if done is None else getattr(done, name) for name in names}
         counted["cost_usd"] = usd_from_nano(0 if done is None else done.cost_nano)
-        counted["remaining"] = self._remaining()
+        counted["remaining"] = self._remaining() if self._left_at_the_end is None else dict(self._left_at_the_end)
         return counted
+
+    def _end_session(self, runtime: Runtime) -> None:
+        # With its session a total's budget goes.
+        self._left_at_the_end = self._remaining()
+        self._opened.end_session(runtime)
 
     def _remaining(self) -> dict[str, Any]:
         left: dict[str, Any] = {}

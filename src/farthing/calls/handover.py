@@ -1,0 +1,68 @@
+"""
+One call, seen twice: by a program that is governed itself, and by a proxy on the same ledger that it calls through.
+
+Both would hold for it and write a row. Instead the program *offers* its hold on the ledger, by the hold's id, and the
+proxy takes it over: the proxy's hold, on the accounts of both, replaces the offered one in one step. So there is one
+hold at any time, on every account that either of them would use, one row, and one who is sure to end it: the proxy.
+
+The id that is offered is 96 random bits behind a prefix that no other hold has. To have one, somebody must have placed
+a hold on the ledger; to use it moves that hold, once, to one on the same accounts and more. So no caller can turn off
+by it what counts its calls. And the program believes nothing but the ledger: that its hold was replaced, or, where it
+held nothing there, that the proxy's row is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from ..errors import StoreUnavailable
+from ..kernel.hold import VOIDED
+from ..runtime.runtime import log
+from ..stores.contract import Ticket
+from .admission import Admitted
+from .call import Call
+
+OFFER_HEADER = "x-farthing-hold"
+"""Of a request: the id of the hold that its sender offers, or would, had it to hold anything on its ledger."""
+CALL_HEADER = "x-farthing-call-id"
+"""Of an answer: it came through a proxy, which knows the call by this id."""
+ID_LENGTH_MAX = 80
+
+
+def offer(call: Call) -> str | None:
+    """What to send along with this admitted call, to whoever may be a proxy; None: nothing."""
+    admitted = call.admitted
+    if not call.offers or admitted is None:
+        return None
+    return call.id if admitted.granted is None else admitted.granted.id
+
+
+def taken_over(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, None]:
+    """The answer begins. Did the proxy that it came through take over what this call holds on the durable ledger?"""
+    granted = admitted.granted
+    if call.offers and granted is not None and _holds_there(call, admitted):
+        hold = yield from _find(call, granted.id)
+        # Given back without a word of ours: only a hold that replaces another does that.
+        call.counted_elsewhere = hold is not None and hold.state == VOIDED
+
+
+def recorded_there(call: Call, admitted: Admitted, proxied_as: str) -> Generator[Ticket[Any], Any, None]:
+    """The answer is whole. Has the proxy that it came through a row of it on our ledger, where nothing was held?"""
+    if call.offers and len(proxied_as) <= ID_LENGTH_MAX and not _holds_there(call, admitted):
+        hold = yield from _find(call, proxied_as)
+        call.counted_elsewhere = hold is not None and hold.placed_ms >= call.started_ms
+
+
+def _holds_there(call: Call, admitted: Admitted) -> bool:
+    durable, granted = call.runtime.durable, admitted.granted
+    return granted is not None and any(ledger is durable for ledger, _ in granted.held)
+
+
+def _find(call: Call, hold_id: str) -> Generator[Ticket[Any], Any, Any]:
+    durable = call.runtime.durable
+    try:
+        return None if durable is None else (yield durable.store.find(hold_id))
+    except StoreUnavailable as error:
+        log.warning("%s; whether a proxy counts call %s is unknown: it is counted here too", error, call.id)
+        return None

@@ -1,0 +1,75 @@
+"""
+Calls of programs that are governed themselves, on the ledger of this proxy: what they hold is taken over, so that
+nothing is held or counted twice (:mod:`farthing.calls.handover`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TypeVar
+
+from ..calls.call import OFFERED, Call
+from ..calls.handover import ID_LENGTH_MAX
+from ..errors import StoreUnavailable
+from ..kernel.hold import HELD, Hold
+from ..kernel.scope import read_account_key
+from ..runtime.ambient import Ambient, Binding
+from ..runtime.ledgers import Ledger
+from ..stores.contract import Ready, Ticket
+
+T = TypeVar("T")
+
+
+async def shared(call: Call, offered: bytes) -> Call:
+    """
+    The call as it is to be held for, where its sender offers a hold: in that hold's place, on its accounts too. The
+    call as it is, where there is no such hold on this ledger, or it cannot be replaced whole.
+    """
+    durable, offered_id = call.runtime.durable, offered.decode("latin-1")
+    if durable is None or not offered_id.startswith(OFFERED) or len(offered_id) > ID_LENGTH_MAX:
+        return call
+    # Whoever sent it looks for the row before its own last word.
+    call.awaited = True
+    try:
+        hold = await _answer(durable.store.find(offered_id))
+        # The budgets that it is on may have been named a moment ago.
+        durable.refresh(await _answer(durable.store.catalogue()))
+    except StoreUnavailable:
+        # Admission meets the same, and knows what to do.
+        return call
+    if hold is None or hold.state != HELD or hold.facts.dialect != call.request.dialect or hold.loans:
+        return call
+    joined = _joined(call, hold, durable)
+    return call if joined is None else joined
+
+
+def _joined(call: Call, hold: Hold, durable: Ledger) -> Call | None:
+    """The call on the accounts of both; None where one of the hold's would be left out, or is an agent's."""
+    wanted = dict.fromkeys(_account(posting.key) for posting in hold.postings)
+    budgets = [durable.catalogue.budgets.get(name) for name, _ in wanted]
+    bindings = tuple(Binding(budget, os.getpid()) for budget in budgets if budget is not None)
+    # What a governed program says of itself stands in the ledger, so it is as good as the ledger. Who pays here is
+    # told by the key all the same.
+    tags = {**dict(hold.facts.tags), **dict(call.ambient.tags)}
+    ambient = Ambient(bindings, tuple(tags.items()))
+    both = replace(call, ambient=ambient, replaces=hold.id)
+    both.awaited = True
+    scope_tags = both.scope_tags(call.request.model)
+    _, there = call.runtime.budgets(ambient, scope_tags)
+    if any(budget.lending is not None for budget in there):
+        return None
+    accounts = durable.accounts(there, scope_tags, durable.store.now())
+    known = {name for name, _ in wanted if name in durable.catalogue.budgets}
+    had = {(account.budget.name, tuple(sorted(account.scope))) for account in accounts}
+    return both if {of for of in wanted if of[0] in known} <= had else None
+
+
+def _account(key: str) -> tuple[str, tuple[tuple[str, str | None], ...]]:
+    """Which account this is, whatever its window: the budget's name, and its scope."""
+    name, scope, _ = read_account_key(key)
+    return name, tuple(sorted(scope.items()))
+
+
+async def _answer(ticket: Ticket[T]) -> T:
+    return ticket.result() if isinstance(ticket, Ready) else await ticket
