@@ -12,8 +12,8 @@ import pytest
 
 import farthing
 from farthing.admin.standing import set_budget
-from farthing.kernel.hold import HELD
 from farthing.kernel.balances import Balance
+from farthing.kernel.hold import HELD
 from farthing.stores.sqlite import SQLiteStore
 from farthing.testing import FakeProvider, Reply
 from tests.contract.conftest import check_books

@@ -20,9 +20,9 @@ from farthing import BudgetExceeded, ProxyServer, budget, track
 from farthing.admin.keys import create_key
 from farthing.admin.standing import set_budget
 from farthing.calls.call import OFFERED
+from farthing.kernel.balances import Balance
 from farthing.kernel.hold import HELD, SUSPECT, Entry
 from farthing.kernel.money import nano_of_usd
-from farthing.kernel.balances import Balance
 from farthing.kernel.scope import read_account_key
 from farthing.runtime.default import runtime
 from farthing.runtime.settings import Settings
