@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mistralai.client import Mistral
+from mistralai.client.models import ChatCompletionResponse
 
 import farthing
 from farthing.kernel.usage import Usage
@@ -110,3 +111,12 @@ def test_embeddings() -> None:
         assert budget.spent.tokens == provider.billed_tokens > 0
     (entry,) = entries()
     assert (entry.ending, entry.facts.dialect, entry.facts.provider) == ("ok", "openai.embeddings", "mistral")
+
+
+def test_a_paid_answer_on_an_error_is_mistrals_own(fake_provider: FakeProvider) -> None:
+    with Mistral(api_key="fake", server_url=fake_provider.url) as client, farthing.budget(tokens=5, on_exceed="raise"):
+        farthing.instrument(client)
+        with pytest.raises(farthing.BudgetExceeded) as crossed:
+            call(client, stream=False, asynchronous=False)
+    assert isinstance(crossed.value.result, ChatCompletionResponse)
+    assert crossed.value.result.choices

@@ -15,6 +15,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletion
 
 import farthing
+from farthing.sdk import results
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import (
     HI,
@@ -266,6 +267,16 @@ def test_raise_carries_each_sdks_own_type(provider: FakeProvider, client: OpenAI
         claude.messages.create(model="claude-haiku-4-5", max_tokens=20, messages=HI)
     assert isinstance(refused.value, farthing.BudgetExceeded)
     assert isinstance(refused.value.result, anthropic.types.Message)
+
+
+def test_raise_keeps_the_answer_where_the_sdk_has_its_type_elsewhere(
+    provider: FakeProvider, client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version may: what is paid for is not lost for that."""
+    monkeypatch.setitem(results.TYPES, "openai.chat", ("openai.types.chat", "RenamedSince"))
+    with farthing.budget(tokens=1, on_exceed="raise"), pytest.raises(farthing.BudgetExceeded) as crossed:
+        chat(client)
+    assert crossed.value.result["choices"][0]["message"]["content"]
 
 
 def test_raise_at_the_end_of_a_crossing_stream(provider: FakeProvider, client: OpenAI) -> None:

@@ -22,7 +22,15 @@ TYPES = {
     "anthropic.messages": ("anthropic.types", "Message"),
     "gemini.generate": ("google.genai.types", "GenerateContentResponse"),
     "gemini.embeddings": ("google.genai.types", "EmbedContentResponse"),
+    "cohere.chat": ("cohere", "V2ChatResponse"),
 }
+"""Of each dialect its own SDK's type: the module and the name."""
+OTHERS = {
+    ("groq", "openai.chat"): ("groq.types.chat", "ChatCompletion"),
+    ("mistralai", "openai.chat"): ("mistralai.client.models", "ChatCompletionResponse"),
+    ("mistralai", "openai.embeddings"): ("mistralai.client.models", "EmbeddingResponse"),
+}
+"""Those of SDKs that speak another's dialect."""
 
 
 def typed(dialect: str, body: bytes, *, sdk: str | None) -> Any:
@@ -31,12 +39,15 @@ def typed(dialect: str, body: bytes, *, sdk: str | None) -> Any:
         parsed = json.decode(body)
     except ValueError:
         return None
-    module, name = TYPES.get(dialect, ("", ""))
+    module, name = OTHERS.get((sdk or "", dialect)) or TYPES.get(dialect, ("", ""))
     if sdk is None or not module.startswith(sdk) or sdk not in sys.modules:
         return parsed
-    kind = getattr(importlib.import_module(module), name)
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return parsed  # this version keeps it elsewhere; the call is paid, and its answer is not to be lost for that
     try:
         return kind.model_validate(parsed)
     except ValueError:
         # A provider that only speaks the dialect roughly: the SDK itself does not validate either.
-        return kind.construct(**parsed)
+        return kind.model_construct(**parsed) if isinstance(parsed, dict) else parsed
