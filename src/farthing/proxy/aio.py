@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from ..errors import ConfigError
-from ..runtime.sockets import is_full
+from ..runtime.sockets import is_full, refused_certificate
 from .callers.identity import is_loopback
 from .http1.delivery import is_silent
 from .http1.tls import Tls
@@ -73,6 +73,8 @@ class AioClient:
         except TimeoutError as error:
             raise Broken("timeout", "no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
+            if refused_certificate(error):
+                raise _not_sent("connect_error", error) from error
             raise Broken("connection_lost", type(error).__name__) from error
         return AioResponse(response)
 

@@ -34,6 +34,7 @@ from ..calls.steps import (
 )
 from ..errors import BudgetExceeded, FarthingError, InvariantError
 from ..runtime.runtime import log
+from ..runtime.sockets import refused_certificate
 from .errors import in_family, refusal, sdk_of_request
 from .passing import within, within_async
 from .relay import relayed
@@ -106,7 +107,7 @@ class Exchange:
     def failure(self, error: BaseException) -> BaseException:
         """What an exception out of the transport means for the call."""
         names = {kind.__name__ for kind in type(error).__mro__}
-        if names & NEVER_SENT:
+        if names & NEVER_SENT or refused_certificate(error):
             return NotSent("connect_error")
         if "TimeoutException" in names:
             return Broken("timeout", str(error) or type(error).__name__)

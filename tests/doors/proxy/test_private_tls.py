@@ -10,16 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import openai
 import pytest
+from openai import OpenAI
 
+import farthing
 from farthing.config.loading import load
 from farthing.errors import ConfigError
+from farthing.kernel.budget import make_budget
 from farthing.proxy.aio import AioClient
 from farthing.proxy.http1.tls import Tls
 from farthing.proxy.settings import ProxySettings, Timeouts, Upstream
 from farthing.proxy.upstream import NotSent
 from farthing.testing import FakeProvider
-from tests.doors.clients import HI, openai_client
+from tests.doors.clients import HI, NOTHING, openai_client
 from tests.doors.proxy.authority import Authority, make_authority, served, tls_before
 from tests.doors.proxy.raw import ask
 from tests.doors.proxy.running import entries, proxy_with, settings_for
@@ -82,11 +86,44 @@ def test_a_certificate_of_ones_own(
     own = authority.sign("the-proxy", alternative=DNSName("the-proxy"))
     plain = settings_for(fake_provider)
     with proxy_with(replace(plain, upstreams=(Upstream("inside", f"{url}/v1", ca_file=authority.file),))) as server:
-        assert ask(server.url, "/v1/chat/completions", CHAT).status == 502
+        server.runtime.put_budget(make_budget("all", tokens=100, standing=True))
+        for _ in range(3):
+            # With TLS 1.3 the request has left by then, but a server reads it after it has seen a certificate.
+            refused = ask(server.url, "/v1/chat/completions", CHAT)
+            assert (refused.status, refused.json["error"]["code"]) == (502, "upstream_unreachable")
+        assert [(entry.ending, entry.usage) for entry in entries(server)] == [("connect_error", ())] * 3
+        assert fake_provider.requests == []
     inside = Upstream("inside", f"{url}/v1", ca_file=authority.file, cert_file=own)
     with proxy_with(replace(plain, upstreams=(inside,))) as server:
         assert ask(server.url, "/v1/chat/completions", CHAT).status == 200
         assert [entry.ending for entry in entries(server)] == ["ok"]
+
+
+@pytest.mark.usefixtures("farthing_isolated")
+def test_in_a_program_and_beside_a_forward_proxy_a_refused_certificate_costs_nothing(
+    authority: Authority, context: ssl.SSLContext, url: str, fake_provider: FakeProvider
+) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.file)
+    trusting = ssl.create_default_context(cafile=authority.file)
+    http = openai.DefaultHttpxClient(verify=trusting)
+    client = farthing.instrument(OpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0, http_client=http))
+    with client, farthing.budget(tokens=100) as budget:
+        for _ in range(3):
+            with pytest.raises(openai.APIConnectionError):
+                client.chat.completions.create(model="gpt-4o-mini", messages=HI, max_completion_tokens=50)
+        assert (budget.spent, budget.suspect, budget.held) == (NOTHING, NOTHING, NOTHING)
+
+    async def beside() -> None:
+        aio = AioClient()
+        try:
+            with pytest.raises(NotSent):
+                await aio.request("POST", f"{url}/v1/x", [], b"{}", timeouts=Timeouts(), tls=Tls(authority.file))
+        finally:
+            await aio.close()
+
+    asyncio.run(beside())
+    assert fake_provider.requests == []
 
 
 def test_beside_a_forward_proxy_too(authority: Authority, url: str) -> None:

@@ -18,10 +18,10 @@ from typing import Protocol, cast
 import httptools
 
 from ...calls.steps import Broken, NotSent
-from ...runtime.sockets import is_full
+from ...runtime.sockets import is_full, refused_certificate
 from ..settings import Timeouts
 from .delivery import bytes_acknowledged, is_silent
-from .errors import BadAnswer, ConnectionLost, StaleConnection, TimedOut
+from .errors import BadAnswer, ConnectFailed, ConnectionLost, StaleConnection, TimedOut
 from .response import Header, Response
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -239,7 +239,10 @@ class Connection(asyncio.Protocol):
         if self._response is not None:
             why = "closed by the upstream" if exc is None else f"{type(exc).__name__}: {exc}"
             where = "in the middle of its answer" if self._heard else "before its answer"
-            self.fail(ConnectionLost(f"{why}, {where}"))
+            if not self._heard and refused_certificate(exc):
+                self.fail(ConnectFailed("connect_error", f"it wants another certificate of this side: {why}"))
+            else:
+                self.fail(ConnectionLost(f"{why}, {where}"))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
