@@ -94,6 +94,22 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
             assert f"port: cannot listen on 127.0.0.1:{port}: Address already in use" in proxy.said
 
 
+def test_an_upstream_that_nobody_has_a_key_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual key never goes to an upstream, so without a key of the proxy's its calls would all be refused there."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    ledger = tmp_path / "ledger.db"
+    for keyed in (False, True):
+        if keyed:
+            store = open_store(f"sqlite:///{ledger}")
+            create_key(store, user="alice")
+            store.close()
+        with served("--api-key", "sk-1", "--port", "0", "--ledger", str(ledger)) as proxy:
+            proxy.ready()
+            proxy.wait_for("Clients:")
+            assert ("(anthropic): https://api.anthropic.com (asked without a key" in proxy.said) is keyed
+            assert "Upstream: https://api.openai.com/v1\n" in proxy.said
+
+
 def test_where_callers_have_keys_the_line_asks_for_one_and_works_from_here(tmp_path: Path) -> None:
     """Nobody can call 0.0.0.0, and nobody's provider key opens a proxy with virtual keys."""
     ledger = tmp_path / "ledger.db"

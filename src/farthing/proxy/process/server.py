@@ -30,6 +30,7 @@ from .worker import Worker, listen
 START_SECONDS = 60.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - told apart here, not listened on
 """What listens on every address, and the address at which this machine calls itself."""
+_BARE = " (asked without a key: callers' own are for this proxy, so give it an api_key)"
 AT_THE_START = ("host", "port", "workers", "session")
 """What a running proxy cannot change: it would not be the same one."""
 CALLS_AT_THE_START = ("ledger", "durability")
@@ -162,9 +163,11 @@ class Opened:
     def lines(self) -> Iterable[str]:
         """What is said at the start."""
         yield f"Token-budget proxy listening on http://{_at(self.settings.host, self.settings.port)}"
+        keyed = self.asks_for_keys
         for upstream in self.settings.upstreams:
             name = "" if upstream.name == "openai" else f" ({upstream.name})"
-            yield f"Upstream{name}: {upstream.base_url}"
+            bare = keyed and upstream.api_key is None
+            yield f"Upstream{name}: {upstream.base_url}{_BARE if bare else ''}"
         yield f"Ledger: {self.runtime.main.store.name}"
         for budget in self._totals:
             yield _limit_line(budget)
