@@ -288,7 +288,7 @@ def _thresholds(value: object) -> tuple[int, ...]:
             raise ValueError(f"alerts: {part!r} is not a part of the limit such as 0.8")
         scaled = Decimal(str(part)) * ALERT_WHOLE
         if not scaled.is_finite() or not 0 < scaled <= 10 * ALERT_WHOLE:
-            raise ValueError(f"alerts: {part!r} must be above 0 and at most 10; 0.8 is 80 % of the limit")
+            raise ValueError(f"alerts: {part} must be above 0 and at most 10; 0.8 is 80 % of the limit")
         if scaled != int(scaled):
             raise ValueError(f"alerts: {part!r} has more than four decimals")
         found.add(int(scaled))

@@ -259,7 +259,7 @@ def _allowed(
         manner = "given an output ceiling of" if asked.injected else "clamped to"
         steps += (f"{manner} {verdict.x:,} tokens: all that fits in budget {narrow.line.budget.title!r}",)
     elif asked.injected:
-        steps += (f"given an output ceiling of {verdict.x:,} tokens, for the request has none",)
+        steps += (f"given an output ceiling of {verdict.x:,} tokens, because the request has none",)
     counted = [result for result in results if result.line.keys and not result.line.advisory]
     tightest = min(counted, key=_share_left, default=None)
     return Explanation(

@@ -306,3 +306,8 @@ def test_a_decimal_comma_is_not_read_as_something_else(run: Run, tmp_path: Path,
     ran = run("budgets", "set", "everything", option, text, "--ledger", tmp_path / "new.db")
     assert ran.code == 2
     assert f"not '{text}'" in ran.err
+
+
+def test_a_mistake_shows_a_number_as_it_was_typed(run: Run, tmp_path: Path) -> None:
+    ran = run("budgets", "set", "b", "--usd", "5", "--alerts", "50", "--ledger", tmp_path / "ledger.db")
+    assert (ran.code, "--alerts: 50 must be above 0 and at most 10" in ran.err) == (2, True)
