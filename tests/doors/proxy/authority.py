@@ -108,11 +108,14 @@ def _accept(listening: socket.socket, address: tuple[str, int], context: ssl.SSL
 
 
 def _relay(raw: socket.socket, address: tuple[str, int], context: ssl.SSLContext) -> None:
+    secured = context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False)
     try:
-        secured = context.wrap_socket(raw, server_side=True)
+        secured.do_handshake()
     except OSError:
-        # A client that does not trust this authority, or shows no certificate where one is asked for.
-        raw.close()
+        # A client that does not trust this authority, or shows no certificate where one is asked for. What it has
+        # written meanwhile is taken, or the system would reset the connection, and it might not be told why.
+        with socket.socket(fileno=secured.detach()) as refused:
+            _drain(refused)
         return
     try:
         plain = socket.create_connection(address)
@@ -125,6 +128,16 @@ def _relay(raw: socket.socket, address: tuple[str, int], context: ssl.SSLContext
         back.start()
         _pump(secured, plain)
         back.join()
+
+
+def _drain(refused: socket.socket) -> None:
+    try:
+        refused.shutdown(socket.SHUT_WR)
+        while refused.recv(65_536):
+            pass
+    except OSError:
+        # It was faster.
+        return
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
