@@ -11,6 +11,8 @@ import pytest
 
 import farthing
 from farthing import prices, sinks, tokens
+from farthing.admin.standing import set_budget
+from farthing.stores.memory import MemoryStore
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 WRONG: Any = 5
@@ -52,3 +54,23 @@ def test_a_span_may_be_a_timedelta() -> None:
 def test_a_budget_on_a_tag_that_no_call_can_carry(terms: Any) -> None:
     with pytest.raises(ValueError, match="a key of reports, not a tag that calls carry"):
         farthing.budget("never", tokens=5, **terms)
+
+
+OTHERS = {"gpt-4o": "claude-haiku-4-5"}
+
+
+def test_a_cheaper_model_of_another_provider(tmp_path: Path) -> None:
+    """A call stays with the provider that it was made to: there this model is not to be had."""
+    says = "downgrade: 'gpt-4o' is a model of openai, 'claude-haiku-4-5' one of anthropic"
+    with pytest.raises(ValueError, match=says):
+        farthing.budget(usd=1, on_exceed="downgrade", downgrade=OTHERS)
+    table = {"name": "a", "usd": "1", "on_exceed": "downgrade", "downgrade": OTHERS}
+    with pytest.raises(farthing.ConfigError, match=says):
+        farthing.configure(config={"budgets": [table]})
+    with pytest.raises(ValueError, match=says):
+        set_budget(MemoryStore(), "a", usd=1, on_exceed="downgrade", downgrade=OTHERS)
+
+
+def test_a_gateway_may_have_every_vendors_models() -> None:
+    through = {"openai/gpt-4o": "anthropic/claude-haiku-4-5", "my-large": "my-small", "gpt-4o": "my-small"}
+    farthing.budget(usd=1, on_exceed="downgrade", downgrade=through)

@@ -21,6 +21,7 @@ from ..kernel.scope import check_tags
 from ..runtime.pools import LENT_UNITS
 from ..stores.changing import change_budget
 from ..stores.contract import Store
+from ..tokens.models import check_one_provider
 
 
 class Set(NamedTuple):
@@ -60,7 +61,12 @@ def set_budget(store: Store, name: str, *, update: bool = False, **terms: Any) -
             )
         return budget
 
-    changed = change_budget(store, name, wanted, update=update)
+    def checked(before: Budget | None) -> Budget:
+        budget = wanted(before)
+        check_one_provider(budget.downgrade)
+        return budget
+
+    changed = change_budget(store, name, checked, update=update)
     return Set(changed.before, changed.catalogue.budgets[name])
 
 

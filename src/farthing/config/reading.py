@@ -25,6 +25,7 @@ from ..prices.registry import registered
 from ..proxy.settings import DEFAULT_UPSTREAMS, Bounds, ProxySettings, Timeouts, Upstream
 from ..runtime.settings import Settings
 from ..stores import path_in, url_of
+from ..tokens.models import check_one_provider
 from .document import BudgetTable, Document, PriceTable, ProxyTable, SettingsTable, Table, UpstreamTable, is_secret
 from .environment import overrides, unknown
 from .locating import Path, line_of, lines_of
@@ -161,7 +162,7 @@ class _Reading:
             arguments = {key: value for key, value in _said_in(table).items() if value not in ({}, [])}
             # A limit that could not be read is not one that is missing.
             arguments.update({unit: 1 for unit in UNITS if unit in terms and unit not in table.model_fields_set})
-            budget = self._made(path, lambda arguments=arguments: make_budget(**arguments))  # type: ignore[misc]
+            budget = self._made(path, lambda arguments=arguments: _budget(arguments))  # type: ignore[misc]
             if budget is not None and budget.name in found:
                 self._wrong(
                     (*path, "name"), f"{budget.name!r} stands above already: a budget has one name and one table"
@@ -361,6 +362,12 @@ def _taken(kind: type[T], terms: Mapping[str, Any]) -> T:
     """Made of those terms that it has; the others are another's."""
     names = {of.name for of in fields(kind)}  # type: ignore[arg-type]
     return kind(**{key: value for key, value in terms.items() if key in names})
+
+
+def _budget(arguments: dict[str, Any]) -> Budget:
+    budget = make_budget(**arguments)
+    check_one_provider(budget.downgrade)
+    return budget
 
 
 def _copied(value: Any) -> Any:

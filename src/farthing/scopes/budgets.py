@@ -27,6 +27,7 @@ from ..runtime.ambient import Ambient, Binding, current, enter
 from ..runtime.default import runtime
 from ..runtime.ledgers import Ledger
 from ..stores.changing import latest
+from ..tokens.models import check_one_provider
 from .bodies import around
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -344,5 +345,6 @@ def budget(
         open_bound=open_bound,
         alerts=alerts,
     )
+    check_one_provider(terms.downgrade)
     handler = on_exceed if callable(on_exceed) else None
     return BudgetHandle(terms, update=update, label=description, handler=handler)

@@ -57,6 +57,7 @@ class Subscription:
         events: Callable[[BudgetEvent], object] | None = None,
         max_queue: int = QUEUE_MAX,
         on_drop: Callable[[BaseException | None], object] | None = None,
+        catch_up: Callable[[], None] = lambda: None,
         ended: Callable[[Subscription], None] = lambda subscription: None,
     ) -> None:
         self.sink = sink
@@ -64,6 +65,7 @@ class Subscription:
         self.failed = 0
         self._max_queue = max_queue
         self._on_drop = on_drop
+        self._catch_up = catch_up
         self._ended = ended
         write = getattr(sink, "write", sink)
         self._write: Callable[[Row], object] | None = write if callable(write) else None
@@ -100,7 +102,8 @@ class Subscription:
             self._run_thread()
 
     def flush(self, seconds: float = 5.0) -> bool:
-        """Wait until all that was told so far is written; False if that takes longer."""
+        """Wait until all that happened so far, alerts included, is written; False if that takes longer."""
+        self._catch_up()
         done = threading.Event()
         self._queue.put(done)
         self._run_thread()

@@ -47,7 +47,12 @@ def use_sink(
     if events is not None and not callable(events):
         raise ValueError(f"events must be a function of a BudgetEvent, not {events!r}")
     subscription = Subscription(
-        sink, events=events, max_queue=max_queue, on_drop=on_drop, ended=here.events.unsubscribe
+        sink,
+        events=events,
+        max_queue=max_queue,
+        on_drop=on_drop,
+        catch_up=here.alerts.look,
+        ended=here.events.unsubscribe,
     )
     here.events.subscribe(subscription)
     return subscription

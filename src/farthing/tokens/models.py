@@ -7,6 +7,7 @@ A model that no row names is taken to reason unseen and to write 4,096 tokens at
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
@@ -91,3 +92,18 @@ def _facts(row: dict[str, Any]) -> ModelFacts:
         source=row["source"],
         date=row["date"],
     )
+
+
+def check_one_provider(replacements: Iterable[tuple[str, str]]) -> None:
+    """
+    Raises ValueError if a model is to be replaced by one that is known as another provider's: a call goes to the
+    provider that it was made to. A gateway that names a model's vendor (``vendor/model``) may have them all.
+    """
+    for model, other in replacements:
+        if "/" in model or "/" in other:
+            continue
+        whose, others = facts_of(model).provider, facts_of(other).provider
+        if whose is not None and others is not None and whose != others:
+            raise ValueError(
+                f"downgrade: {model!r} is a model of {whose}, {other!r} one of {others}: a call stays with its provider"
+            )

@@ -58,6 +58,18 @@ def test_a_function_gets_the_row_of_each_call() -> None:
     assert len(rows) == 2, "a closed sink is told no more"
 
 
+def test_a_flush_brings_the_alerts_of_a_durable_ledger_too(tmp_path: Path) -> None:
+    """They cost no call anything, so they are looked for afterwards; who asks for all that happened gets them."""
+    farthing.configure(ledger=tmp_path / "ledger.db")
+    events: list[farthing.BudgetEvent] = []
+    with use(events=events.append) as subscription, farthing.budget("team", tokens=100, alerts=[0.5]):
+        with farthing.hold(tokens=60):
+            pass
+        assert subscription.flush()
+        assert [(event.action, event.spent) for event in events] == [("alert", 60)]
+    farthing.reset()
+
+
 def test_events_tell_what_budgets_did() -> None:
     events: list[farthing.BudgetEvent] = []
     with use(events=events.append) as subscription:
