@@ -64,6 +64,32 @@ def test_what_was_let_through_counts_once_the_ledger_is_back(
     assert farthing.report(since="all").total() == day.spent.usd
 
 
+def test_a_budget_that_cannot_be_named_now(path: Path, client: OpenAI) -> None:
+    """A program that starts while its ledger hangs: its calls go out, and count."""
+    new = farthing.budget("new", tokens=1_000)
+    with hanging(path):
+        with new:
+            chat(client)
+        farthing.configure(on_store_failure="deny")
+        with pytest.raises(farthing.StoreUnavailable), new:
+            pass
+    with new:
+        chat(client)
+    eventually(lambda: new.spent.tokens == 2 * CALL_TOKENS)
+    assert new.remaining.tokens == 1_000 - 2 * CALL_TOKENS
+
+
+def test_what_is_recorded_by_hand_counts_once(path: Path) -> None:
+    """Without ``allow`` the caller is told that it is not written yet, and that it must not be said again."""
+    with farthing.budget("day", tokens=1_000) as day:
+        with hanging(path):
+            farthing.record({"input_tokens": 100}, model="gpt-4o")
+            farthing.configure(on_store_failure="deny")
+            with pytest.raises(farthing.StoreUnavailable, match="what this call said is kept"):
+                farthing.record({"input_tokens": 200}, model="gpt-4o")
+        eventually(lambda: day.spent.tokens == 300)
+
+
 def test_a_hold_by_hand_counts_too(path: Path) -> None:
     with farthing.budget("day", tokens=1_000) as day:
         assert day.spent == NOTHING

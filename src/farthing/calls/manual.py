@@ -364,7 +364,12 @@ def write_paid(here: Runtime, ambient: Ambient, facts: CallFacts, outcome: Outco
         accounts = ledger.accounts(budgets, tags, ledger.store.now())
         unlimited = [replace(account, limits=()) for account in accounts]
         plan = make_plan(ask, unlimited, catalogue_version=ledger.catalogue.version)
-        entry = ledger.store.record(plan, outcome).result().entry or entry
+        try:
+            entry = ledger.store.record(plan, outcome).result().entry or entry
+        except StoreUnavailable as error:
+            if here.settings.on_store_failure != "allow":
+                raise
+            log.error("%s (on_store_failure='allow')", error)
         counted.append((ledger, accounts))
     work = work_of(ambient)
     if work is not None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from ..calls.exceeding import Allow, ends_quietly
-from ..errors import ConfigError
+from ..errors import ConfigError, StoreUnavailable
 from ..kernel.balances import UNITS, ZERO, Balance
 from ..kernel.budget import Budget, make_budget, unit_of_work
 from ..kernel.decision import Decision
@@ -26,6 +26,7 @@ from ..runtime import threads
 from ..runtime.ambient import Ambient, Binding, current, enter
 from ..runtime.default import runtime
 from ..runtime.ledgers import Ledger
+from ..runtime.runtime import log
 from ..stores.changing import latest
 from ..tokens.models import check_one_provider
 from .bodies import around
@@ -181,7 +182,13 @@ class BudgetHandle:
         if self._attached:
             return self._find(ledger)
         if known is None or known[0] is not ledger:
-            self._registered = known = (ledger, here.put_budget(self._terms, update=self._update))
+            try:
+                self._registered = known = (ledger, here.put_budget(self._terms, update=self._update))
+            except StoreUnavailable as error:
+                if here.settings.on_store_failure != "allow":
+                    raise
+                log.error("%s; budget %r is named there when it is entered again", error, self._terms.name)
+                return ledger.catalogue.budgets.get(self._terms.name, self._terms)
         return ledger.catalogue.budgets.get(known[1].name, known[1])
 
     def _find(self, ledger: Ledger) -> Budget:

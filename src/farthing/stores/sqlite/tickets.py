@@ -48,6 +48,8 @@ class Desk(Protocol):
 
     name: str
     patience_seconds: float
+    closed: str | None
+    """Why nothing is written any more; None while it is."""
 
     def give_up(self, ticket: Ticket[Any]) -> None:
         """Nobody waits for this ticket any more. May be called by a finaliser: it only enqueues."""
@@ -238,7 +240,7 @@ class Ticket(Generic[T]):
                 return
         self._leave()
         why = reason or f"no answer within {self._desk.patience_seconds:g} s: locked, or its disk does not respond"
-        if self.kind == END and reason is None:
+        if self.kind == END and self._desk.closed is None:
             why += f"; {KEPT}"
         raise StoreUnavailable(self._desk.name, why)
 
