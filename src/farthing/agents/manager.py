@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import weakref
 from collections.abc import Callable, Mapping
@@ -14,10 +15,11 @@ from ..errors import ConfidenceReached, ConfigError, UnknownAgent
 from ..kernel.budget import Budget
 from ..kernel.lending import Lending
 from ..runtime import forks
-from ..runtime.default import configure, runtime
+from ..runtime.default import runtime
 from ..runtime.delegations import close_ended
 from ..runtime.runtime import log
 from . import delegation
+from .adopting import adopt, used_by
 from .child import Child
 from .confidence import Answer, Gates
 from .contract import AgentContract, ConfidenceGate, check_confidence
@@ -44,14 +46,18 @@ class BudgetManager:
     use goes back. Without a name a manager's agents live in this process's memory.
 
     Args:
-        ledger: URL of the durable ledger (``"sqlite:///crew.db"``): the one of this process, which it becomes if none
-            is configured. Or an :class:`AgentLedger` whose agents this manager takes over.
+        ledger: URL or path of the durable ledger (``"sqlite:///crew.db"``): the one of this process, which it becomes
+            if none is in use. Or an :class:`AgentLedger` whose agents this manager takes over.
         name: several managers of one name, in any process with the same ledger, have the same agents.
         wait_seconds: how long a call waits for others whose size nobody knows yet, if it fits once they have ended.
     """
 
     def __init__(
-        self, ledger: str | AgentLedger | None = None, name: str | None = None, *, wait_seconds: float = 30
+        self,
+        ledger: str | os.PathLike[str] | AgentLedger | None = None,
+        name: str | None = None,
+        *,
+        wait_seconds: float = 30,
     ) -> None:
         if isinstance(wait_seconds, bool) or not isinstance(wait_seconds, (int, float)) or not wait_seconds >= 0:
             raise ValueError(f"wait_seconds must be a number of seconds of at least 0, not {wait_seconds!r}")
@@ -62,7 +68,9 @@ class BudgetManager:
         self._contracts: dict[str, tuple[Budget, AgentContract]] = {}
         self._pasts: dict[str, Past] = {}
         self._gates: dict[str, Gates] = {}
-        if not self.crew.named:
+        if self.crew.named:
+            used_by(self)
+        else:
             # When nobody can ask for its agents any more, their budgets go too. A finaliser may only enqueue, and may
             # run while the runtime is being made: so it has what it needs already.
             here = runtime()
@@ -385,7 +393,7 @@ class BudgetManager:
             close_ended(ledger)
 
 
-def _crew(ledger: str | AgentLedger | None, name: str | None) -> Crew:
+def _crew(ledger: str | os.PathLike[str] | AgentLedger | None, name: str | None) -> Crew:
     if name is not None and (not isinstance(name, str) or not name.strip() or len(name) > NAME_LENGTH_MAX):
         raise ValueError(f"name must be non-empty text of at most {NAME_LENGTH_MAX} characters, not {name!r}")
     if isinstance(ledger, AgentLedger):
@@ -393,17 +401,9 @@ def _crew(ledger: str | AgentLedger | None, name: str | None) -> Crew:
             raise ValueError("name: the agents of an AgentLedger have a pool of their own")
         return ledger.crew
     if ledger is not None:
-        if not isinstance(ledger, str):
-            raise ValueError(f"ledger must be a URL or an AgentLedger, not {ledger!r}")
-        configured = runtime().settings.ledger
-        if configured is None:
-            configure(ledger=ledger)
-        elif configured != ledger:
-            raise ConfigError(
-                f"this process uses {configured}: its calls are held on one durable ledger; change it with "
-                "configure(ledger=…)",
-                key="ledger",
-            )
+        if not isinstance(ledger, (str, os.PathLike)):
+            raise ValueError(f"ledger must be a path, a URL or an AgentLedger, not {ledger!r}")
+        adopt(os.fspath(ledger))
         name = name or "agents"
     return Crew(f"agents-{secrets.token_hex(4)}" if name is None else name, named=name is not None)
 

@@ -342,6 +342,35 @@ def test_managers_of_one_name_have_the_same_agents(tmp_path: Path) -> None:
     assert again.remaining("a") == 60, "what was spent is remembered"
 
 
+def test_a_ledger_that_only_a_manager_brought_goes_with_it(tmp_path: Path) -> None:
+    one, other = f"sqlite:///{tmp_path / 'one.db'}", f"sqlite:///{tmp_path / 'other.db'}"
+    first = BudgetManager(one, "crew")
+    first.register_agent("a", max_tokens=100)
+    spend(first, "a", 40)
+    with pytest.raises(ConfigError, match="one durable ledger"):
+        BudgetManager(other, "crew")
+    del first
+    second = BudgetManager(other, "crew")
+    second.register_agent("a", max_tokens=100)
+    assert second.remaining("a") == 100
+    del second
+    assert BudgetManager(one, "crew").remaining("a") == 60
+
+
+def test_a_ledger_that_was_configured_stays(tmp_path: Path) -> None:
+    farthing.configure(ledger=tmp_path / "one.db")
+    with pytest.raises(ConfigError, match="one durable ledger"):
+        BudgetManager(f"sqlite:///{tmp_path / 'other.db'}", "crew")
+
+
+def test_one_ledger_has_many_spellings(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    first = BudgetManager(path, "crew")
+    first.register_agent("a", max_tokens=100)
+    for spelled in (str(path), f"sqlite:///{path}", f"sqlite:///{tmp_path}/./ledger.db"):
+        assert BudgetManager(spelled, "crew").remaining("a") == 100
+
+
 def test_managers_without_a_name_have_nothing_to_do_with_each_other() -> None:
     one, other = BudgetManager(), BudgetManager()
     one.register_agent("a", max_tokens=100)
