@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import forks
+from .ambient import NOWHERE, enter
 from .runtime import Runtime
 from .settings import Settings
 
@@ -43,7 +44,7 @@ def configure(**settings: Any) -> Settings:
 def reset() -> None:
     """
     Start over, as a new process would: what was kept in memory is forgotten, the ledger is closed, settings come from
-    the environment again. Meant for tests.
+    the environment again; budgets and tags that were entered here, and not left, are in force no more. Meant for tests.
 
     What a program *registers* stays: prices, token counters, declared hosts. Modules do that once, when they are
     imported, and nothing would do it again.
@@ -51,5 +52,6 @@ def reset() -> None:
     global _runtime
     with _lock:
         before, _runtime = _runtime, None
+    enter(NOWHERE)
     if before is not None:
         before.close()

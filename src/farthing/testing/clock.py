@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from ..runtime.ambient import Ambient
     from ..runtime.runtime import Runtime
 
 _MS = timedelta(milliseconds=1)
@@ -34,21 +35,26 @@ class FakeClock:
     def __init__(self, start: datetime | int = _START) -> None:
         self._lock = threading.Lock()
         self._ms = _to_ms(start)
-        self._before: list[Runtime] = []
+        self._before: list[tuple[Runtime, Ambient]] = []
 
     def __enter__(self) -> Self:
+        from ..runtime.ambient import NOWHERE, current, enter
         from ..runtime.default import use
         from ..runtime.runtime import Runtime
 
-        self._before.append(use(Runtime(clock=self)))
+        self._before.append((use(Runtime(clock=self)), current()))
+        enter(NOWHERE)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        from ..runtime.ambient import enter
         from ..runtime.default import use
 
-        use(self._before.pop()).close()
+        runtime, outside = self._before.pop()
+        enter(outside)
+        use(runtime).close()
 
     def __call__(self) -> int:
         with self._lock:

@@ -44,6 +44,23 @@ def test_isolation_resets_before_and_after(resets: list[str], farthing_isolated:
     assert resets == ["reset"]
 
 
+def test_isolation_leaves_what_another_test_has_entered() -> None:
+    """One that failed in the middle of a generator, say: its budget is in force in this thread for ever after."""
+    farthing.reset()
+    farthing.budget("left", tokens=5).__enter__()
+    farthing.track(feature="left").__enter__()
+    with FakeClock() as clock:
+        with farthing.hold(tokens=100):
+            clock.advance(hours=1)
+        assert farthing.report(where={"feature": "left"}).totals()["calls"] == 0
+    with pytest.raises(farthing.BudgetExceeded), farthing.hold(tokens=100):
+        pass
+    farthing.reset()
+    with farthing.hold(tokens=100):
+        pass
+    farthing.reset()
+
+
 def test_pytest_starts_no_slower_for_the_plugin() -> None:
     """Where farthing is installed pytest loads the plugin in every project: the server must not follow it."""
     program = (
