@@ -56,11 +56,12 @@ class _Walk:
         path: Path = ()
         for number, key in enumerate(keys):
             path += (key,)
+            # A table that is named by those inside of it alone stands where the first of them does.
+            self._found(path, line)
             if path in self._arrays and not (items and number == len(keys) - 1):
                 path += (self._arrays[path],)
         if items:
             self._arrays[path] = self._arrays.get(path, -1) + 1
-            self.lines.setdefault(path, line)
             path += (self._arrays[path],)
         self._found(path, line)
         return path

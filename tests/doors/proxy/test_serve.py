@@ -94,6 +94,14 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
             assert f"port: cannot listen on 127.0.0.1:{port}: Address already in use" in proxy.said
 
 
+def test_a_host_that_is_not_this_machine(tmp_path: Path) -> None:
+    with served("--host", "nobody.invalid", "--port", "0", "--ledger", str(tmp_path / "ledger.db")) as proxy:
+        assert proxy.process.wait(60) == 2
+        proxy._reader.join(60)
+        assert "--host: cannot listen on 'nobody.invalid'" in proxy.said
+        assert "name an address of this machine" in proxy.said
+
+
 def test_an_upstream_that_nobody_has_a_key_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A virtual key never goes to an upstream, so without a key of the proxy's its calls would all be refused there."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

@@ -190,7 +190,7 @@ def test_an_empty_ledger_says_what_to_do(run: Run, empty: Path) -> None:
             "--scope: budget 'nightly' has no account of its own for each 'user'",
         ),
         (["grant", "nobody", "--tokens", "1"], "no budget is named 'nobody'"),
-        (["show", "nobody"], "no budget is named 'nobody'"),
+        (["show", "nobody"], "no budget is named 'nobody'; known: '"),
         (["freeze", "nobody"], "no budget is named 'nobody'"),
         (["remove", "nobody", "--yes"], "no budget is named 'nobody'"),
     ],

@@ -184,6 +184,7 @@ def test_the_error_has_every_mistake_as_evidence(tmp_path: Path) -> None:
         ("a = ", "line 1: TOML: Invalid value"),
         ("a = 1\nb\n", "line 2: TOML: Expected '=' after a key in a key/value pair"),
         ("budgets = 5", "line 1: budgets: must be written [[budgets]], once for each budget"),
+        ("\n[budgets.all]\nusd = 5", "line 2: budgets: must be written [[budgets]], once for each budget"),
         ("budgets = [5]", "line 1: budgets.[0]: must be a table"),
         ("upstreams = 5", "line 1: upstreams: must be tables, each written [upstreams.NAME]"),
         ("[upstreams]\nx = 5", "line 2: upstreams.x: must be a table"),

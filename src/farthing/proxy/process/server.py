@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextvars import Context
@@ -54,6 +56,10 @@ class Opened:
         try:
             self.listening = listen(settings.host, settings.port)
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise ConfigError(
+                    f"cannot listen on {settings.host!r}: {error.strerror}; name an address of this machine", key="host"
+                ) from error
             where = f"{settings.host}:{settings.port}"
             raise ConfigError(
                 f"cannot listen on {where}: {error.strerror or error}; choose another, or 0 for a free one", key="port"
