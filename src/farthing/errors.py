@@ -180,8 +180,8 @@ class BudgetExceededError(BudgetExceeded, TBCError):
             )
         return (
             f"Agent {name!r} requested {requested}, but only {available} were available, with all that other agents "
-            "may lend it. Give it more with update_agent (a delegated one: delegate another), or wait until others have "
-            "less in flight."
+            "may lend it. Give it more with update_agent (a delegated one: delegate another), or wait until others "
+            "have less in flight."
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -49,6 +49,39 @@ def test_a_call_inside_is_charged_exactly_and_the_estimate_is_not(provider: Fake
     assert provider.billed_tokens == 2 * IN + 150
 
 
+@pytest.mark.parametrize("inner", ["a", "b"])
+def test_a_scope_inside_takes_the_estimates_place(provider: FakeProvider, client: OpenAI, inner: str) -> None:
+    """A governed function names the agent of its call once more, or another one: the call is counted, and only it."""
+    manager = crew(a=1_000, b=1_000)
+
+    @manager.govern("a")
+    def ask(prompt: str) -> str:
+        with manager.agent(inner):
+            return chat(client, 100).choices[0].message.content
+
+    assert ask("a prompt that is not counted " * 20)
+    other = "b" if inner == "a" else "a"
+    assert figures(manager, inner) == (IN + 100, 0, 1_000 - IN - 100)
+    assert figures(manager, other) == (0, 0, 1_000)
+    assert provider.billed_tokens == IN + 100
+
+
+def test_a_function_around_another_agents_counts_no_text_of_its_calls(provider: FakeProvider, client: OpenAI) -> None:
+    manager = crew(planner=1_000, researcher=1_000)
+
+    @manager.govern("researcher")
+    def research(topic: str) -> str:
+        return str(chat(client, 100).choices[0].message.content)
+
+    @manager.govern("planner")
+    def plan(topic: str) -> str:
+        return research(topic) + research(topic)
+
+    plan("farthings")
+    assert figures(manager, "researcher")[:2] == (provider.billed_tokens, 0) == (2 * IN + 200, 0)
+    assert figures(manager, "planner") == (0, 0, 1_000)
+
+
 def test_a_call_that_fits_only_without_the_estimate_fits(provider: FakeProvider, client: OpenAI) -> None:
     manager = crew(a=1_000)
     ask = manager.govern("a")(lambda prompt: chat(client, 1_000 - IN))

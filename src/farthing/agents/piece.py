@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..calls.asking import find_rates
 from ..calls.holding import Granted, hold
-from ..calls.lending import Work, exceeded, give_back
+from ..calls.lending import Work, exceeded, give_back, measured, work_of
 from ..calls.manual import HOLD_MS
 from ..calls.steps import Finished, Life, Pause
 from ..calls.telling import say_denied
@@ -68,6 +68,8 @@ class Piece:
         self._args = args
         self._kwargs = kwargs
         self._work = Work()
+        self._around: Work | None = None
+        """The piece of work that this one is a part of."""
         self._held: Held | None = None
         self._task: str | None = None
         self._input_tokens = 0
@@ -85,6 +87,7 @@ class Piece:
         """Hold an estimate. Raises ConfidenceReached, BudgetExceededError, UnknownAgent: then nothing may be called."""
         governing, manager = self._governing, self._governing.manager
         here, outside = runtime(), current()
+        self._around = work_of(outside)
         here.housekeeper.catch_up()
         self._budget, _ = manager.crew.budget(governing.agent)
         self._work.expected_output = manager.past(governing.agent).expected_output()
@@ -230,8 +233,14 @@ class Piece:
         return Finished()
 
     def _let_go(self) -> Life:
-        """What was held for an estimate is not needed: calls inside were charged by themselves, or refused."""
-        give_back(self._work, runtime())
+        """
+        What was held for an estimate is not needed: calls inside were charged by themselves, or refused. A function
+        around this one, of another agent, passes its texts on and back: if they were measured here, they count once.
+        """
+        here = runtime()
+        give_back(self._work, here)
+        if self._work.measured and self._around is not None:
+            measured(here, self._around)
         return Finished()
         yield  # a life, as the others are
 

@@ -24,7 +24,10 @@ class AgentScope(Entered):
         manager = self.manager
         budget, _ = manager.crew.budget(self.agent_name)
         manager.check_gate(self.agent_name, self.task)
-        return manager.crew.enter(outside, budget, Work(manager.past(self.agent_name).expected_output()))
+        # Inside of a governed function a call takes the place of its estimate, whichever agent of the pool is charged.
+        around = (of.work for of in reversed(outside.bindings) if of.work is not None and manager.crew.has(of.budget))
+        work = next(around, None) or Work(manager.past(self.agent_name).expected_output())
+        return manager.crew.enter(outside, budget, work)
 
     def _come_out(self, here: Ambient, outside: Ambient) -> Ambient:
         return outside
