@@ -45,7 +45,7 @@ async def shared(call: Call, offered: bytes) -> Call:
 
 
 def _joined(call: Call, hold: Hold, durable: Ledger) -> Call | None:
-    """The call on the accounts of both; None where one of the hold's would be left out, or is an agent's."""
+    """The call on the accounts of both; None where one of the hold's would be left out, or an agent's may borrow."""
     wanted = dict.fromkeys(_account(posting.key) for posting in hold.postings)
     budgets = [durable.catalogue.budgets.get(name) for name, _ in wanted]
     bindings = tuple(Binding(budget, os.getpid()) for budget in budgets if budget is not None)
@@ -57,7 +57,7 @@ def _joined(call: Call, hold: Hold, durable: Ledger) -> Call | None:
     both.awaited = True
     scope_tags = both.scope_tags(call.request.model)
     _, there = call.runtime.budgets(ambient, scope_tags)
-    if any(budget.lending is not None for budget in there):
+    if any(budget.lending is not None and budget.lending.borrows for budget in there):
         return None
     accounts = durable.accounts(there, scope_tags, durable.store.now())
     known = {name for name, _ in wanted if name in durable.catalogue.budgets}

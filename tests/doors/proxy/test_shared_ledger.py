@@ -16,7 +16,7 @@ import openai
 import pytest
 
 import farthing
-from farthing import BudgetExceeded, ProxyServer, budget, track
+from farthing import BudgetExceeded, BudgetManager, ProxyServer, budget, track
 from farthing.admin.keys import create_key
 from farthing.admin.standing import set_budget
 from farthing.calls.call import OFFERED
@@ -280,6 +280,26 @@ def test_a_budget_that_lets_the_crossing_call_finish(proxy: ProxyServer, provide
         with pytest.raises(BudgetExceeded):
             call(client)
     assert provider.posts == 1
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+def test_the_work_of_a_delegated_agent(
+    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider, by_key: bool
+) -> None:
+    """It never borrows, so its hold can be replaced as any other: also where it shows the key of its own budget."""
+    manager = BudgetManager(name="crew")
+    manager.register_agent("planner", max_tokens=100 * EACH)
+    child = manager.delegate("planner", "sub", max_tokens=2 * EACH)
+    key = {"api_key": child.key()} if by_key else {}
+    with client_of(proxy, **key) as client, child.agent():
+        call(client)
+        list(call(client, stream=True))
+        with pytest.raises(BudgetExceeded):
+            call(client)
+    assert (manager.ledger.consumed("sub"), provider.posts) == (2 * EACH, 2)
+    assert [dict(row.facts.tags)["agent"] for row in rows(store) if row.facts.model] == ["sub", "sub"]
+    child.close()
+    assert manager.remaining("planner") == 98 * EACH
 
 
 def test_async_clients(proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider) -> None:
