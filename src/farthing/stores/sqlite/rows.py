@@ -195,7 +195,7 @@ def entry_row(entry: Entry) -> tuple[Any, ...]:
         int(entry.resolves_suspect),
         entry.model,
         entry.note,
-        _dump(entry.overrun) if entry.overrun else None,
+        _amounts_text(entry.overrun) if entry.overrun else None,
         _amounts_text(entry.posted),
         _dump(entry.transfers) if entry.transfers else None,
         *map(usage.get, KINDS, _ZEROS),
