@@ -20,6 +20,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import forks
 from .errors import (
     AgentFunctionError,
     BudgetExceeded,
@@ -169,11 +170,13 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in ("prices", "sinks", "tokens"):
-        return import_module(f".{name}", __name__)
+        with forks.loading():
+            return import_module(f".{name}", __name__)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{home}", __name__), name)
+    with forks.loading():
+        value = getattr(import_module(f".{home}", __name__), name)
     if home in ("scopes.budgets", "agents"):
         _watch()
     globals()[name] = value

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-from ..runtime import forks
+from .. import forks
 
 TASKS_MAX = 10_000
 """Tasks of one agent that are remembered; the oldest are forgotten first."""

@@ -11,10 +11,10 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
+from .. import forks
 from ..errors import ConfidenceReached, ConfigError, UnknownAgent
 from ..kernel.budget import Budget
 from ..kernel.lending import Lending
-from ..runtime import forks
 from ..runtime.default import runtime
 from ..runtime.delegations import close_ended
 from ..runtime.runtime import log

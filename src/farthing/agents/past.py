@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from .. import forks
 from ..calls.lending import EXPECTED_OUTPUT
 from ..kernel.money import div_ceil
-from ..runtime import forks
 
 SAMPLES_MAX = 200
 PERCENTILE = 95

@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
+from .. import forks
 from ..errors import UnpricedModel
 from ..kernel.money import usd_from_nano
 from ..kernel.usage import KINDS
@@ -327,9 +328,10 @@ class PriceBook:
     def _loaded(self) -> PriceTable:
         table = self._table
         if table is None:
-            from .table import load
+            with forks.loading():
+                from .table import load
 
-            self._table = table = load()
+                self._table = table = load()
         return table
 
 

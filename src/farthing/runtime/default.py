@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import forks
+from .. import forks
 from .ambient import NOWHERE, enter
 from .runtime import Runtime
 from .settings import Settings

@@ -16,6 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from .. import forks
 from ..errors import FarthingError
 from ..kernel.budget import Budget
 from ..kernel.hold import Outcome
@@ -129,7 +130,8 @@ class Runtime:
         return self.durable or self.memory
 
     def _open(self, url: str) -> Ledger | None:
-        from ..stores import open_store
+        with forks.loading():
+            from ..stores import open_store
 
         store: Store = open_store(url, clock=self.clock, durability=self.settings.durability)
         if not store.durable:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from . import forks
+from .. import forks
 from .ambient import Ambient, current, enter
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def _put_back() -> None:
 
 
 def _install() -> None:
-    from concurrent.futures import ThreadPoolExecutor
-    from multiprocessing.pool import ThreadPool
+    with forks.loading():
+        from concurrent.futures import ThreadPoolExecutor
+        from multiprocessing.pool import ThreadPool
 
     _replace(threading.Thread, "start", _start)
     _replace(ThreadPoolExecutor, "submit", _submit)

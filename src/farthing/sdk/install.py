@@ -12,8 +12,8 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 
+from .. import forks
 from ..errors import ConfigError
-from ..runtime import forks
 from .seams import unwrap_all
 from .watch import state, watch_now
 
@@ -39,7 +39,7 @@ def install(*, hosts: Mapping[str, str] | None = None) -> None:
             raise ConfigError(
                 f"{host!r}: {provider!r} is not a host (without scheme or path) and a provider", key="hosts"
             )
-    with _lock:
+    with _lock, forks.loading():
         for name in MODULES:
             if importlib.util.find_spec(name) is not None:
                 importlib.import_module(name)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ..runtime import forks
+from .. import forks
 from .loading import Watcher
 
 
@@ -110,7 +110,8 @@ def wrap_all(wrap: Wrap) -> None:
             watcher = Watcher(frozenset(seam.module for seam in SEAMS), lambda: _wrap_loaded(wrap))
             watcher.begin()
             try:
-                _wrap_loaded(wrap)
+                with forks.loading():
+                    _wrap_loaded(wrap)
             except BaseException:  # a signal's too: the next one begins again
                 watcher.stop()
                 raise

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from typing import Any
 
+from .. import forks
 from .names import plain_name, undated
 
 DEFAULT_OUTPUT = 4096
@@ -70,8 +71,9 @@ def facts_of(model: str, provider: str | None = None) -> ModelFacts:
 
 @cache
 def _rows() -> tuple[tuple[tuple[str, ...], ModelFacts], ...]:
-    import tomllib
-    from importlib.resources import files
+    with forks.loading():
+        import tomllib
+        from importlib.resources import files
 
     table = tomllib.loads(files(__package__).joinpath("model_facts.toml").read_text("utf-8"))
     return tuple((tuple(row["models"]), _facts(row)) for row in table["row"])

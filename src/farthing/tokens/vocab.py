@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .. import forks
+
 Counter = Callable[[str], int]
 
 SURROGATE_TOKENS = 3
@@ -40,7 +42,8 @@ def backend(encoding: str) -> Backend:
     """
     found = _backends.get(encoding)
     if found is None:
-        found = _backends.setdefault(encoding, _load(encoding))
+        with forks.loading():
+            found = _backends.setdefault(encoding, _load(encoding))
     return found
 
 

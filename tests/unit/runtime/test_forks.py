@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -164,3 +166,26 @@ def test_a_lock_that_another_thread_had_is_open(whose: str) -> None:
     finally:
         done.set()
         thread.join()
+
+
+WHILE_PRICES_ARE_LOADED = """
+import os, signal, sys, threading
+from decimal import Decimal
+import farthing
+
+threading.Thread(target=farthing.estimate, args=("gpt-4o", "hi")).start()
+while "genai_prices" not in sys.modules:
+    pass
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if farthing.estimate("gpt-4o", "hi") > 0 else 1)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_fork_waits_for_what_another_thread_is_importing() -> None:
+    """The child's own import of it would wait for ever, for a thread that stayed with the parent."""
+    told = [sys.executable, "-W", "ignore", "-c", WHILE_PRICES_ARE_LOADED]
+    done = subprocess.run(told, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("0", "")
