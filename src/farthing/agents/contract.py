@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from math import isfinite
+from typing import ClassVar
 
 from ..kernel.budget import Budget
 from ..kernel.lending import Lending
@@ -15,6 +16,7 @@ from ..kernel.window import datetime_from_ms
 
 MILLION = 1_000_000
 DEFAULT_TOKENS = 1_000
+_CHANGEABLE = ("last_confidence", "created_at")
 
 
 @dataclass
@@ -33,8 +35,12 @@ class AgentContract:
         max_usd, min_reserve_usd: the same limits in US dollars.
         parent: the agent it was delegated from; *expires_at* is when that ends.
 
-    Raises ValueError naming the field.
+    Raises ValueError naming the field. Of a manager's contracts only ``last_confidence`` can be set: their terms stand
+    in the ledger, and ``update_agent`` changes them there.
     """
+
+    in_force: ClassVar[bool] = False
+    """Whether it says what a ledger has."""
 
     agent_name: str
     priority: int = 1
@@ -74,6 +80,13 @@ class AgentContract:
         if self.confidence_threshold is not None:
             check_confidence(self.confidence_threshold, field="confidence_threshold")
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if self.in_force and name not in _CHANGEABLE and value != getattr(self, name, None):
+            raise AttributeError(
+                f"{name} stands in the ledger: change it with update_agent({self.agent_name!r}, {name}={value!r})"
+            )
+        object.__setattr__(self, name, value)
+
     def to_budget(self, pool: str, *, anonymous: bool, expires_ms: int | None = None, delegation: str = "") -> Budget:
         """The budget that these terms are in a ledger."""
         threshold = self.confidence_threshold
@@ -104,7 +117,7 @@ class AgentContract:
         lending = budget.lending
         if lending is None:
             raise ValueError(f"budget {budget.title!r} is not an agent's")
-        return cls(
+        contract = cls(
             agent_name=lending.agent,
             priority=lending.priority,
             max_tokens=budget.tokens,
@@ -115,6 +128,8 @@ class AgentContract:
             parent=lending.parent,
             expires_at=None if lending.expires_ms is None else datetime_from_ms(lending.expires_ms),
         )
+        object.__setattr__(contract, "in_force", True)
+        return contract
 
 
 BudgetContract = AgentContract

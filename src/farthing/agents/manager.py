@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from .. import forks
@@ -79,8 +80,11 @@ class BudgetManager:
     # -- agents --------------------------------------------------------------------------------------------------
 
     @property
-    def contracts(self) -> dict[str, AgentContract]:
-        """The terms of each agent, by name, in order of registration."""
+    def contracts(self) -> Mapping[str, AgentContract]:
+        """
+        The terms of each agent, by name, in order of registration. To be read: :meth:`register_agent` adds one,
+        :meth:`update_agent` changes one.
+        """
         members = self.crew.members()
         with self._lock:
             for name, budget in members.items():
@@ -90,7 +94,7 @@ class BudgetManager:
                     if known is not None:
                         contract.last_confidence, contract.created_at = known[1].last_confidence, known[1].created_at
                     self._contracts[name] = (budget, contract)
-            return {name: self._contracts[name][1] for name in members}
+            return MappingProxyType({name: self._contracts[name][1] for name in members})
 
     @property
     def reallocator(self) -> Reallocator:

@@ -11,7 +11,7 @@ import pytest
 import farthing
 from farthing import hold, report
 from farthing.admin.standing import set_budget
-from farthing.agents import BudgetExceededError, BudgetManager, UnknownAgent
+from farthing.agents import BudgetExceededError, BudgetManager, ConfidenceReached, UnknownAgent
 from farthing.errors import BudgetExceeded, ConfigError, StoreUnavailable
 from farthing.kernel.catalogue import Grant
 from farthing.runtime.default import runtime, use
@@ -140,6 +140,20 @@ def test_hints(manager: BudgetManager) -> None:
 
 
 # -- delegation --------------------------------------------------------------------------------------------------------
+
+
+def test_terms_are_changed_in_the_ledger_and_nowhere_else(manager: BudgetManager) -> None:
+    contract = manager.contracts["planner"]
+    for term, value in (("min_reserve", 5), ("max_tokens", 5), ("priority", 1), ("confidence_threshold", 0.5)):
+        with pytest.raises(AttributeError, match=rf"update_agent\('planner', {term}="):
+            setattr(contract, term, value)
+        manager.update_agent("planner", **{term: value})
+        assert getattr(manager.contracts["planner"], term) == value
+    with pytest.raises(TypeError):
+        manager.contracts["new"] = contract  # type: ignore[index]
+    manager.contracts["planner"].last_confidence = 0.9
+    with pytest.raises(ConfidenceReached):
+        manager.check_gate("planner", None)
 
 
 def test_a_child_spends_what_it_was_given_and_no_more(manager: BudgetManager) -> None:
