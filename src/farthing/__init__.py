@@ -42,7 +42,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from . import prices, sinks, tokens
-    from .agents import AgentContract, BudgetContract, BudgetManager
+    from .agents import AgentContract, BudgetContract, BudgetManager, ConfidenceGate, Ledger, Reallocator
     from .calls.exceeding import Allow
     from .calls.manual import ManualHold, hold, record
     from .config import configure
@@ -79,6 +79,7 @@ __all__ = [
     "BudgetExceededError",
     "BudgetHandle",
     "BudgetManager",
+    "ConfidenceGate",
     "ConfidenceReached",
     "ConfigError",
     "Decision",
@@ -88,8 +89,10 @@ __all__ = [
     "HoldError",
     "HoldNotFound",
     "InvariantError",
+    "Ledger",
     "ManualHold",
     "ProxyServer",
+    "Reallocator",
     "Report",
     "StalePriceTableWarning",
     "StalePricesWarning",
@@ -135,10 +138,13 @@ _HOMES = {
     "BudgetEvent": "runtime.events",
     "BudgetHandle": "scopes.budgets",
     "BudgetManager": "agents",
+    "ConfidenceGate": "agents",
     "Decision": "kernel.decision",
     "Explanation": "reports.explaining",
+    "Ledger": "agents",
     "ManualHold": "calls.manual",
     "ProxyServer": "proxy.process.server",
+    "Reallocator": "agents",
     "Report": "reports.spending",
     "StalePriceTableWarning": "runtime.runtime",
     "StalePricesWarning": "runtime.runtime",

@@ -29,7 +29,10 @@ pytestmark = pytest.mark.usefixtures("farthing_isolated")
 def test_the_names_are_there() -> None:
     for name in agents.__all__:
         assert getattr(agents, name) is not None
-    for name in ("BudgetManager", "BudgetContract", "BudgetExceededError", "UnknownAgentError", "TBCError"):
+    for name in (
+        *("BudgetManager", "BudgetContract", "BudgetExceededError", "UnknownAgentError", "TBCError"),
+        *("ConfidenceGate", "Ledger", "Reallocator"),
+    ):
         assert getattr(farthing, name) is getattr(agents, name)
 
 
