@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, SupportsIndex
 
 from ..kernel.instants import instant_ms
 from ..kernel.money import format_usd, nano_from_usd, usd_from_nano
@@ -59,7 +59,8 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    Rows of sums, largest cost first; by ``day`` or ``hour`` first of all in their order. Iterating gives dicts::
+    Rows of sums, largest cost first; by ``day`` or ``hour`` first of all in their order. Each is a dict, whether you go
+    through them or ask for one (``report[0]``)::
 
         {"tags": {"feature": "search"}, "usd": Decimal("0.0123"), "tokens": 4120, "input_tokens": …, "cached_tokens": …,
          "output_tokens": …, "reasoning_tokens": …, "calls": 9, "denied": 0, "shadow_denied": 0, "unpriced_calls": 0,
@@ -83,6 +84,9 @@ class Report:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        return self.to_dicts()[index]
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows as dicts of plain types; ``usd`` is a Decimal."""
@@ -139,6 +143,8 @@ class Report:
             ).rstrip()
             for line in [heads, *lines]
         ]
+        if unpriced := self.whole.figures.unpriced_calls:
+            table.append(f"* without {unpriced:,} {'call' if unpriced == 1 else 'calls'} whose price is not known")
         if self.dropped:
             table.append(f"({self.dropped:,} earlier calls are not in it: a process keeps max_records)")
         return "\n".join(table)

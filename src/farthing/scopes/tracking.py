@@ -27,7 +27,9 @@ class track(Entered):  # noqa: N801 - used as a verb: with track(feature="search
     report = staticmethod(report)
     """:func:`farthing.report`, under the name that the predecessor's programs know."""
 
-    def __init__(self, **tags: object) -> None:
+    def __init__(self, *given: object, **tags: object) -> None:
+        if given:
+            raise ValueError(f'track takes tags by name, as track(feature="search") does, not {given[0]!r}')
         check_own(tags)
         self._tags = check_tags(tags, field="track")
 

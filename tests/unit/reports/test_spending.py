@@ -67,6 +67,24 @@ def test_what_a_process_no_longer_knows_is_said() -> None:
     assert "7 earlier calls are not in it" in str(report)
 
 
+def test_a_row_may_be_asked_for_by_its_place() -> None:
+    for user, tokens in (("alice", 10), ("bob", 20)):
+        farthing.record({"input_tokens": tokens}, model="gpt-4o", user=user)
+    report = farthing.report(group_by=["user"])
+    assert [report[0], report[-1]] == list(report)
+    assert report[0]["tags"] == {"user": "bob"}
+    with pytest.raises(IndexError):
+        report[2]
+
+
+def test_a_table_says_what_its_mark_means() -> None:
+    with pytest.warns(farthing.UnpricedModelWarning):
+        farthing.record({"input_tokens": 5}, model="of-nobody")
+    assert str(farthing.report()).splitlines()[-1] == "* without 1 call whose price is not known"
+    farthing.record({"input_tokens": 5})
+    assert str(farthing.report()).splitlines()[-1] == "* without 2 calls whose price is not known"
+
+
 def test_unpriced_calls_are_counted() -> None:
     with pytest.warns(farthing.UnpricedModelWarning):
         farthing.record({"input_tokens": 7}, model="our-own-model")

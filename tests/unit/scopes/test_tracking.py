@@ -69,6 +69,8 @@ def test_a_function_stays_what_it_was() -> None:
     assert (plain.__name__, plain.__wrapped__) == ("plain", inspect.unwrap(plain))  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="track decorates a function, not 5"):
         farthing.track(feature="x")(5)  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="track takes tags by name"):
+        farthing.track(plain)
 
 
 def test_a_coroutine_that_a_plain_function_hands_out() -> None:
