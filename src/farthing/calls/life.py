@@ -66,16 +66,13 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
         answer = call.dialect.read_answer(call.request, status, body)
         ending = endings.of_answer(answer, status, limits(call, admitted))
         _say_ceiling(call, admitted, answer)
-        if answered.proxied_as is not None:
-            yield from recorded_there(call, admitted, answered.proxied_as)
     except BaseException as error:  # every way out ends the call
         lost = endings.refused(f"http_{status}") if endings.unpaid(status) else _lost(error)
         yield from _end_by(error, call, partial(end, call, admitted, lost))
         if isinstance(error, Broken):
             return Finished()
         raise
-    yield from end(call, admitted, ending, kept_as=answer.kept_as)
-    return Finished((yield from crossed(call, admitted)))
+    return (yield from _end_whole(call, admitted, answered, ending, kept_as=answer.kept_as))
 
 
 def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
@@ -123,9 +120,20 @@ def _end_of_body(call: Call, admitted: Admitted, answered: Answered, meter: Stre
 def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: AnswerFacts) -> Ended:
     _say_ceiling(call, admitted, facts)
     ending = endings.of_answer(facts, answered.status, limits(call, admitted))
+    return (yield from _end_whole(call, admitted, answered, ending, kept_as=facts.kept_as))
+
+
+def _end_whole(call: Call, admitted: Admitted, answered: Answered, ending: Ending, *, kept_as: str | None) -> Ended:
+    """The answer is whole and its cost known. Who is called away before that is written changes nothing about it."""
     if answered.proxied_as is not None:
-        yield from recorded_there(call, admitted, answered.proxied_as)
-    yield from end(call, admitted, ending, kept_as=facts.kept_as)
+        try:
+            yield from recorded_there(call, admitted, answered.proxied_as)
+        except BaseException as error:  # every way out ends the call
+            yield from _end_by(error, call, partial(end, call, admitted, ending, kept_as=kept_as))
+            if isinstance(error, Broken):
+                return Finished()
+            raise
+    yield from end(call, admitted, ending, kept_as=kept_as)
     return Finished((yield from crossed(call, admitted)))
 
 

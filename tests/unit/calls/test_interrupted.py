@@ -26,6 +26,7 @@ from farthing.kernel.budget import make_budget, unit_of_work
 from farthing.runtime.ambient import Ambient, Binding
 from farthing.runtime.runtime import Runtime
 from farthing.runtime.settings import Settings
+from farthing.stores.sqlite.tickets import Ticket
 from farthing.wire.openai.chat import OpenAIChat
 from tests.unit.wire.recorded_bodies import recorded
 from tests.waiting import eventually
@@ -180,3 +181,31 @@ def test_an_answer_that_cannot_be_counted_ends_its_call(runtime: Runtime, monkey
     with pytest.raises(ZeroDivisionError):
         advance(running, json.dumps(answer).encode())
     settled_everywhere(runtime, call, sent=True)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_called_away_while_a_proxys_row_is_looked_for_it_costs_what_the_answer_says(
+    runtime: Runtime, stream: bool, how: str
+) -> None:
+    """The answer was read to its end, and nothing of it is unknown."""
+    body = json.dumps({"model": "gpt-4o", "messages": MESSAGES, "stream": stream}).encode()
+    dialect = OpenAIChat()
+    call = Call(runtime, dialect, dialect.read_request(body), Ambient(), "http://proxy", offers=True)
+    door, running = Door(stream=stream), life(call)
+    step: Any = next(running)
+    whole = False
+    while not (whole and isinstance(step, Ticket)):
+        answer = door.answer(step)
+        if isinstance(step, Send):
+            answer = answer._replace(proxied_as="unknown")
+        whole = whole or answer is ANSWER or answer is CHUNKS[-1]
+        step = running.send(answer)
+    HOW[how]()(running)
+    del running, step
+    gc.collect()
+    runtime.housekeeper.catch_up()
+    assert runtime.durable is not None
+    for store in (runtime.memory_store, runtime.durable.store):
+        (row,) = store.entries().result()
+        assert (row.ending, row.usage_source, row.suspect) == ("ok", "provider", False)
