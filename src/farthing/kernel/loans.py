@@ -109,6 +109,6 @@ def _add(balances: Changed, read: Read, loan: Loan, settled: int = 0, held: int 
     for key, sign in sides(loan):
         moved = change_of(loan.unit, sign * settled, sign * held, sign * suspect)
         row = (balances[key] if key in balances else read(key)).plus(moved)
-        if sign > 0 and min(row) < 0:
-            raise InvariantError(f"account {key} would become negative by a loan")
+        if sign > 0 and min(row.of(loan.unit)) < 0:
+            raise InvariantError(f"account {key} would become negative in {loan.unit} by a loan")
         balances[key] = row

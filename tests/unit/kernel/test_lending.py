@@ -208,6 +208,23 @@ def test_money_is_lent_in_its_own_amounts() -> None:
     assert books.balance(lent_key(RICH["d1"].key)).of("usd") == Balance(0, short)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_who_borrows_in_one_unit_lends_in_another(reverse: bool) -> None:
+    """An account has one row for all units: what a loan takes off it in one is not for another loan to trip over."""
+    books = Books()
+    middle = open_account(make_budget("middle", tokens=1_000, usd=1), {}, 0)
+    facts = CallFacts(input_tokens=100, price=Formula(2_000_000_000))
+    made = make_plan(Ask("h", facts, 0, 0, False, 60_000), [NEEDY, middle])
+    in_tokens = Loan("tokens", NEEDY.key, middle.key, 60, 40, 1_000, "short")
+    in_usd = Loan("usd", middle.key, RICH["d1"].key, 10**9, 10**9, 2 * 10**9, "short")
+    loans = (in_tokens, in_usd) if reverse else (in_usd, in_tokens)
+    place(books, made._replace(lines=(), loans=loans))
+    outcome = Outcome((("tokens", 100), ("usd", 2_000_000_000), ("requests", 1)), Usage(input=100), 2_000_000_000)
+    books.take(ledger.settle(books, "h", outcome, now_ms=1))
+    assert books.balance(middle.key).of("usd") == Balance(10**9)
+    assert books.balance(middle.key).of("tokens") == Balance(140)
+
+
 # -- delegation --------------------------------------------------------------------------------------------------------
 
 
