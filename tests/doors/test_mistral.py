@@ -84,6 +84,18 @@ def test_one_entry_at_mistrals_prices(stream: bool, asynchronous: bool, way: str
     assert entry.cost_nano == cost_nano(usage, ("0.15", "0.60"))
 
 
+@pytest.mark.parametrize("port", [True, False])
+def test_what_is_declared_of_its_host_outweighs_what_a_client_says(fake_provider: FakeProvider, port: bool) -> None:
+    """With its port or without: the user knows who is behind that gateway."""
+    host = fake_provider.url.removeprefix("http://")
+    farthing.install(hosts={host if port else host.partition(":")[0]: "azure"})
+    with Mistral(api_key="fake", server_url=fake_provider.url) as client:
+        call(client, stream=False, asynchronous=False)
+    farthing.uninstall()
+    (entry,) = entries()
+    assert entry.facts.provider == "azure"
+
+
 @SHAPES
 def test_a_refusal_comes_as_it_is(stream: bool, asynchronous: bool, fake_provider: FakeProvider) -> None:
     client = farthing.instrument(Mistral(api_key="fake", server_url=fake_provider.url))

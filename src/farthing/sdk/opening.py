@@ -11,7 +11,7 @@ from ..errors import UnmeteredCall
 from ..runtime.ambient import current
 from ..runtime.default import runtime
 from ..runtime.runtime import UnmeteredCallWarning
-from ..wire.hosts import provider_of
+from ..wire.hosts import named_by, provider_of
 from ..wire.recognise import Recognised, recognise
 from .clients import PROVIDERS
 from .errors import sdk_of_request
@@ -35,8 +35,8 @@ def recognise_request(
     """
     url = request.url
     names = _TELLING[sdk] if sdk in _TELLING else tuple([name for name, _ in request.headers.raw])
-    if sdk is None and provider is None and (named := PROVIDERS.get(sdk_of_request(request) or "")) is not None:
-        hosts = ((url.netloc.decode("ascii"), named), *hosts)
+    if sdk is None and provider is None and (own := PROVIDERS.get(sdk_of_request(request) or "")) is not None:
+        provider = None if named_by(url.netloc.decode("ascii"), dict(hosts)) else own
     return _recognise(request.method, url.netloc, url.raw_path, names, provider, hosts, in_care)
 
 

@@ -64,14 +64,24 @@ def provider_of(host: str, declared: Mapping[str, str]) -> str | None:
 
     *declared* hosts come first. They may be written with their port, and then count for that port only.
     """
-    for hosts in (declared, KNOWN_HOSTS):
-        if host in hosts:
-            return hosts[host]
-    name = host.partition(":")[0].rstrip(".")
-    for hosts in (declared, KNOWN_HOSTS):
-        if name in hosts:
-            return hosts[name]
-        for suffix, provider in hosts.items():
-            if suffix.startswith(".") and name.endswith(suffix):
-                return provider
+    found = named_by(host, declared) or named_by(host, KNOWN_HOSTS)
+    if found is not None:
+        return found
+    name = _bare(host)
     return next((provider for pattern, provider in _PATTERNS if pattern.fullmatch(name)), None)
+
+
+def named_by(host: str, hosts: Mapping[str, str]) -> str | None:
+    """The provider that these hosts name for one: by itself with its port, else without, else by what it is under."""
+    if host in hosts:
+        return hosts[host]
+    name = _bare(host)
+    if name in hosts:
+        return hosts[name]
+    return next(
+        (provider for suffix, provider in hosts.items() if suffix.startswith(".") and name.endswith(suffix)), None
+    )
+
+
+def _bare(host: str) -> str:
+    return host.partition(":")[0].rstrip(".")
