@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from ..errors import FarthingError
+from ..kernel.scope import OWN_KEYS
+from ..kernel.window import CALENDAR
 
 if TYPE_CHECKING:
     from ..stores.contract import Store
 
 T = TypeVar("T")
-GROUP_KEYS = ("model", "provider", "budget", "day", "hour")
-PERIODS = ("minute", "hour", "day", "week", "month", "lifetime", "request")
+PERIODS = (*CALENDAR, "lifetime", "request")
 
 
 def one_of(*words: object) -> Callable[[str], list[str]]:
@@ -44,7 +45,7 @@ def group_keys(ctx: typer.Context, incomplete: str) -> list[str]:
     done, comma, begun = incomplete.rpartition(",")
     sums = _of_ledger(ctx, lambda store: store.sums(("tags",)).result())
     tags = sorted({name for key in sums for name, _ in key.tags})
-    return [f"{done}{comma}{word}" for word in _beginning(begun, (*GROUP_KEYS, *tags))]
+    return [f"{done}{comma}{word}" for word in _beginning(begun, (*OWN_KEYS, *tags))]
 
 
 def suspect_ids(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -94,5 +95,6 @@ def _of_ledger(ctx: typer.Context, question: Callable[[Store], Iterable[T]]) -> 
             return list(question(store))
         finally:
             store.close()
-    except FarthingError:
+    except (FarthingError, OSError):
+        # The latter of a path that cannot even be looked at.
         return []

@@ -10,10 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..kernel.money import div_half_up, nano_of_usd
+from ..kernel.scope import OWN_KEYS
 from ..kernel.window import datetime_from_ms
 from ..reports.spending import Report, read_report
 from .amounts import NOTHING, count_from_text, names_from_texts, number_of, pairs_from_texts, usd_column
-from .completing import GROUP_KEYS, group_keys
+from .completing import group_keys
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption, SinceOption, UntilOption, WhereOption, span_of_time
 from .running import UsageMistake, as_typed
@@ -185,7 +186,7 @@ def _shown(part: str | None, key: str) -> str:
 def _without_values(found: Report) -> list[str]:
     """Tags that were asked for and that no call carries: misspelt, perhaps."""
     rows = found.to_dicts()
-    return [key for key in found.group_by if key not in GROUP_KEYS and all(row["tags"][key] is None for row in rows)]
+    return [key for key in found.group_by if key not in OWN_KEYS and all(row["tags"][key] is None for row in rows)]
 
 
 def _notes(whole: dict[str, Any]) -> list[str]:

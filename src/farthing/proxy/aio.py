@@ -140,8 +140,12 @@ class AioResponse:
         transport = self._transport()
         if transport is None or content.total_bytes > self._received:
             return bool(content.total_bytes > self._received)
-        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as duplicate:
-            return not is_silent(duplicate)
+        try:
+            with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as duplicate:
+                return not is_silent(duplicate)
+        except OSError:
+            # No handle is left to look with: then it may be.
+            return True
 
     def _transport(self) -> asyncio.Transport | None:
         connection = self._response.connection

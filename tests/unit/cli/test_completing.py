@@ -65,6 +65,6 @@ def test_suspects(complete: Complete, run: Run, after_a_kill: Path) -> None:
 
 def test_without_a_ledger_there_are_no_names_and_no_words_about_it(complete: Complete, tmp_path: Path) -> None:
     (tmp_path / "broken.db").write_bytes(b"not a ledger" * 1_000)
-    for name in ("none.db", "broken.db", "."):
+    for name in ("none.db", "broken.db", ".", "long" * 1_000):
         assert complete(f"farthing budgets show --ledger {tmp_path / name} ") == []
     assert not (tmp_path / "none.db").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from typing import Any
 
@@ -71,6 +72,30 @@ def test_what_a_forward_proxy_refuses_was_not_sent(monkeypatch: pytest.MonkeyPat
             with pytest.raises(NotSent, match="connect_error") as caught:
                 await client.request("POST", "https://provider.invalid/v1", [], b"{}", timeouts=SOON)
             assert "407" in (caught.value.note or "")
+            await client.close()
+
+    run("asyncio", main())
+
+
+def test_where_nobody_can_look_something_may_be_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello")
+            await peer.gone()
+
+        def no_handle(descriptor: int) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        async with hostile(script) as server:
+            client = AioClient()
+            response = await client.request("POST", server.url, [], b"{}", timeouts=SOON)
+            assert await response.receive() == b"hello"
+            assert not response.has_unread()
+            with monkeypatch.context() as full:
+                full.setattr(os, "dup", no_handle)
+                assert response.has_unread()
+            response.abort()
             await client.close()
 
     run("asyncio", main())
