@@ -104,7 +104,7 @@ class UpstreamTable(Table):
     prefix: str = Field("", description="What begins the paths that are meant for it, such as `/groq`; taken off.")
     models: list[str] = Field([], description="Patterns of models that go to it, such as `llama-*`.")
     unmetered: str = Field(
-        "deny", description="Requests that no meter is known for: `deny`, or `allow` (logged as unmetered)."
+        "deny", description="Requests that belong to no call that can be metered: `deny`, or `allow` (logged)."
     )
     trusted_tags: list[str] = Field(
         [], description="Tags that callers choose freely and that budgets may name all the same."

@@ -19,6 +19,7 @@ from ..runtime.ambient import Ambient
 from ..runtime.runtime import Runtime
 from ..wire.ambiguous import check_spelling
 from ..wire.facts import RequestFacts
+from ..wire.routes import COSTS_NOTHING
 from . import log
 from .callers.identity import Caller, Identify, Identity, Loopback, Refused
 from .client import BadBody, Client, Gone, Receive, Send
@@ -234,12 +235,12 @@ class Proxy:
 
     async def _pass(self, door: Door, client: Client, route: Route, path: str, identity: Identity) -> None:
         family, found = route.family, route.found
-        free = found.verdict == "free"
-        if not free and route.upstream.unmetered != "allow":
+        free = found.verdict in COSTS_NOTHING
+        if found.verdict != "free" and route.upstream.unmetered != "allow":
+            rule = "Only what belongs to calls of models passes" if free else "What cannot be measured passes no budget"
             message = (
-                f"{client.method} {client.path} was not sent: {found.reason}. What cannot be measured passes no "
-                f'budget; the operator of this proxy can allow it with unmetered = "allow" for upstream '
-                f"{route.upstream.name!r}."
+                f"{client.method} {client.path} was not sent: {found.reason}. {rule}; the operator of this proxy can "
+                f'allow it with unmetered = "allow" for upstream {route.upstream.name!r}.'
             )
             raise _Refusal(refuse(family, 403, "unmetered_route", message))
         body = await self._body(client, family)

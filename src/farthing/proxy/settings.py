@@ -73,7 +73,7 @@ class Upstream:
     models: tuple[str, ...] = ()
     """Patterns such as ``"llama-*"``."""
     unmetered: str = "deny"
-    """What becomes of requests that no meter is known for: ``deny``, or ``allow`` (logged as unmetered)."""
+    """What becomes of requests that belong to no call that can be metered: ``deny``, or ``allow`` (logged)."""
     trusted_tags: tuple[str, ...] = ()
     """Free tags of the caller that budgets may name."""
     ceiling_field: str | None = None

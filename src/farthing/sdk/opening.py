@@ -13,6 +13,7 @@ from ..runtime.default import runtime
 from ..runtime.runtime import UnmeteredCallWarning
 from ..wire.hosts import named_by, provider_of
 from ..wire.recognise import Recognised, recognise
+from ..wire.routes import COSTS_NOTHING
 from .clients import PROVIDERS
 from .errors import sdk_of_request
 
@@ -58,7 +59,7 @@ def _recognise(
     host, path = netloc.decode("ascii"), raw_path.decode("ascii")
     declared = {**dict(hosts), **({host: provider} if provider is not None else {})}
     found = recognise(method, host, path, headers=headers, known_hosts=declared, sdk_client=in_care)
-    return None if found.verdict in ("other", "free") and found.answers is None else found
+    return None if found.verdict in ("other", *COSTS_NOTHING) and found.answers is None else found
 
 
 @lru_cache(maxsize=256)

@@ -120,11 +120,12 @@ def _seen(seam: Seam, original: Callable[..., Any], read: Callable[..., Leaving]
 def _notice(leaving: Leaving, library: str) -> None:
     """Say that this call passes, or refuse it if install() is in force. Only what is recognised as a provider's."""
     from ..wire.recognise import recognise
+    from ..wire.routes import COSTS_NOTHING
 
     names = {str(name): "" for name in leaving.headers}
     hosts = state.installed
     found = recognise(leaving.method, leaving.host, leaving.path, headers=names, known_hosts=dict(hosts or ()))
-    if found.verdict in ("other", "free"):
+    if found.verdict in ("other", *COSTS_NOTHING):
         return
     here, ambient = runtime(), current()
     url = f"{leaving.host}{leaving.path.partition('?')[0]}"

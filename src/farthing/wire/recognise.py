@@ -25,7 +25,7 @@ from .openai.completions import OpenAICompletions
 from .openai.embeddings import OpenAIEmbeddings
 from .openai.images import OpenAIImages
 from .openai.responses import OpenAIResponses
-from .routes import ROUTES, TELLS_ANSWER, Row, Verdict
+from .routes import COSTS_NOTHING, ROUTES, TELLS_ANSWER, Row, Verdict
 
 
 class Recognised(NamedTuple):
@@ -135,15 +135,19 @@ def _route(method: str, path: str, provider: str | None) -> Recognised | None:
         return None
     home = row.provider if provider is None or provider in _HOMES else provider
     dotted = "." in segments or ".." in segments
-    if dotted or ("/" + "/".join(segments) != path and not (reads and row.verdict == "free")):
+    if dotted or ("/" + "/".join(segments) != path and not (reads and _costs_nothing(row))):
         return Recognised("unmetered", "the path is not in its plain form (without double or trailing slashes)", home)
-    if row.verdict == "free" and home not in (row.provider, "azure") and method not in ("GET", "HEAD", "DELETE"):
+    if _costs_nothing(row) and home not in (row.provider, "azure") and method not in ("GET", "HEAD", "DELETE"):
         # Mistral runs models where OpenAI only stores a conversation: what is free is free where the row was read.
         return Recognised("unmetered", f"free at {row.provider}; not known to be so at {home}", home)
     if row.verdict == "metered":
         return Recognised("metered", row.note, home, _dialect(row.note, home))
     answers = _dialect(OpenAIResponses.name, home) if row.note == TELLS_ANSWER else None
     return Recognised(row.verdict, row.note, home, answers=answers)
+
+
+def _costs_nothing(row: Row) -> bool:
+    return row.verdict in COSTS_NOTHING
 
 
 def _row(method: str, segments: list[str], provider: str | None) -> Row | None:
@@ -160,8 +164,8 @@ def _row(method: str, segments: list[str], provider: str | None) -> Row | None:
         matching = [row for row in _BY_HEAD.get(head, ()) if _matches(row, method, segments[start:])]
         if not matching:
             continue
-        row = max(matching, key=lambda row: (row.provider == provider, _literals(row), row.verdict != "free"))
-        if row.verdict != "free" or method in ("GET", "HEAD"):
+        row = max(matching, key=lambda row: (row.provider == provider, _literals(row), not _costs_nothing(row)))
+        if not _costs_nothing(row) or method in ("GET", "HEAD"):
             return row
         found = found or row
     return found

@@ -8,7 +8,9 @@ unmetered.
 ==========  ============================================================================================================
 metered     a dialect reads request and answer; the note is its name. Priced by kind of token: embeddings have input
             only, images output of their own kind, Gemini audio and images where the answer tells them apart
-free        no tokens are billed for it: reading, deleting, administration, uploads, counting
+free        no tokens are billed for it, and it belongs to calls: models, counting, answers that were stored
+account     no tokens are billed for it, and it is about what the provider's account keeps: files, batches, settings,
+            people. A proxy lets none of it pass with its operator's credential, unless that is said
 unmetered   it costs money that cannot be bounded or seen here: refused under a hard budget. The note says why
 ==========  ============================================================================================================
 """
@@ -18,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-Verdict = Literal["metered", "free", "unmetered", "other"]
+Verdict = Literal["metered", "free", "account", "unmetered", "other"]
+COSTS_NOTHING: tuple[Verdict, ...] = ("free", "account")
 
 
 class Row(NamedTuple):
@@ -37,6 +40,7 @@ class Row(NamedTuple):
 
 _FREE = "costs no tokens"
 TELLS_ANSWER = "costs no tokens; tells how a background call ended"
+_KEPT = "about what the account keeps"
 _ADMIN = "administration"
 _LATER = "not metered yet"
 _UNSEEN = "its calls are run later, unseen"
@@ -80,7 +84,7 @@ _OPENAI: tuple[Row, ...] = (
     *_rows("openai", "unmetered", _UNSEEN, "POST", "batches"),
     *_rows("openai", "unmetered", "billed by the second", "POST", "videos/**"),
     *_rows("openai", "unmetered", _OWN_CONNECTION, "GET POST", "realtime/**", "live/**"),
-    *_rows("openai", "free", _FREE, "GET", "live/sessions/*/content"),
+    *_rows("openai", "account", _KEPT, "GET", "live/sessions/*/content"),
     *_rows("openai", "unmetered", "training is billed", "POST", "fine_tuning/jobs", "fine_tuning/jobs/*/resume"),
     *_rows("openai", "unmetered", "graders call models", "POST", "fine_tuning/alpha/**"),
     *_rows("openai", "unmetered", _RUNS, "POST", "evals/**", "threads/**", "assistants/**", "agents/**", "chatkit/**"),
@@ -88,21 +92,24 @@ _OPENAI: tuple[Row, ...] = (
     *_rows("openai", "unmetered", "containers are billed by the session", "POST", "containers/**"),
     *_rows("openai", "unmetered", "may be billed by the check", "POST", "content_provenance_checks"),
     # no tokens
+    *_rows("openai", "free", _FREE, "POST", "moderations"),
+    *_rows("openai", "free", _FREE, "GET", "models/**"),
     *_rows(
-        "openai", "free", _FREE, "POST",
-        "moderations", "batches/*/cancel", "fine_tuning/jobs/*/cancel", "fine_tuning/jobs/*/pause",
+        "openai", "account", _KEPT, "POST",
+        "batches/*/cancel", "fine_tuning/jobs/*/cancel", "fine_tuning/jobs/*/pause",
         "fine_tuning/checkpoints/*/permissions", "evals/*/runs/*/cancel", "threads/*/runs/*/cancel",
         "chatkit/sessions/*/cancel", "vector_stores/*/file_batches/*/cancel", "files", "uploads/**",
         "conversations/**", "skills/**",
     ),
     *_rows(
-        "openai", "free", _FREE, "GET DELETE",
-        "models/**", "files/**", "batches/**", "conversations/**", "assistants/**", "threads/**", "vector_stores/**",
+        "openai", "account", _KEPT, "GET DELETE",
+        "files/**", "batches/**", "conversations/**", "assistants/**", "threads/**", "vector_stores/**",
         "containers/**", "evals/**", "videos/**", "fine_tuning/**", "agents/**", "chatkit/**", "skills/**",
         "audio/voices/**", "audio/voice_consents/**", "safety/**",
     ),
+    *_rows("openai", "account", _KEPT, "DELETE", "models/**"),
     *_rows(
-        "openai", "free", _ADMIN, "GET POST DELETE",
+        "openai", "account", _ADMIN, "GET POST DELETE",
         "organization/**", "vaults/**", "webhook_endpoints/**", "webhook_event_types", "projects/*/roles",
         "projects/*/roles/*", "projects/*/groups/*/roles", "projects/*/groups/*/roles/*", "projects/*/users/*/roles",
         "projects/*/users/*/roles/*",
@@ -111,7 +118,8 @@ _OPENAI: tuple[Row, ...] = (
 
 _ANTHROPIC: tuple[Row, ...] = (
     Row("POST", "messages", "anthropic", "metered", "anthropic.messages"),
-    *_rows("anthropic", "free", _FREE, "POST", "messages/count_tokens", "messages/batches/*/cancel"),
+    *_rows("anthropic", "free", _FREE, "POST", "messages/count_tokens"),
+    *_rows("anthropic", "free", _FREE, "GET", "models/**"),
     *_rows("anthropic", "unmetered", _UNSEEN, "POST", "messages/batches"),
     *_rows("anthropic", "unmetered", _LATER, "POST", "complete"),
     # "deployments/**" would swallow the deployments in Azure's paths
@@ -121,18 +129,19 @@ _ANTHROPIC: tuple[Row, ...] = (
         "deployments/*/unpause", "environments/**",
     ),
     *_rows(
-        "anthropic", "free", _FREE, "POST",
+        "anthropic", "account", _KEPT, "POST",
+        "messages/batches/*/cancel",
         "files", "skills/**", "memory_stores/**", "deployments/*/archive", "deployments/*/pause",
         "sessions/*/archive", "agents/*/archive", "dreams/*/archive", "dreams/*/cancel", "environments/*/archive",
         "environments/*/work/*/ack", "environments/*/work/*/heartbeat", "environments/*/work/*/stop",
     ),
     *_rows(
-        "anthropic", "free", _FREE, "GET DELETE",
-        "models/**", "files/**", "skills/**", "messages/batches/**", "sessions/**", "agents/**", "dreams/**",
+        "anthropic", "account", _KEPT, "GET DELETE",
+        "files/**", "skills/**", "messages/batches/**", "sessions/**", "agents/**", "dreams/**",
         "environments/**", "memory_stores/**", "deployments", "deployments/*", "deployment_runs/**",
     ),
     *_rows(
-        "anthropic", "free", _ADMIN, "GET POST PUT PATCH DELETE",
+        "anthropic", "account", _ADMIN, "GET POST PUT PATCH DELETE",
         "organizations/**", "vaults/**", "tunnels/**", "user_profiles/**",
     ),
 )  # fmt: skip
@@ -150,8 +159,8 @@ _GOOGLE: tuple[Row, ...] = (
     *_rows(
         "google", "free", _FREE, "POST",
         "models/*:countTokens", "models/*:computeTokens", "endpoints/*:countTokens", "endpoints/*:computeTokens",
-        "models/*:fetchPredictOperation",
     ),
+    *_rows("google", "free", _FREE, "GET", "models/**", "tunedModels/**"),
     *_rows(
         "google", "unmetered", "images, and embeddings by older models: no usage is reported", "POST",
         "models/*:predict", "endpoints/*:predict",
@@ -182,19 +191,21 @@ _GOOGLE: tuple[Row, ...] = (
     *_rows("google", "unmetered", "lets its bearer open sessions of its own", "POST", "auth_tokens"),
     *_rows("google", "unmetered", _OWN_CONNECTION, "GET", "ws/**"),
     *_rows(
-        "google", "free", _FREE, "POST",
+        "google", "account", _KEPT, "POST",
+        "models/*:fetchPredictOperation",
         "interactions/*/cancel", "batches/*:cancel", "batchPredictionJobs/*:cancel", "tuningJobs/*:cancel",
         "tunedModels/*:cancel", "operations/*:cancel", "files", "files:register", "fileSearchStores",
     ),
-    *_rows("google", "free", _FREE, "PATCH", "models/*", "tunedModels/*"),
-    *_rows("google", "free", _FREE, "PUT", "environments/*/files/**"),
+    *_rows("google", "account", _KEPT, "PATCH", "models/*", "tunedModels/*"),
+    *_rows("google", "account", _KEPT, "PUT", "environments/*/files/**"),
+    *_rows("google", "account", _KEPT, "DELETE", "models/**", "tunedModels/**"),
     *_rows(
-        "google", "free", _FREE, "GET DELETE",
-        "models/**", "tunedModels/**", "files/**", "batches/**", "batchPredictionJobs/**", "tuningJobs/**",
+        "google", "account", _KEPT, "GET DELETE",
+        "files/**", "batches/**", "batchPredictionJobs/**", "tuningJobs/**",
         "cachedContents/**", "fileSearchStores/**", "operations/**", "interactions/**", "agents/**", "triggers/**",
         "environments/**", "voices/**", "reasoningEngines/**",
     ),
-    *_rows("google", "free", _ADMIN, "GET POST PUT PATCH DELETE", "credentials/**", "webhooks/**"),
+    *_rows("google", "account", _ADMIN, "GET POST PUT PATCH DELETE", "credentials/**", "webhooks/**"),
 )  # fmt: skip
 
 _COHERE: tuple[Row, ...] = (

@@ -69,8 +69,8 @@ def test_a_ceiling_of_ours_goes_where_the_provider_reads_it(host: str, field: st
 @pytest.mark.parametrize(
     ("host", "path", "verdict"),
     [
-        ("api.openai.com", "/v1/conversations", "free"),
-        ("x.openai.azure.com", "/openai/v1/conversations", "free"),
+        ("api.openai.com", "/v1/conversations", "account"),
+        ("x.openai.azure.com", "/openai/v1/conversations", "account"),
         ("api.mistral.ai", "/v1/conversations", "unmetered"),
         ("api.mistral.ai", "/v1/moderations", "unmetered"),
         ("api.groq.com", "/openai/v1/files", "unmetered"),
@@ -85,4 +85,4 @@ def test_what_is_free_is_free_where_that_was_read(host: str, path: str, verdict:
 
 def test_reading_is_free_everywhere() -> None:
     assert recognise("GET", "api.mistral.ai", "/v1/models").verdict == "free"
-    assert recognise("DELETE", "api.groq.com", "/openai/v1/files/1").verdict == "free"
+    assert recognise("DELETE", "api.groq.com", "/openai/v1/files/1").verdict == "account"

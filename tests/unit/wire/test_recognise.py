@@ -72,9 +72,12 @@ def test_a_declared_base_url_may_have_any_usual_prefix(prefix: str) -> None:
         ("POST", OPENAI, "/v1/responses/resp_1/cancel", "free"),
         ("GET", OPENAI, "/v1/responses/resp_1/input_items?limit=5", "free"),
         ("POST", OPENAI, "/v1/responses/input_tokens", "free"),
-        ("POST", OPENAI, "/v1/threads/t/runs/r/cancel", "free"),
+        ("POST", OPENAI, "/v1/threads/t/runs/r/cancel", "account"),
+        ("GET", OPENAI, "/v1/files/f/content", "account"),
+        ("DELETE", OPENAI, "/v1/models/ft:gpt-4o:acme::1", "account"),
+        ("GET", OPENAI, "/v1/organization/admin_api_keys", "account"),
         ("POST", ANTHROPIC, "/v1/messages/count_tokens", "free"),
-        ("GET", ANTHROPIC, "/v1/messages/batches/b/results", "free"),
+        ("GET", ANTHROPIC, "/v1/messages/batches/b/results", "account"),
         ("POST", OPENAI, "/v1/responses/compact", "unmetered"),
         ("POST", OPENAI, "/v1/images/variations", "unmetered"),
         ("POST", OPENAI, "/v1/audio/transcriptions", "unmetered"),
@@ -94,9 +97,9 @@ def test_a_declared_base_url_may_have_any_usual_prefix(prefix: str) -> None:
         ("POST", GEMINI, "/v1beta/models/gemini-2.5-flash:countTokens", "free"),
         ("GET", GEMINI, "/v1beta/models", "free"),
         ("GET", GEMINI, "/v1beta/models/gemini-2.5-flash", "free"),
-        ("GET", GEMINI, "/v1beta/files/a:download?alt=media", "free"),
-        ("POST", GEMINI, "/upload/v1beta/files", "free"),
-        ("POST", GEMINI, "/v1beta/batches/b:cancel", "free"),
+        ("GET", GEMINI, "/v1beta/files/a:download?alt=media", "account"),
+        ("POST", GEMINI, "/upload/v1beta/files", "account"),
+        ("POST", GEMINI, "/v1beta/batches/b:cancel", "account"),
         ("POST", GEMINI, "/v1beta/models/gemini-2.5-flash:batchGenerateContent", "unmetered"),
         ("POST", GEMINI, "/v1beta/models/gemini-2.5-flash:somethingNew", "unmetered"),
         ("POST", GEMINI, "/v1beta/models/gemini-2.5-flash:GenerateContent", "unmetered"),
@@ -180,7 +183,7 @@ def test_a_declared_provider_keeps_its_prices() -> None:
 
 def test_the_table_is_sound() -> None:
     assert {row.note for row in ROUTES if row.verdict == "metered"} == set(DIALECTS)
-    assert all(row.verdict in ("metered", "free", "unmetered") for row in ROUTES)
+    assert all(row.verdict in ("metered", "free", "account", "unmetered") for row in ROUTES)
     assert not any(row.path.startswith("/") or row.path.endswith("/") for row in ROUTES)
 
 
