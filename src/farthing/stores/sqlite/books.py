@@ -25,6 +25,7 @@ from ...kernel.ratios import Ratios, merged
 from ...kernel.window import steady_now
 from ..contract import Clock, DenialKey
 from . import definitions, rows
+from .connection import check_version
 
 _log = logging.getLogger("farthing.stores")
 
@@ -182,6 +183,7 @@ class Books:
         if version == self._data_version:
             return
         self._doubt()
+        check_version(connection, self._file)
         self._data_version = version
         meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         self._next_seq = meta["next_seq"]

@@ -104,12 +104,21 @@ def _check(connection: sqlite3.Connection, file: str) -> int:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application != APPLICATION_ID and (tables or version):
         raise StoreUnavailable(file, "this is a SQLite database, but not a ledger; name another file")
+    check_version(connection, file)
+    return int(version)
+
+
+def check_version(connection: sqlite3.Connection, file: str) -> None:
+    """
+    Raises StoreUnavailable if the schema is newer than this program: also one that was brought forward by a newer
+    farthing while this one runs. What its rows mean then is unknown here, whether or not they can be read.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     newest = max(_migrations())
     if version > newest:
         raise StoreUnavailable(
-            file, f"its schema has version {version}, this program knows up to {newest}: update farthing to use it"
+            file, f"its schema has version {version}, this program knows up to {newest}: update farthing, and start it again"
         )
-    return int(version)
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from ...errors import StoreUnavailable
-from .connection import connect
+from .connection import check_version, connect
 from .files import LedgerFile
 from .tickets import Ticket, publish
 
@@ -82,6 +82,7 @@ class Reader:
                 self._log = self._place.log()
             # One snapshot, however many statements the read takes.
             self._connection.execute("BEGIN")
+            check_version(self._connection, self._file)
             ticket.answer = ticket.run(self._connection)  # type: ignore[call-arg, arg-type]  # a READ
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001

@@ -232,7 +232,7 @@ class Writer:
             if not isinstance(error, _FILE_ERRORS) or isinstance(error, _COMMAND_ERRORS):
                 self._carry_out_one_by_one(tickets, error)
                 return
-            self._backlog.keep(tickets, reason=str(error))
+            self._backlog.keep(tickets, reason=error.reason if isinstance(error, StoreUnavailable) else str(error))
         publish(tickets)
 
     def _carry_out_one_by_one(self, tickets: list[Ticket[Any]], error: Exception) -> None:

@@ -136,6 +136,24 @@ def test_a_file_that_is_replaced(store: SQLiteStore, path: Path) -> None:
     eventually(lambda: tokens(store) == Balance(120))
 
 
+def test_a_schema_that_is_brought_forward_while_it_is_in_use(store: SQLiteStore, path: Path) -> None:
+    """By a newer farthing. Its rows may look as before and mean something else, so nothing is read into them."""
+    held = place(store, "ended").hold
+    newer = sqlite3.connect(path)
+    (version,) = newer.execute("PRAGMA user_version").fetchone()
+    newer.execute(f"PRAGMA user_version = {version + 1}")
+    for ask in (lambda: store.place(plan(store, "new")), store.entries, lambda: store.balances(["b"])):
+        with pytest.raises(StoreUnavailable) as caught:
+            ask().result()
+        assert str(caught.value).count("unavailable") == 1
+        assert f"its schema has version {version + 1}" in caught.value.reason
+    assert store.settle(held.id, outcome()).result() == Settled(held, None)
+    newer.execute(f"PRAGMA user_version = {version}")
+    newer.close()
+    eventually(lambda: tokens(store) == Balance(120))
+    assert [entry.id for entry in store.entries().result()] == ["ended"]
+
+
 PASSER_BY = "import sys; from farthing.stores.sqlite import SQLiteStore; SQLiteStore(sys.argv[1]).close()"
 
 
