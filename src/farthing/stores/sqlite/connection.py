@@ -116,9 +116,8 @@ def check_version(connection: sqlite3.Connection, file: str) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     newest = max(_migrations())
     if version > newest:
-        raise StoreUnavailable(
-            file, f"its schema has version {version}, this program knows up to {newest}: update farthing, and start it again"
-        )
+        why = f"its schema has version {version}, this program knows up to {newest}"
+        raise StoreUnavailable(file, f"{why}: update farthing, and start it again")
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
