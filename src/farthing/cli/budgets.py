@@ -51,7 +51,7 @@ def list_(json: JsonOption = False, ledger: LedgerOption = None) -> None:
     if json:
         print_json({"budgets": _rows(found, ahead)})
         return
-    # What an agent lent is on its counters too, so its line here would say that it spent it.
+    # What an agent lent is on its account too, so its line here would say that it spent it.
     shown = [pair for pair in zip(found, ahead, strict=True) if pair[0].budget.lending is None]
     if shown:
         print_budgets(console(), [budget for budget, _ in shown], [outlook for _, outlook in shown])

@@ -15,8 +15,8 @@ import pytest
 
 from farthing import ProxyServer
 from farthing.kernel.budget import make_budget
-from farthing.proxy.http1.connection import Connection
-from farthing.proxy.settings import Bounds, Timeouts
+from farthing.proxy.forward import _Exchange
+from farthing.proxy.settings import Bounds
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS
 from tests.doors.proxy.raw import hang_up, send
@@ -117,6 +117,12 @@ def test_a_client_that_does_not_read_slows_its_provider(fake_provider: FakeProvi
         assert (entry.ending, entry.tokens("output")) == ("ok", 400)
 
 
+def kept_waiting() -> list[_Exchange]:
+    """The calls of a proxy in this process whose provider has to wait, now."""
+    exchanges = [of for of in gc.get_objects() if type(of) is _Exchange]
+    return [of for of in exchanges if of._response is not None and of._response.keeps_waiting()]
+
+
 @pytest.mark.parametrize("how", ["client_gone", "timeout", "cancelled"])
 def test_a_stream_that_ends_while_its_client_keeps_the_provider_waiting(fake_provider: FakeProvider, how: str) -> None:
     """
@@ -125,13 +131,17 @@ def test_a_stream_that_ends_while_its_client_keeps_the_provider_waiting(fake_pro
     longer than all buffers together may grow.
     """
     fake_provider.reply = Reply(output_tokens=LONG, tokens_per_chunk=1)
-    timeouts = Timeouts(total_seconds=4.0) if how == "timeout" else None
-    with proxy_with(settings_for(fake_provider, timeouts=timeouts, bounds=Bounds(shutdown_seconds=1))) as server:
+    with proxy_with(settings_for(fake_provider, bounds=Bounds(shutdown_seconds=1))) as server:
         server.runtime.put_budget(make_budget("all", tokens=1_000_000, standing=True))
         response = send(server.url, "/v1/chat/completions", {**BODY, "max_completion_tokens": LONG})
-        eventually(lambda: any(of.keeps_waiting() for of in gc.get_objects() if type(of) is Connection))
+        (exchange,) = eventually(kept_waiting)
         if how == "client_gone":
             hang_up(response)
+        elif how == "timeout":
+            # Its time is over when all is full, however long that took here.
+            loop = server._worker._loop
+            assert loop is not None
+            loop.call_soon_threadsafe(exchange._out_of_time)
         elif how == "cancelled":
             server.stop()
         (entry,) = eventually(lambda: entries(server))
