@@ -23,7 +23,7 @@ from openai import OpenAI
 import farthing
 from farthing.runtime.default import runtime
 from farthing.runtime.threads import follow
-from farthing.testing import FakeProvider, Reply
+from farthing.testing import FakeClock, FakeProvider, Reply
 from tests.doors.clients import (
     HI,
     NOTHING,
@@ -110,6 +110,27 @@ def test_a_frozen_budget_denies_at_once(client: OpenAI) -> None:
             chat(client)
         budget.unfreeze()
         chat(client)
+
+
+def test_a_grant_makes_room_in_its_window_and_no_other(client: OpenAI, fake_clock: FakeClock) -> None:
+    budget = farthing.budget("shared", tokens=SIZE, per="day", each=["user"])
+    with budget, farthing.track(user="alice"):
+        assert calls_that_fit(client, 3) == 1
+        budget.grant(tokens=2 * SIZE, scope={"user": "alice"}, reason="launch")
+        assert calls_that_fit(client, 3) == 2
+        with farthing.track(user="bob"):
+            assert calls_that_fit(client, 3) == 1
+        fake_clock.advance(days=1)
+        assert calls_that_fit(client, 3) == 1
+
+
+def test_a_grant_needs_a_budget_that_lasts_and_a_limit_to_raise() -> None:
+    with pytest.raises(ValueError, match="only a named budget can be raised"):
+        farthing.budget(tokens=1).grant(tokens=1)
+    with pytest.raises(farthing.ConfigError, match="no limit in usd"):
+        farthing.budget("shared", tokens=1).grant(usd=1)
+    with pytest.raises(ValueError, match="needs an amount"):
+        farthing.budget("shared", tokens=1).grant(reason="why not")
 
 
 @pytest.mark.parametrize("limits", [{"requests": 3}, {"tokens": 3 * SIZE}, {"usd": Decimal("0.00036")}])

@@ -89,7 +89,7 @@ def grant_more(
     store: Store,
     name: str,
     *,
-    usd: Decimal | None = None,
+    usd: Decimal | int | float | None = None,
     tokens: int | None = None,
     requests: int | None = None,
     until: str | None = None,

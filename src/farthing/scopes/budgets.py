@@ -16,6 +16,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
+from ..admin.standing import grant_more
 from ..calls.exceeding import Allow, ends_quietly
 from ..errors import ConfigError, StoreUnavailable
 from ..kernel.balances import UNITS, ZERO, Balance
@@ -132,6 +133,42 @@ class BudgetHandle:
     def unfreeze(self) -> None:
         """Undo :meth:`freeze`."""
         self._set_frozen(False)
+
+    def grant(
+        self,
+        *,
+        usd: Decimal | int | float | None = None,
+        tokens: int | None = None,
+        requests: int | None = None,
+        until: str | None = None,
+        scope: Mapping[str, object] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """
+        Raise this (named) budget for a while, in every process: by these amounts, in its current window.
+
+        Args:
+            until: a date, an ISO time, or a span from now (``"7d"``); as long as the window lasts if not given.
+            scope: of a budget with ``each``, only the account of these values: ``{"user": "alice"}``.
+            reason: why; kept with the grant.
+
+        Raises ValueError naming the argument; ConfigError where the budget has no limit in that unit.
+        """
+        if self._terms.anonymous:
+            raise ValueError("grant: an anonymous budget is one unit of work; only a named budget can be raised")
+        self._define()
+        ledger = runtime().main
+        grant_more(
+            ledger.store,
+            self._terms.name,
+            usd=usd,
+            tokens=tokens,
+            requests=requests,
+            until=until,
+            scope=scope,
+            reason=reason,
+        )
+        ledger.refresh(latest(ledger.store))
 
     def _set_frozen(self, frozen: bool) -> None:
         if self._terms.anonymous:
