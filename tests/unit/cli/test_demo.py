@@ -95,6 +95,12 @@ def test_what_people_see(run: Run) -> None:
     assert lines[-1].endswith("docs/tutorial.md")
 
 
+def test_no_line_of_a_pipe_is_filled_up_with_blanks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or another program has no edge, and a line up to it would have thousands of them."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert max(map(len, run("demo", "--quick", "--calls", 10).out.splitlines())) < 400
+
+
 @pytest.mark.filterwarnings("ignore::farthing.UngovernedClientWarning")
 def test_a_budget_that_is_not_kept_fails_loudly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from farthing.cli.demo import scenes

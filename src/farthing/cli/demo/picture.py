@@ -143,7 +143,7 @@ def print_scene(out: Console, number: int, title: str, why: str) -> None:
     """The heading of a scene."""
     out.print()
     out.print(Text(f"{number}  {title}", "bold"))
-    out.print(Padding(Text(why, "dim"), (0, 0, 0, _INDENT)))
+    out.print(Padding(Text(why, "dim"), (0, 0, 0, _INDENT), expand=False))
 
 
 def show(out: Console, number: int, title: str, why: str, scene: Callable[[], list[Row]]) -> list[Row]:
@@ -171,7 +171,7 @@ def print_killed(out: Console, killed: Killed) -> None:
         f"{SUSPECT} The provider billed {billed} for {number_of(killed.in_flight, 'answer')} that nobody was there to "
         f"hear. After the kill the ledger still counts {suspect} for them."
     )
-    out.print(Padding(Text(said), (0, 0, 0, _INDENT)))
+    out.print(Padding(Text(said), (0, 0, 0, _INDENT), expand=False))
 
 
 def print_table(out: Console, rows: list[Row]) -> None:
