@@ -43,8 +43,8 @@ def taken_over(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, No
     granted = admitted.granted
     if call.offers and granted is not None and _holds_there(call, admitted):
         hold = yield from _find(call, granted.id)
-        # Given back without a word of ours: only a hold that replaces another does that.
-        call.counted_elsewhere = hold is not None and hold.state == VOIDED
+        # Given back without our word, and not by time or a person: only a hold that replaces another does that.
+        call.counted_elsewhere = hold is not None and hold.state == VOIDED and not hold.automatic
 
 
 def recorded_there(call: Call, admitted: Admitted, proxied_as: str) -> Generator[Ticket[Any], Any, None]:

@@ -209,3 +209,19 @@ def test_called_away_while_a_proxys_row_is_looked_for_it_costs_what_the_answer_s
     for store in (runtime.memory_store, runtime.durable.store):
         (row,) = store.entries().result()
         assert (row.ending, row.usage_source, row.suspect) == ("ok", "provider", False)
+
+
+def test_a_hold_that_was_released_meanwhile_was_not_taken_over(runtime: Runtime) -> None:
+    """Past its deadline it is suspect, and some release what is: the answer that comes after all is counted."""
+    call = call_of(runtime, stream=False, tokens=100_000)
+    call.offers = True
+    running = life(call)
+    assert isinstance(advance(running), Send)
+    assert runtime.durable is not None
+    for store in (runtime.memory_store, runtime.durable.store):
+        store.suspect(call.id, ending="expired").result()
+        store.resolve(call.id, "release").result()
+    assert isinstance(advance(running, Answered(200, False, proxied_as="of another ledger")), ReadAll)
+    advance(running, ANSWER)
+    spent = [sum(row.cost_nano or 0 for row in of.store.entries().result()) for of in (runtime.memory, runtime.durable)]
+    assert spent[0] == spent[1] > 0
