@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -204,14 +205,27 @@ def test_another_ledger_counts_for_itself(provider: FakeProvider, path: Path, st
     assert row.id.startswith(OFFERED)
 
 
-def test_a_provider_is_offered_nothing(provider: FakeProvider, path: Path, store: SQLiteStore) -> None:
-    """Only an unknown host might be a proxy; and what it hears is an id that nobody else can use."""
+def test_only_an_unknown_host_is_offered_a_hold(provider: FakeProvider, path: Path, store: SQLiteStore) -> None:
+    """It might be a proxy. What it hears is an id that nobody else can use; a known provider hears nothing."""
     farthing.configure(ledger=f"sqlite:///{path}")
     with openai_client(provider) as client:
         call(client)
     (request,) = provider.requests
     assert request.headers["x-farthing-hold"].startswith(OFFERED)
     assert len(request.headers["x-farthing-hold"]) == len(OFFERED) + 24
+    heard: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        heard.append(request)
+        return httpx2.Response(400, json={})
+
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with openai.OpenAI(api_key="x", max_retries=0, http_client=http) as known:
+        farthing.instrument(known)
+        with pytest.raises(openai.BadRequestError):
+            call(known)
+    assert heard[0].url.host == "api.openai.com"
+    assert not [name for name in heard[0].headers if name.startswith("x-farthing")]
 
 
 def test_many_threads_through_both_admit_exactly_what_fits(
