@@ -225,6 +225,8 @@ def _remedy(line: Line, settled: int, suspect: int, asked: int, resets_ms: int |
     if line.budget.on_exceed != "raise" and settled + suspect + asked <= line.ceiling:
         return "It would fit once calls in flight have settled: try again then, or raise the limit."
     if suspect and settled + asked <= line.ceiling:
+        if line.budget.anonymous:
+            return "Calls with an unknown outcome are in its way: they may have been billed, so they stay counted."
         return "Calls with an unknown outcome are in its way: look at them with `farthing holds list`."
     if resets_ms is not None:
         return "Wait for the window to reset, or grant more for now."

@@ -201,6 +201,7 @@ def test_a_rolling_window_says_the_first_instant_at_which_the_call_will_fit(
         (one(make_budget("b", concurrency=2), "concurrency", Balance(held=2)), "Wait until a call in flight ends"),
         (one(make_budget("b", tokens=10), "tokens", Balance(2, 7, 0), 5), "once calls in flight have settled"),
         (one(make_budget("b", tokens=10), "tokens", Balance(2, 0, 7), 5), "farthing holds list"),
+        (one(unit_of_work(make_budget(tokens=10), unit_id="u", label="f"), "tokens", Balance(2, 0, 7), 5), "may have"),
         (one(make_budget("b", tokens=10), "tokens", Balance(9, 0, 0), 5), "raise the limit of budget 'b'"),
         (one(unit_of_work(make_budget(tokens=10), unit_id="u", label="f"), "tokens", Balance(9), 5), "unit of work"),
         (one(make_budget("b", tokens=10), "tokens", asked=11), "shorten the prompt"),
