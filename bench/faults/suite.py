@@ -144,8 +144,8 @@ def _verdicts(
     return [
         *_left_open(seen),
         _none("holds left", books.held, "holds", f"{rows:,} entries of {len(seen.calls):,} calls"),
-        _none("amounts left held", books.amounts_held, "on counters"),
-        _none("counters that differ from the journal", books.off, "counters"),
+        _none("amounts left held", books.amounts_held, "on accounts"),
+        _none("accounts that differ from the journal", books.off, "accounts"),
         _none("budgets passed", books.over, "accounts"),
         _none("entries of nobody's call", books.nameless, "entries"),
         _none("suspects beside those of calls", books.suspects - sums.unknown, "holds", f"{sums.unknown:,} are"),
