@@ -1,4 +1,9 @@
-"""``BudgetManager``: agents that share one pool of budget, which flows to whoever matters more."""
+"""
+``BudgetManager``: agents that share one pool of budget, which flows to whoever matters more.
+
+One class, for it is one door: what people call on a manager stands here, a few lines each, and the rules behind it in
+the files beside this one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Holding and recording without an SDK: for calls that farthing does not see, and for usage that was paid elsewhere."""
+"""
+Holding and recording without an SDK: for calls that farthing does not see, and for usage that was paid elsewhere.
+
+One file, for both take the same words from a caller (tokens, USD, a model, a usage) and end in the same outcome.
+"""
 
 from __future__ import annotations
 

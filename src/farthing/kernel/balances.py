@@ -11,7 +11,7 @@ of a hold is one addition for each of its accounts::
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from operator import add, itemgetter
 from typing import NamedTuple
 
@@ -81,6 +81,14 @@ class Balances(NamedTuple):
 
 
 ZERO = Balances()
+
+
+def total(rows: Iterable[Balances]) -> Balances:
+    """The sum of rows: what an account has whose window is made of several."""
+    found = ZERO
+    for row in rows:
+        found = found.plus(row)
+    return found
 
 
 def change(settled: Amounts = NONE, held: Amounts = NONE, suspect: Amounts = NONE) -> Balances:

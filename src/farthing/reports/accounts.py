@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ..kernel.balances import UNITS, ZERO, Balances
+from ..kernel.balances import UNITS, ZERO, Balances, total
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue, Grant, no_budget
 from ..kernel.lending import account_of
@@ -149,9 +149,7 @@ def _budget_figures(
 def account_figures(account: Account, balances: Mapping[str, Balances]) -> AccountFigures:
     """The figures of one account, from the rows that it is the sum of."""
     budget = account.budget
-    row = ZERO
-    for key in account.keys:
-        row = row.plus(balances.get(key, ZERO))
+    row = total(balances.get(key, ZERO) for key in account.keys)
     units = []
     for unit in UNITS:
         limit = account.ceiling(unit)

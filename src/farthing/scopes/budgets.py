@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from ..admin.standing import grant_more
 from ..calls.exceeding import Allow, ends_quietly
 from ..errors import ConfigError, StoreUnavailable
-from ..kernel.balances import UNITS, ZERO, Balance
+from ..kernel.balances import UNITS, Balance, total
 from ..kernel.budget import Budget, make_budget, unit_of_work
 from ..kernel.decision import Decision
 from ..kernel.money import usd_from_nano
@@ -198,9 +198,7 @@ class BudgetHandle:
         tags = dict(current().tags)
         account = ledger.accounts([budget], tags, ledger.store.now())[0]
         ceilings = {unit: account.ceiling(unit) for unit in ("tokens", "usd", "requests")}
-        row = ZERO
-        for found in ledger.store.balances(account.keys).result().values():
-            row = row.plus(found)
+        row = total(ledger.store.balances(account.keys).result().values())
         return {unit: row.of(unit) for unit in ceilings}, ceilings
 
     def _unit(self) -> Budget | None:

@@ -34,8 +34,9 @@ SHAPES_KEPT_MAX = 4_096
 UNSURE_MAX = 65_536
 
 _SELECT_BALANCES = f"SELECT {', '.join(Balances._fields)} FROM balances WHERE key = ?"
+_BALANCES = ("key", *Balances._fields, "ends_ms")
 _UPSERT_BALANCES = (
-    f"INSERT INTO balances (key, {', '.join(Balances._fields)}, ends_ms) VALUES ({', '.join('?' * 14)}) "
+    f"INSERT INTO balances ({', '.join(_BALANCES)}) VALUES ({', '.join('?' * len(_BALANCES))}) "
     f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in Balances._fields)}"
 )
 _SELECT_HOLD = f"{rows.SELECT_HOLD} WHERE holds.id = ?"

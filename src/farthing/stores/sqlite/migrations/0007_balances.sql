@@ -23,8 +23,7 @@ CREATE TEMP VIEW named AS
 SELECT iif(of LIKE '%.%', account || '|' || substr(of, instr(of, '.') + 1), account) AS key,
        iif(of LIKE '%.%', substr(of, 1, instr(of, '.') - 1), of) AS unit, settled, held, suspect, ends_ms
 FROM (
-    SELECT rtrim(key, 'abcdefghijklmnopqrstuvwxyz.') AS head,
-           substr(key, 1, length(rtrim(key, 'abcdefghijklmnopqrstuvwxyz.')) - 1) AS account,
+    SELECT substr(key, 1, length(rtrim(key, 'abcdefghijklmnopqrstuvwxyz.')) - 1) AS account,
            substr(key, length(rtrim(key, 'abcdefghijklmnopqrstuvwxyz.')) + 1) AS of,
            settled, held, suspect, ends_ms
     FROM counters
