@@ -7,6 +7,7 @@ import gc
 import json
 import resource
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ from tests.waiting import eventually
 
 STREAMS = 1_000
 LONG = 400_000
+STILL_TIMES = 100
+"""What is seen so often in a row, while every other thread had its turns, does not change."""
 BODY = {"model": "gpt-4o", "messages": HI, "max_completion_tokens": 50, "stream": True}
 
 
@@ -123,18 +126,30 @@ def kept_waiting() -> list[_Exchange]:
     return [of for of in exchanges if of._response is not None and of._response.keeps_waiting()]
 
 
+def stands_still() -> _Exchange:
+    """The one call whose provider has to wait, once no buffer on the way grows any more: then it waits for good."""
+    still, last = 0, []
+    while still < STILL_TIMES:
+        found = eventually(kept_waiting)
+        still = still + 1 if found == last else 0
+        last = found
+        time.sleep(0.005)
+    (exchange,) = last
+    return exchange
+
+
 @pytest.mark.parametrize("how", ["client_gone", "timeout", "cancelled"])
 def test_a_stream_that_ends_while_its_client_keeps_the_provider_waiting(fake_provider: FakeProvider, how: str) -> None:
     """
     The client reads nothing, so its provider fills every buffer on the way, and its own. Whether the client leaves
     then, the time for an answer is over, or the proxy stops: nobody here knows how much was generated. The answer is
-    longer than all buffers together may grow.
+    longer than all buffers together may grow, and its end is never sent, however much is read to the last.
     """
-    fake_provider.reply = Reply(output_tokens=LONG, tokens_per_chunk=1)
+    fake_provider.reply = Reply(output_tokens=LONG, tokens_per_chunk=1, pause_after_chunks=LONG - 1)
     with proxy_with(settings_for(fake_provider, bounds=Bounds(shutdown_seconds=1))) as server:
         server.runtime.put_budget(make_budget("all", tokens=1_000_000, standing=True))
         response = send(server.url, "/v1/chat/completions", {**BODY, "max_completion_tokens": LONG})
-        (exchange,) = eventually(kept_waiting)
+        exchange = stands_still()
         if how == "client_gone":
             hang_up(response)
         elif how == "timeout":

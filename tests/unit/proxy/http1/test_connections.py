@@ -241,8 +241,17 @@ def test_no_more_idle_ones_than_allowed(loop: str) -> None:
 
 
 def test_requests_wait_in_line_for_a_bounded_number_of_connections(loop: str) -> None:
+    both = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        """No answer before both connections are in use: a fast one could else serve everybody alone."""
+        if peer.number == 1:
+            both.set()
+        await both.wait()
+        await answering(peer)
+
     async def main() -> None:
-        async with hostile(answering) as server, client_of(limits=Limits(max_connections=2)) as client:
+        async with hostile(script) as server, client_of(limits=Limits(max_connections=2)) as client:
 
             async def one() -> bytes:
                 return await whole(await ask(client, server.url))
