@@ -80,7 +80,7 @@ def test_nothing_is_left_out(fields: dict[str, Any], needle: str) -> None:
         (user({"type": "smell"}), "unknown content block 'smell'"),
         ({"mcp_servers": [{"type": "url", "url": "https://x", "name": "x"}]}, "hosted tool mcp_servers"),
         ({"container": "c_1"}, "container"),
-        ({"context_management": {"edits": []}}, "context_management"),
+        ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "context_management"),
         ({"fallbacks": "default"}, "fallbacks"),
         *(
             ({"tools": [{"type": kind, "name": "t"}]}, f"hosted tool {kind}")
@@ -90,6 +90,14 @@ def test_nothing_is_left_out(fields: dict[str, Any], needle: str) -> None:
 )
 def test_what_has_no_bound_is_open(fields: dict[str, Any], reason: str) -> None:
     assert read(**fields).open_reasons == (reason,)
+
+
+def test_edits_that_only_clear_the_context_leave_its_bound() -> None:
+    """Claude Code sends the first with every request."""
+    edits = [{"type": "clear_thinking_20251015", "keep": "all"}, {"type": "clear_tool_uses_20250919"}]
+    cleared, plain = read(context_management={"edits": edits}), read()
+    assert cleared.open_reasons == ()
+    assert (cleared.text, cleared.overhead_tokens) == (plain.text, plain.overhead_tokens)
 
 
 def test_citations_are_open() -> None:

@@ -37,15 +37,16 @@ _BODY_FIELDS = frozenset(
         "model", "messages", "system", "tools", "tool_choice", "output_config", "output_format", "thinking", "metadata",
         "service_tier", "speed", "stop_sequences", "cache_control", "container", "diagnostics", "inference_geo",
         "anthropic_version", "anthropic_beta", "betas", "user_profile_id", "workspace_id", "billing_policy",
-        "fallback_credit_token", "mcp_servers", "thread",
+        "fallback_credit_token", "mcp_servers", "thread", "context_management",
     }
 )  # fmt: skip
+_CLEARING = frozenset({"clear_thinking_20251015", "clear_tool_uses_20250919"})
+"""Edits of the context that only take out of it: what one leaves in a result's place is within `BLOCK_OVERHEAD`."""
 THREAD = "thread"
 """Why a request is open that goes on from an earlier answer of a conversation that Anthropic keeps."""
 _OPEN_FIELDS = {
     "mcp_servers": "hosted tool mcp_servers",
     "container": "container",
-    "context_management": "context_management",
     "compaction": "compaction",
     "fallbacks": "fallbacks",
 }
@@ -370,4 +371,7 @@ def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
     for field, reason in _OPEN_FIELDS.items():
         if request.get(field):
             found.open(reason)
+    edits = objects_in(object_in(request, "context_management"), "edits")
+    if not {str(edit.get("type")) for edit in edits} <= _CLEARING:
+        found.open("context_management")
     found.rest(request, known=_BODY_FIELDS)
