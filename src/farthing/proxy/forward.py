@@ -173,7 +173,10 @@ class _Exchange:
         """Send it; None where there is no answer: then the call is over, and its client has been told."""
         outgoing = self._outgoing
         url = url_of(self._upstream, self._family, outgoing.path if send.path is None else send.path)
-        body = said_once(outgoing.body, self._call.request.body) if send.body is None else send.body
+        body = send.body
+        if body is None:
+            # What only asks was not read: it goes as it came.
+            body = outgoing.body if self._call.asks else said_once(outgoing.body, self._call.request.body)
         try:
             self._response = await self._door.upstreams.request(
                 self._client.method,

@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 from farthing.admin.keys import Made, create_key, revoke_key
+from farthing.kernel.hold import Entry
 from farthing.proxy.process.server import ProxyServer
 from farthing.proxy.settings import ProxySettings, Upstream
 from farthing.runtime.settings import Settings
@@ -56,6 +57,12 @@ class Desk:
 
     def revoke(self, made: Made) -> None:
         revoke_key(self.store, made.key.id)
+
+    def entries(self) -> list[Entry]:
+        """Every row of the ledger, those of answers included that a worker gave a moment ago."""
+        for server in self.servers:
+            server.runtime.main.store.add_denials({}).result()
+        return list(self.store.entries().result())
 
     def settle_in(self) -> None:
         """Let everyone look at the ledger now: what was changed is in force."""

@@ -69,7 +69,7 @@ def test_metrics_of_two_workers_are_one_sum_whichever_is_asked(tmp_path: Path, p
         assert of_the_ledger(first) == of_the_ledger(second)
         assert value(first, "calls_total", ending="ok", model="gpt-4o-mini", provider="openai") == 7
         assert value(first, "tokens_total") == provider.billed_tokens == 7 * CALL_TOKENS
-        cost_nano = sum(entry.cost_nano or 0 for entry in desk.store.entries().result())
+        cost_nano = sum(entry.cost_nano or 0 for entry in desk.entries())
         assert value(first, "cost_usd_total") == cost_nano / 10**9
         assert value(first, "denials_total", budget="alice per day", unit="tokens", shadow="false") == 2
         alice = {"budget": "alice per day", "account": "user=alice", "unit": "tokens"}

@@ -50,7 +50,7 @@ def test_every_sdk_sends_its_key_in_its_own_way(desk: Desk, way: str) -> None:
     query = f"?key={made.text}" if headers is None else ""
     answer = desk.client.post(path + query, json=body, headers=headers(made.text) if headers else {})
     assert answer.status_code == 200, answer.text
-    (entry,) = desk.servers[0].runtime.main.store.entries().result()
+    (entry,) = desk.entries()
     assert dict(entry.facts.tags).items() >= {"user": "alice", "team": "search", "key": made.key.id}.items()
     (request,) = desk.provider.requests
     seen = f"{request}"
@@ -70,7 +70,7 @@ def test_official_clients_need_nothing_but_the_base_url_and_the_key(desk: Desk) 
     google = genai.Client(api_key=made.text, http_options=HttpOptions(base_url=url))
     google.models.generate_content(model="gemini-2.5-flash", contents="Hi", config={"max_output_tokens": 50})
     google.close()
-    entries = desk.servers[0].runtime.main.store.entries().result()
+    entries = desk.entries()
     assert [(entry.facts.provider, dict(entry.facts.tags)["user"]) for entry in entries] == [
         ("openai", "alice"),
         ("openai", "alice"),
@@ -152,7 +152,7 @@ def test_what_a_caller_says_of_itself_changes_nothing(
     desk.key(user="bob", budgets=[f"{CALL_TOKENS * 100} tokens/day"])
     assert desk.post(alice, headers=headers, **body).status_code == 200
     assert desk.post(alice, headers=headers, **body).status_code == 429
-    (entry,) = desk.store.entries().result()
+    (entry,) = desk.entries()
     assert (dict(entry.facts.tags)["user"], dict(entry.facts.tags)["key"]) == ("alice", alice.key.id)
 
 
@@ -319,7 +319,7 @@ def test_the_first_key_of_all_is_good_at_once(desk: Desk) -> None:
     assert desk.client.post(CHAT, json=BODY).status_code == 200
     made = create_key(desk.store, user="alice")
     assert desk.post(made).status_code == 200
-    assert [dict(entry.facts.tags).get("user") for entry in desk.store.entries().result()] == [None, "alice"]
+    assert [dict(entry.facts.tags).get("user") for entry in desk.entries()] == [None, "alice"]
 
 
 def test_pages_know_a_new_key_at_once(desk: Desk) -> None:

@@ -54,18 +54,29 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.db"
 
 
-@pytest.fixture
-def store(path: Path) -> Iterator[SQLiteStore]:
+class Look(SQLiteStore):
     """Somebody else's look at the ledger."""
-    store = SQLiteStore(path)
+
+    proxy: ProxyServer | None = None
+
+    def catch_up(self) -> None:
+        """Wait until the proxy has written what it answered a moment ago."""
+        if self.proxy is not None:
+            self.proxy.runtime.main.store.add_denials({}).result()
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Look]:
+    store = Look(path)
     yield store
     store.close()
 
 
 @pytest.fixture
-def proxy(provider: FakeProvider, path: Path, store: SQLiteStore) -> Iterator[ProxyServer]:
+def proxy(provider: FakeProvider, path: Path, store: Look) -> Iterator[ProxyServer]:
     farthing.configure(ledger=f"sqlite:///{path}")
     with proxy_with(settings_for(provider, calls=Settings(ledger=f"sqlite:///{path}"))) as server:
+        store.proxy = server
         yield server
 
 
@@ -85,18 +96,20 @@ def standing(name: str, **terms: Any) -> None:
     runtime().main.refresh(runtime().main.store.catalogue().result())
 
 
-def rows(store: SQLiteStore) -> list[Entry]:
+def rows(store: Look) -> list[Entry]:
+    store.catch_up()
     return list(store.entries().result())
 
 
-def tokens(store: SQLiteStore, name: str) -> Balance:
+def tokens(store: Look, name: str) -> Balance:
     """The one account of this budget."""
+    store.catch_up()
     (found,) = [row.of("tokens") for key, row in store.balances().result().items() if f'"{name}"' in key]
     return found
 
 
 def test_a_standing_budget_of_both_is_held_and_counted_once(
-    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider
+    proxy: ProxyServer, store: Look, provider: FakeProvider
 ) -> None:
     standing("everything", tokens=3 * EACH)
     with client_of(proxy) as client, track(feature="search"):
@@ -112,7 +125,7 @@ def test_a_standing_budget_of_both_is_held_and_counted_once(
     assert nano_of_usd(farthing.report(since="all").total()) == sum(row.cost_nano or 0 for row in rows(store))
 
 
-def test_the_last_room_of_a_limit_on_calls_at_once_is_enough(proxy: ProxyServer, store: SQLiteStore) -> None:
+def test_the_last_room_of_a_limit_on_calls_at_once_is_enough(proxy: ProxyServer, store: Look) -> None:
     standing("one at a time", concurrency=1)
     with client_of(proxy) as client:
         for _ in range(3):
@@ -120,9 +133,7 @@ def test_the_last_room_of_a_limit_on_calls_at_once_is_enough(proxy: ProxyServer,
     assert len(rows(store)) == 3
 
 
-def test_a_budget_that_only_the_program_knows_is_kept(
-    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider
-) -> None:
+def test_a_budget_that_only_the_program_knows_is_kept(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
     standing("everything", tokens=100 * EACH)
     with client_of(proxy) as client:
         with budget("nightly", tokens=2 * EACH) as nightly:
@@ -139,9 +150,7 @@ def test_a_budget_that_only_the_program_knows_is_kept(
     assert provider.posts == 3
 
 
-def test_a_budget_that_only_the_proxy_knows_is_kept(
-    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider
-) -> None:
+def test_a_budget_that_only_the_proxy_knows_is_kept(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
     made = create_key(store, user="alice", budgets=[f"{EACH} tokens/day"])
     with client_of(proxy, api_key=made.text) as client, budget("nightly", tokens=100 * EACH) as nightly:
         call(client)
@@ -156,7 +165,7 @@ def test_a_budget_that_only_the_proxy_knows_is_kept(
     assert provider.posts == 1
 
 
-def test_streams_and_one_that_is_left(proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider) -> None:
+def test_streams_and_one_that_is_left(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
     standing("everything", tokens=100 * EACH)
     with client_of(proxy) as client, budget("nightly", tokens=100 * EACH):
         list(call(client, stream=True))
@@ -174,16 +183,14 @@ def test_streams_and_one_that_is_left(proxy: ProxyServer, store: SQLiteStore, pr
     assert tokens(store, "nightly") == tokens(store, "everything")
 
 
-def test_without_any_budget_there_is_one_row_all_the_same(proxy: ProxyServer, store: SQLiteStore) -> None:
+def test_without_any_budget_there_is_one_row_all_the_same(proxy: ProxyServer, store: Look) -> None:
     with client_of(proxy) as client, track(feature="search"):
         call(client)
         list(call(client, stream=True))
     assert [row.ending for row in rows(store)] == ["ok", "ok"]
 
 
-def test_an_answer_that_never_comes_is_suspect_once(
-    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider
-) -> None:
+def test_an_answer_that_never_comes_is_suspect_once(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
     standing("everything", tokens=100 * EACH)
     provider.reply = Reply(fault="close_before_answer")
     with client_of(proxy) as client, budget("nightly", tokens=100 * EACH), pytest.raises(openai.APIStatusError):
@@ -194,7 +201,7 @@ def test_an_answer_that_never_comes_is_suspect_once(
     assert len(store.holds(SUSPECT).result()) == 1
 
 
-def test_another_ledger_counts_for_itself(provider: FakeProvider, path: Path, store: SQLiteStore) -> None:
+def test_another_ledger_counts_for_itself(provider: FakeProvider, path: Path, store: Look) -> None:
     farthing.configure(ledger=f"sqlite:///{path}")
     standing("everything", tokens=100 * EACH)
     with proxy_with(settings_for(provider)) as server, client_of(server) as client:
@@ -205,7 +212,7 @@ def test_another_ledger_counts_for_itself(provider: FakeProvider, path: Path, st
     assert row.id.startswith(OFFERED)
 
 
-def test_only_an_unknown_host_is_offered_a_hold(provider: FakeProvider, path: Path, store: SQLiteStore) -> None:
+def test_only_an_unknown_host_is_offered_a_hold(provider: FakeProvider, path: Path, store: Look) -> None:
     """It might be a proxy. What it hears is an id that nobody else can use; a known provider hears nothing."""
     farthing.configure(ledger=f"sqlite:///{path}")
     with openai_client(provider) as client:
@@ -229,7 +236,7 @@ def test_only_an_unknown_host_is_offered_a_hold(provider: FakeProvider, path: Pa
 
 
 def test_many_threads_through_both_admit_exactly_what_fits(
-    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider
+    proxy: ProxyServer, store: Look, provider: FakeProvider
 ) -> None:
     standing("everything", tokens=13 * EACH + EACH // 2)
     denied = []
@@ -254,7 +261,7 @@ def test_many_threads_through_both_admit_exactly_what_fits(
 
 
 def test_a_budget_on_what_the_program_says_of_itself_binds_through_the_proxy(
-    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider
+    proxy: ProxyServer, store: Look, provider: FakeProvider
 ) -> None:
     """The proxy believes no caller's tags. A governed program's own stand in the ledger, beside its hold."""
     standing("search", tokens=2 * EACH, scope={"feature": "search"})
@@ -270,7 +277,7 @@ def test_a_budget_on_what_the_program_says_of_itself_binds_through_the_proxy(
 
 
 def test_where_program_and_key_disagree_on_who_pays_both_do(
-    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider
+    proxy: ProxyServer, store: Look, provider: FakeProvider
 ) -> None:
     """Neither account may be left out: so nothing is taken over."""
     made = create_key(store, user="alice")
@@ -297,9 +304,7 @@ def test_a_budget_that_lets_the_crossing_call_finish(proxy: ProxyServer, provide
 
 
 @pytest.mark.parametrize("by_key", [False, True])
-def test_the_work_of_a_delegated_agent(
-    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider, by_key: bool
-) -> None:
+def test_the_work_of_a_delegated_agent(proxy: ProxyServer, store: Look, provider: FakeProvider, by_key: bool) -> None:
     """It never borrows, so its hold can be replaced as any other: also where it shows the key of its own budget."""
     manager = BudgetManager(name="crew")
     manager.register_agent("planner", max_tokens=100 * EACH)
@@ -316,7 +321,7 @@ def test_the_work_of_a_delegated_agent(
     assert manager.remaining("planner") == 98 * EACH
 
 
-def test_async_clients(proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider) -> None:
+def test_async_clients(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
     standing("one at a time", concurrency=1)
 
     async def run() -> None:
@@ -333,9 +338,7 @@ def test_async_clients(proxy: ProxyServer, store: SQLiteStore, provider: FakePro
 # -- offers that are none ----------------------------------------------------------------------------------------------
 
 
-def test_no_caller_can_use_the_hold_of_another_call(
-    proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider
-) -> None:
+def test_no_caller_can_use_the_hold_of_another_call(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
     """Ids that callers are told, and ids that they make up, move nothing: the limit stays the limit."""
     made = create_key(store, user="alice", budgets=[f"{2 * EACH} tokens/day"])
     bearer = {"authorization": f"Bearer {made.text}"}
@@ -357,7 +360,7 @@ def test_no_caller_can_use_the_hold_of_another_call(
     assert not [of for request in provider.requests for of in request.headers if of.startswith("x-farthing")]
 
 
-def test_an_offer_is_good_once(proxy: ProxyServer, store: SQLiteStore, provider: FakeProvider) -> None:
+def test_an_offer_is_good_once(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
     """Somebody on the way sends the request again: two calls, and both are counted."""
     standing("everything", tokens=100 * EACH)
     offers: list[str] = []

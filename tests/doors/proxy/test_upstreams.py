@@ -113,6 +113,15 @@ def test_background_answers_are_settled_when_they_are_asked_for(fake_provider: F
         assert counted == fake_provider.billed_tokens
 
 
+@pytest.mark.parametrize("body", [b'[{"a": 1, "a": 2}', b'{"a": 1, "a": 2}', b"\xff", b""])
+def test_a_body_that_nobody_reads_goes_on_as_it_came(fake_provider: FakeProvider, body: bytes) -> None:
+    """Asking for an answer has none; a client that sends one all the same is the provider's matter."""
+    with proxy_with(settings_for(fake_provider)) as server:
+        assert ask(server.url, "/v1/responses/resp_1", body, method="GET").status == 404
+    (request,) = fake_provider.requests
+    assert request.body == body
+
+
 def test_waiting_for_a_budget_is_bounded_and_in_line(fake_provider: FakeProvider) -> None:
     fake_provider.reply = Reply(output_tokens=5, pause_after_chunks=1)
     with proxy_with(settings_for(fake_provider)) as server:
