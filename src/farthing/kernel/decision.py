@@ -219,7 +219,10 @@ def _remedy(line: Line, settled: int, suspect: int, asked: int, resets_ms: int |
     if not line.ceiling:
         return f"Its limit is 0, which denies every call: raise the limit of budget {name!r} to allow some."
     if line.unit in ("tokens", "usd") and asked > line.ceiling:
-        return "This call alone asks for more than the whole limit: shorten the prompt or lower its output ceiling."
+        return (
+            "This call alone asks for more than the whole limit: shorten the prompt, lower its output ceiling or "
+            "thinking budget, or raise the limit."
+        )
     if line.unit == "concurrency":
         return "Wait until a call in flight ends, or raise the limit."
     if line.budget.on_exceed != "raise" and settled + suspect + asked <= line.ceiling:

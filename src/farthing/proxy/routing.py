@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from ..wire.hosts import TELL_USAGE
 from ..wire.openai.chat import OpenAIChat
@@ -110,11 +111,13 @@ def _route(method: str, path: str, family: str, upstream: Upstream) -> Route:
 def url_of(upstream: Upstream, family: str, path: str) -> str:
     """
     The URL at the upstream. Its base is written as its SDK writes it: OpenAI's clients add ``/chat/completions`` to a
-    base with ``/v1``, the others ``/v1/messages`` to one without.
+    base with ``/v1``, the others ``/v1/messages`` to one without. Some add all of it: Groq's ``/openai/v1/…``.
     """
     base = upstream.base_url.rstrip("/")
     if family == "openai":
-        return base + (path[3:] if path.startswith("/v1/") else path)
+        own = urlsplit(base).path
+        said = next((part for part in (own, "/v1") if part and path.startswith(part + "/")), "")
+        return base + path[len(said) :]
     if "openai" in upstream.speaks:
         base = base.removesuffix("/v1")
     return base + path

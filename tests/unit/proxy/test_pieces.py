@@ -46,6 +46,8 @@ def test_whose_dialect_a_path_belongs_to(method: str, path: str, headers: dict[b
         (OPENAI, "openai", "/chat/completions", "https://api.openai.com/v1/chat/completions"),
         (ANTHROPIC, "anthropic", "/v1/messages?beta=true", "https://api.anthropic.com/v1/messages?beta=true"),
         (Upstream("p", "https://api.perplexity.ai"), "openai", "/v1/chat/completions", "https://api.perplexity.ai/chat/completions"),
+        (Upstream("g", "https://api.groq.com/openai/v1"), "openai", "/openai/v1/chat/completions", "https://api.groq.com/openai/v1/chat/completions"),
+        (Upstream("g", "https://api.groq.com/openai/v1"), "openai", "/v1/chat/completions", "https://api.groq.com/openai/v1/chat/completions"),
         (Upstream("d", "http://h/x/v1/", speaks=("openai", "anthropic")), "anthropic", "/v1/messages", "http://h/x/v1/messages"),
         (Upstream("d", "http://h/x/v1/", speaks=("openai", "anthropic")), "openai", "/v1/embeddings", "http://h/x/v1/embeddings"),
     ],
