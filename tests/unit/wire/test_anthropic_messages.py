@@ -81,6 +81,7 @@ def test_nothing_is_left_out(fields: dict[str, Any], needle: str) -> None:
         ({"mcp_servers": [{"type": "url", "url": "https://x", "name": "x"}]}, "hosted tool mcp_servers"),
         ({"container": "c_1"}, "container"),
         ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "context_management"),
+        ({"context_management": {"edits": [], "remember": {}}}, "context_management"),
         ({"fallbacks": "default"}, "fallbacks"),
         *(
             ({"tools": [{"type": kind, "name": "t"}]}, f"hosted tool {kind}")

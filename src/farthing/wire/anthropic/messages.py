@@ -371,7 +371,8 @@ def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
     for field, reason in _OPEN_FIELDS.items():
         if request.get(field):
             found.open(reason)
-    edits = objects_in(object_in(request, "context_management"), "edits")
-    if not {str(edit.get("type")) for edit in edits} <= _CLEARING:
+    managed = object_in(request, "context_management")
+    edits = {str(edit.get("type")) for edit in objects_in(managed, "edits")}
+    if not (managed.keys() <= {"edits"} and edits <= _CLEARING):
         found.open("context_management")
     found.rest(request, known=_BODY_FIELDS)
