@@ -17,8 +17,8 @@ from typer.main import get_command
 
 import farthing
 from farthing.cli.app import app
+from farthing.cli.failing import EXIT_CODES
 from farthing.cli.helping import EXAMPLES
-from farthing.cli.running import EXIT_CODES
 from farthing.config.document import BudgetTable, Document, PriceTable, ProxyTable, SettingsTable, Table, UpstreamTable
 
 MADE = "<!-- Made by scripts/make-reference: change what it is made from. -->"

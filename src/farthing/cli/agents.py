@@ -14,9 +14,9 @@ from rich.text import Text
 from ..agents.overview import AgentFigures, CrewFigures, LentFigures, overview
 from ..stores.contract import Store
 from .amounts import usd_text
+from .failing import UsageMistake
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
-from .running import UsageMistake
 from .screen import bar, console, print_json, print_table
 
 EXAMPLES = ("farthing agents", "farthing agents newsroom --all", "farthing agents --watch")

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
 from ..kernel.money import NANO_PER_USD, div_floor, div_half_up, format_usd, number_from_text
-from .running import UsageMistake
+from .failing import UsageMistake
 
 NOTHING = "–"
 _COUNT = re.compile(r"([+-]?\d[\d,]{0,17}(?:\.\d{1,9})?)([kKmM]?)")

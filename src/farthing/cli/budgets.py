@@ -24,10 +24,10 @@ from .amounts import (
 )
 from .budgets_shown import binding_text, print_budget, print_budgets
 from .completing import PERIODS, budget_names, one_of
+from .failing import UsageMistake, as_typed, confirm
 from .helping import command, group
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
-from .running import UsageMistake, as_typed, confirm
 from .screen import console, print_json
 
 app = group("Budgets of a ledger: see what is left, set them, raise them for a while, freeze them.")

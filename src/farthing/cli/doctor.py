@@ -10,8 +10,8 @@ from rich.table import Table
 
 from .checks import checks
 from .configured import Check
+from .failing import FAILED
 from .options import JsonOption, LedgerOption
-from .running import FAILED
 from .screen import print_json, print_table
 
 EXAMPLES = ("farthing doctor", "farthing doctor --config farthing.toml")

@@ -13,9 +13,9 @@ from ..kernel.money import format_usd, nano_of_usd
 from ..runtime.learning import learned_of
 from .amounts import count_from_text, per_million
 from .completing import providers
+from .failing import UsageMistake, as_typed
 from .ledger import learned_ratios
 from .options import FileOption, InputTokensOption, JsonOption, LedgerOption, ModelArgument, TextOption
-from .running import UsageMistake, as_typed
 from .screen import console, print_json
 
 EXAMPLES = (

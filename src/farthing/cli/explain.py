@@ -11,9 +11,9 @@ from rich.console import Console
 from ..kernel.decision import FailedLine
 from .amounts import count_from_text, pairs_from_texts
 from .completing import budget_names, providers
+from .failing import DENIED, UsageMistake, as_typed
 from .ledger import open_runtime
 from .options import FileOption, InputTokensOption, JsonOption, LedgerOption, ModelArgument, TextOption
-from .running import DENIED, UsageMistake, as_typed
 from .screen import console, print_json
 
 EXAMPLES = (

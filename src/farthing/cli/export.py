@@ -12,9 +12,9 @@ import typer
 from ..reports.exporting import FORMATS, export_rows, to_lines
 from .amounts import names_from_texts, number_of, pairs_from_texts
 from .completing import one_of
+from .failing import Failure, UsageMistake
 from .ledger import open_ledger
 from .options import LedgerOption, SinceOption, UntilOption, WhereOption, span_of_time
-from .running import Failure, UsageMistake
 
 EXAMPLES = (
     "farthing export --since 7d",

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from .running import EXIT_CODES
+from .failing import EXIT_CODES
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -12,10 +12,10 @@ from ..errors import HoldNotFound
 from .amounts import age_text, number_of, usd_column, usd_text
 from .budgets import user_name
 from .completing import suspect_ids
+from .failing import UsageMistake, confirm
 from .helping import command, group
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
-from .running import UsageMistake, confirm
 from .screen import console, print_json
 
 app = group("Calls in flight, and calls with an unknown outcome.")

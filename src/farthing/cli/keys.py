@@ -13,10 +13,10 @@ from ..admin.keys import KeyFigures, create_key, list_keys, revoke_key, rotate_k
 from ..kernel.keys import DENY_STATUSES
 from .amounts import count_from_text, pairs_from_texts
 from .completing import key_ids, one_of
+from .failing import UsageMistake, as_typed
 from .helping import command, group
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
-from .running import UsageMistake, as_typed
 from .screen import console, print_json
 
 app = group("Virtual keys for the proxy: who is calling, and on whose budget.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, StoreUnavailable
-from .running import Failure
+from .failing import Failure
 
 if TYPE_CHECKING:
     from ..kernel.ratios import Ratios

@@ -8,7 +8,7 @@ import typer
 
 from ..kernel.instants import instant_ms
 from .completing import models
-from .running import as_typed
+from .failing import as_typed
 
 LedgerOption = Annotated[
     str | None,

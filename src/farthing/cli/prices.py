@@ -14,10 +14,10 @@ from ..prices.listing import list_prices
 from ..runtime.learning import learned_of
 from .amounts import per_million
 from .completing import providers
+from .failing import FAILED, Failure, as_typed
 from .helping import command, group
 from .ledger import learned_ratios
 from .options import JsonOption, LedgerOption, ModelArgument
-from .running import FAILED, Failure, as_typed
 from .screen import console, print_json, print_table
 
 app = group("What models cost, offline, and where each figure comes from.")

@@ -16,9 +16,9 @@ from ..kernel.money import usd_from_nano
 from ..kernel.window import datetime_from_ms
 from .amounts import names_from_texts, number_of, usd_column, usd_text
 from .completing import group_keys
+from .failing import as_typed
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption, SinceOption, UntilOption, span_of_time
-from .running import as_typed
 from .screen import console, print_json, print_table
 
 if TYPE_CHECKING:

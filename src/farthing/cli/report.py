@@ -15,9 +15,9 @@ from ..kernel.window import datetime_from_ms
 from ..reports.spending import Report, read_report
 from .amounts import NOTHING, count_from_text, names_from_texts, number_of, pairs_from_texts, usd_column
 from .completing import group_keys
+from .failing import UsageMistake, as_typed
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption, SinceOption, UntilOption, WhereOption, span_of_time
-from .running import UsageMistake, as_typed
 from .screen import bar, console, print_json, print_table
 
 EXAMPLES = (

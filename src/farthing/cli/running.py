@@ -12,16 +12,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
 from ..errors import BudgetExceeded, ConfigError, FarthingError
-
-DONE, FAILED, USAGE, DENIED, INTERRUPTED = 0, 1, 2, 3, 130
-EXIT_CODES = "Exit codes: 0 done · 1 failed · 2 usage or configuration · 3 a budget said no · 130 interrupted."
+from .app import app
+from .failing import DENIED, DONE, FAILED, INTERRUPTED, USAGE, Failure, UsageMistake
 
 _PARSER_ERROR: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """What the parser raises about a command line. Where the class lives depends on the version of typer."""
@@ -30,45 +28,8 @@ _PLAIN = {"–": "-", "—": "-", "·": "|", "→": "->", "…": "...", "×": "x
 """Signs that a terminal without Unicode is shown in another way; every other is a "?"."""
 
 
-class UsageMistake(Exception):
-    """What was typed is not usable; the message says which part and why."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"error": "UsageMistake", "message": str(self)}
-
-
-class Failure(Exception):
-    """The command could not do what it was asked; the message says why, and what to do."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"error": "Failure", "message": str(self)}
-
-
-@contextmanager
-def as_typed() -> Iterator[None]:
-    """Around what judges words from the command line: a ValueError about them is a mistake in usage, not a bug."""
-    try:
-        yield
-    except FarthingError:
-        raise
-    except ValueError as error:
-        raise UsageMistake(str(error)) from error
-
-
-def confirm(question: str) -> None:
-    """Ask on stderr. Raises Failure unless the answer is yes."""
-    try:
-        if typer.confirm(question, err=True):
-            return
-    except typer.Abort:
-        print(file=sys.stderr)  # nobody answered: the question has its line still open
-    raise Failure("nothing was changed; --yes answers the question beforehand")
-
-
 def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code."""
-    from .app import app
-
     codecs.register_error("farthing.plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -12,9 +12,9 @@ from ..errors import ConfigError
 from ..kernel.keys import DENY_STATUSES
 from .amounts import count_from_text, usd_from_text
 from .completing import one_of
+from .failing import UsageMistake
 from .ledger import ledger_url
 from .options import LedgerOption
-from .running import UsageMistake
 
 if TYPE_CHECKING:
     from ..proxy.flags import BudgetConfig

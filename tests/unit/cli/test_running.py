@@ -15,7 +15,7 @@ from typer.main import get_command
 
 import farthing
 from farthing.cli.app import app
-from farthing.cli.running import EXIT_CODES
+from farthing.cli.failing import EXIT_CODES
 from farthing.cli.running import run as run_command_line
 from farthing.kernel.decision import refusal
 from tests.unit.cli.conftest import Run
@@ -86,7 +86,7 @@ def test_a_budgets_no_is_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     def deny(**_: object) -> None:
         raise farthing.BudgetExceeded(refusal(budget="nightly", remedy="Wait."))
 
-    monkeypatch.setattr("farthing.cli.app.app", deny)
+    monkeypatch.setattr("farthing.cli.running.app", deny)
     assert run_command_line(["anything", "--json"]) == 3
     assert json.loads(capsys.readouterr().err)["budget"] == "nightly"
     assert "3 a budget said no" in EXIT_CODES
@@ -96,7 +96,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("farthing.cli.app.app", broken)
+    monkeypatch.setattr("farthing.cli.running.app", broken)
     with pytest.raises(ZeroDivisionError):
         run_command_line(["anything"])
 

@@ -12,8 +12,8 @@ import typer
 
 from ...kernel.money import usd_from_nano
 from ..amounts import count_from_text
+from ..failing import Failure, UsageMistake
 from ..options import JsonOption
-from ..running import Failure, UsageMistake
 from ..screen import console, print_json
 
 LATENCY_SECONDS, QUICK_LATENCY_SECONDS = 1.0, 0.3

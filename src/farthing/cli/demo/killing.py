@@ -16,7 +16,7 @@ from ...kernel.money import nano_of_usd, usd_from_nano
 from ...runtime.default import configure
 from ...scopes.budgets import budget
 from ...testing import Reply
-from ..running import Failure
+from ..failing import Failure
 from .callers import OUTPUT_TOKENS
 from .counters import CheckThenRecord, Tally
 from .scenes import NANO_A_CALL, Row, Stage
