@@ -20,7 +20,7 @@ from farthing.runtime.sockets import SLOW_SECONDS
 from farthing.sdk import relay
 from farthing.sdk.backlog import is_full
 from farthing.testing import FakeProvider, Reply
-from tests.doors.clients import HI, async_openai_client, entries, holds, openai_client
+from tests.doors.clients import HI, anthropic_client, async_openai_client, entries, holds, openai_client
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 HALF = Reply(output_tokens=50, pause_after_chunks=10)
@@ -280,4 +280,15 @@ def test_a_fork_in_the_middle_of_a_stream(fake_provider: FakeProvider) -> None:
         text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
         assert len(text.split()) == 50
         assert budget.spent.tokens == fake_provider.billed_tokens == 58
+    ended_once("ok")
+
+
+def test_a_reader_who_stops_at_the_final_figure_and_closes_nothing(fake_provider: FakeProvider) -> None:
+    """Some clients take the stop reason for the end, and keep the stream for as long as they like."""
+    fake_provider.reply = WHOLE
+    with anthropic_client(fake_provider) as client, farthing.budget(tokens=1_000) as budget:
+        stream = client.messages.create(model="claude-haiku-4-5", messages=HI, max_tokens=100, stream=True)
+        assert next(event for event in stream if event.type == "message_delta").delta.stop_reason == "end_turn"
+        assert (budget.spent.tokens, budget.held.tokens) == (fake_provider.billed_tokens, 0)
+        stream.close()
     ended_once("ok")

@@ -137,9 +137,13 @@ def test_both_ways_at_once_count_once(provider: FakeProvider) -> None:
 
 
 def _over_aiohttp(provider: FakeProvider, *, governed: bool) -> None:
+    _call_over_aiohttp(provider.openai_url, governed=governed)
+
+
+def _call_over_aiohttp(url: str, *, governed: bool) -> None:
     async def main() -> None:
         http = openai.DefaultAioHttpClient()
-        async with AsyncOpenAI(base_url=provider.openai_url, api_key="fake", http_client=http) as client:
+        async with AsyncOpenAI(base_url=url, api_key="fake", http_client=http, max_retries=0) as client:
             made = farthing.instrument(client) if governed else client
             answer = await made.chat.completions.create(**CALL)
             assert answer.choices[0].message.content == "a coin"
@@ -161,6 +165,28 @@ def test_openai_over_aiohttp_is_governed(provider: FakeProvider, way: str) -> No
     with farthing.budget(tokens=1), pytest.raises(farthing.BudgetExceeded):
         _over_aiohttp(provider, governed=way == "instrument")
     assert provider.posts == 2
+
+
+@pytest.mark.parametrize("fault", ["reset", "close_before_answer"])
+def test_a_connection_over_aiohttp_that_is_lost_after_sending_is_suspect(provider: FakeProvider, fault: Any) -> None:
+    """The transport calls it a ConnectTimeout, as it does one that was never made; the provider has billed it."""
+    provider.reply = Reply("a coin", fault=fault, bill_anyway=True)
+    farthing.install()
+    with farthing.budget(tokens=200) as budget, pytest.raises(openai.APIConnectionError):
+        _over_aiohttp(provider, governed=False)
+    (entry,) = entries()
+    assert (entry.ending, entry.suspect) == ("connection_lost", True)
+    assert budget.suspect.tokens >= provider.billed_tokens > 0
+
+
+def test_a_connection_over_aiohttp_that_was_never_made_costs_nothing(provider: FakeProvider) -> None:
+    farthing.install()
+    url = provider.openai_url
+    provider.stop()
+    with farthing.budget(tokens=200) as budget, pytest.raises(openai.APIConnectionError):
+        _call_over_aiohttp(url, governed=False)
+    assert (budget.spent.tokens, budget.suspect.tokens, budget.held.tokens) == (0, 0, 0)
+    assert [entry.ending for entry in entries()] == ["connect_error"]
 
 
 def test_openai_over_aiohttp_that_was_not_handed_over_is_said(provider: FakeProvider) -> None:

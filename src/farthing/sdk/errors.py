@@ -28,11 +28,13 @@ _FAMILIES = {
     "google": ("google.genai.errors", "APIError"),
     "mistralai": ("mistralai.client.errors.mistralerror", "MistralError"),
     "cohere": ("cohere.core.api_error", "ApiError"),
+    "litellm": ("litellm.exceptions", "OpenAIError"),
 }
 """Of each SDK the module and name of the error that all of its own derive from."""
 PACKAGES = tuple(_FAMILIES)
 _AGENT = re.compile(
-    r"(?:async)?(?:azure)?(openai|anthropic|groq)\w*/python|(google)-genai-sdk/|(mistral)-client-python/|(cohere)/",
+    r"(?:async)?(?:azure)?(openai|anthropic|groq)\w*/python"
+    r"|(google)-genai-sdk/|(mistral)-client-python/|(cohere|litellm)/",
     re.IGNORECASE,
 )
 """How each SDK's clients name themselves, those for other clouds too: ``AsyncAzureOpenAI/Python 3.54.0``."""
@@ -123,6 +125,8 @@ def _body(error: Exception) -> dict[str, Any]:
 def _told(error: Exception, sdk: str | None) -> dict[str, Any]:
     """What handlers of this SDK's errors read from them: those of the others have nothing in common."""
     match sdk:
+        case "openai" | "litellm":
+            return {"status_code": STATUS}  # what has none, LiteLLM's router tries again
         case "google":
             status = "RESOURCE_EXHAUSTED"
             return {"code": STATUS, "status": status, "message": str(error), "details": _body(error), "response": None}

@@ -40,8 +40,13 @@ from .passing import within, within_async
 from .relay import relayed
 from .results import typed
 
-NEVER_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError"})
-"""Transport errors after which certainly nothing has left: by name, for two modules define them alike."""
+NEVER_SENT = frozenset(
+    {
+        *("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError"),
+        *("ClientConnectorError", "ConnectionTimeoutError", "ClientHttpProxyError", "InvalidURL"),  # aiohttp's own
+    }
+)
+"""Errors after which certainly nothing has left: by name, for two modules define httpx's alike."""
 
 
 class Exchange:
@@ -106,10 +111,10 @@ class Exchange:
 
     def failure(self, error: BaseException) -> BaseException:
         """What an exception out of the transport means for the call."""
-        names = {kind.__name__ for kind in type(error).__mro__}
+        names = _names(error)
         if names & NEVER_SENT or refused_certificate(error):
             return NotSent("connect_error")
-        if "TimeoutException" in names:
+        if names & {"TimeoutException", "TimeoutError"}:
             return Broken("timeout", str(error) or type(error).__name__)
         if "CancelledError" in names:
             return Broken("cancelled")
@@ -255,6 +260,15 @@ class Exchange:
             return None
         self.finished = Finished()
         return self.crossed(finished, b"")
+
+
+def _names(error: BaseException) -> set[str]:
+    """The names of an error's class and its bases."""
+    cause = error.__cause__
+    if type(cause).__module__.partition(".")[0] == "aiohttp":
+        # A transport over it tells of a connection that was lost as of one that was never made.
+        error = cause  # type: ignore[assignment]
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 _REPLACED = (b"content-length", b"transfer-encoding")

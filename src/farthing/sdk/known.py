@@ -43,7 +43,7 @@ PACKAGES: tuple[Package, ...] = (
     Package("langchain-openai", "yes", "install()", ("1.",)),
     Package("pydantic-ai-slim", "yes", "install()", ("2.",)),
     Package("openai-agents", "yes", "install()", ("0.",)),
-    Package("litellm", "partly", "install(), as far as it sends over httpx: litellm.disable_aiohttp_transport = True"),
+    Package("litellm", "yes", "install()", ("1.",)),
     Package("botocore", "no", "Bedrock calls leave by urllib3: noticed; hold() or record() for them"),
     Package("google-cloud-aiplatform", "no", "leaves by gRPC: noticed; google-genai speaks to Vertex AI over HTTP"),
 )

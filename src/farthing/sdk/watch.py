@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import UnmeteredCall
+from ..errors import FarthingError, UnmeteredCall
 from ..runtime.ambient import current
 from ..runtime.default import runtime
 from ..runtime.frames import frames_to_user
@@ -67,6 +67,8 @@ def _wrap(seam: Seam, original: Callable[..., Any]) -> Callable[..., Any]:
         return _seen(seam, original, seam.read)
     if seam.library == "google-genai":
         return _google(original)
+    if seam.library == "litellm":
+        return _litellm(original)
     return _transport(original, asynchronous=seam.method == "handle_async_request")
 
 
@@ -103,6 +105,22 @@ def _google(original: Callable[[Any], bool]) -> Callable[[Any], bool]:
         return original(self) and not (state.installed is not None and can_send_over_httpx(self))
 
     return use_aiohttp
+
+
+def _litellm(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Where LiteLLM makes an error of its own of whatever comes out of a client: a refusal stays what it is."""
+
+    @functools.wraps(original)
+    def made(*given: Any, **named: Any) -> Any:
+        for value in (*given, *named.values()):
+            if isinstance(value, BaseException):
+                for error in (value, value.__context__):
+                    # Its own error of a refusal tells the refusal's message; any other may only have come after one.
+                    if isinstance(error, FarthingError) and str(error) in str(value):
+                        raise error from error.__cause__
+        return original(*given, **named)
+
+    return made
 
 
 def _seen(seam: Seam, original: Callable[..., Any], read: Callable[..., Leaving]) -> Callable[..., Any]:

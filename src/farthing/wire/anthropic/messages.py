@@ -173,8 +173,11 @@ class MessagesMeter(EventMeter):
 
     @property
     def complete(self) -> bool:
-        """``message_stop``, or an error in place of an answer, has been seen."""
-        return self._terminal or self._error
+        """
+        Nothing that matters follows: ``message_stop``, an error in place of an answer, or the final figure. Some
+        clients read no further than that, and close nothing.
+        """
+        return self._terminal or self._error or self._final
 
     def facts(self) -> AnswerFacts:
         """What has been seen so far."""
