@@ -235,6 +235,10 @@ class Proxy:
 
     async def _pass(self, door: Door, client: Client, route: Route, path: str, identity: Identity) -> None:
         family, found = route.family, route.found
+        if client.headers.get(b"upgrade", b"").lower() == b"websocket":
+            # The status at which Codex goes on over HTTP at once: at others it asks six times more.
+            message = f"{client.method} {client.path}: no WebSocket passes this proxy, since none is metered; use HTTP."
+            raise _Refusal(refuse(family, 426, "no_websocket", message))
         free = found.verdict in COSTS_NOTHING
         if found.verdict != "free" and route.upstream.unmetered != "allow":
             rule = "Only what belongs to calls of models passes" if free else "What cannot be measured passes no budget"

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from httptools import HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from .refusal import refuse
@@ -22,6 +23,7 @@ KEY = "farthing.connection"
 """Where the ASGI scope of a request has its connection."""
 HEAD_BYTES = "farthing.head_bytes"
 """And this, at least as many bytes as its headers have."""
+_FRAMING = (b"content-length", b"transfer-encoding")
 _REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 
 
@@ -41,7 +43,10 @@ class Connection(HttpToolsProtocol):
         self.too_slow = False
         self._reading = self._in_headers = False
         self._header_bytes = 0
-        self._arriving_bytes = 0
+        self._arriving = b""
+        self._left_off: int | None = None
+        """How much of that was read before an offer to speak another protocol."""
+        self._declining = False
         self._timer: asyncio.TimerHandle | None = None
         self._last_seconds = 0.0
 
@@ -60,8 +65,10 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.parser is None:
             return
-        self._arriving_bytes = len(data)
+        self._arriving = data
         super().data_received(data)
+        while self._left_off is not None:
+            self._go_on(self._left_off)
         if not self._reading or self.transport.is_closing():
             return
         if self._in_headers:
@@ -80,15 +87,40 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
+        if self._declining:
+            self._declining = False
+            return
         super().on_headers_complete()
         scope = cast("dict[str, Any]", self.scope)
         scope[KEY] = self
-        scope[HEAD_BYTES] = self._header_bytes + self._arriving_bytes
+        scope[HEAD_BYTES] = self._header_bytes + len(self._arriving)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._reading = False
         self._stop_timer()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """
+        Where uvicorn warns that it speaks no other protocol. HTTP lets a server pass over the offer, and clients that
+        make it with every request count on that: Java's, and curl's with ``--http2``.
+        """
+        error = sys.exc_info()[1]
+        assert isinstance(error, HttpParserUpgrade)
+        self._left_off = error.args[0]
+
+    def _go_on(self, left_off: int) -> None:
+        """
+        The parser takes a request with an offer for one without a body, and leaves off after its headers: give it the
+        rest as that of a request that offers nothing.
+        """
+        self._left_off = None
+        framing = b"".join([b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING])
+        self._arriving = b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, self._arriving[left_off:])
+        self.cycle.more_body = True
+        self.cycle.message_event.clear()
+        self._declining = True
+        super().data_received(self._arriving)
 
     def answer(self, cycle: RequestResponseCycle, status: int, headers: Sequence[Header], body: bytes) -> bool:
         """

@@ -6,12 +6,14 @@ import json
 import logging
 import socket
 import struct
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI
+from tests.doors.proxy.raw import ask
 from tests.doors.proxy.running import entries, holds, proxy_with, settings_for
 from tests.waiting import eventually
 
@@ -50,6 +52,40 @@ def test_requests_in_one_go_are_answered_in_their_order(fake_provider: FakeProvi
         assert parts == sorted(parts)
         assert said.count(b"HTTP/1.1 200 OK") == 4
         assert [entry.ending for entry in eventually(lambda: entries(server))] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("piece", [1, 300, 10_000])
+def test_an_offer_of_another_protocol_is_passed_over(fake_provider: FakeProvider, piece: int) -> None:
+    """Java's client makes it with each request, curl's with ``--http2``."""
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
+    fake_provider.reply = Reply(text="one", output_tokens=1)
+    offered = call().replace(b"host:", offer + b"host:")
+    chunked = offered.replace(b"content-length: ", b"transfer-encoding: chunked\r\nx-length: ")
+    head, _, body = chunked.partition(b"\r\n\r\n")
+    chunked = b"%b\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body)
+    whole = offered + HEALTH + chunked + HEALTH.replace(b"host:", offer + b"host:") + HEALTH
+    with proxy_with(settings_for(fake_provider)) as server, connect(server.url) as client:
+        for start in range(0, len(whole), piece):
+            client.sendall(whole[start : start + piece])
+        said = read_until(client, b'"ok"}', times=3)
+        assert said.count(b"HTTP/1.1 200 OK") == 5
+        assert said.count(b'"chat.completion"') == 2
+        assert [entry.ending for entry in eventually(lambda: entries(server))] == ["ok", "ok"]
+    sent = {name for of in fake_provider.requests for name in of.headers}
+    assert not {"upgrade", "http2-settings", "connection"} & sent
+
+
+@pytest.mark.parametrize("unmetered", ["deny", "allow"])
+@pytest.mark.parametrize("path", ["responses", "realtime?model=gpt-realtime"])
+def test_a_websocket_is_told_to_use_http(fake_provider: FakeProvider, unmetered: str, path: str) -> None:
+    """Codex goes on over HTTP after this status, at once."""
+    offer = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-key": "AA=="}
+    given = settings_for(fake_provider)
+    given = replace(given, upstreams=tuple(replace(of, unmetered=unmetered) for of in given.upstreams))
+    with proxy_with(given) as server:
+        got = ask(server.url, f"/v1/{path}", method="GET", headers=offer)
+        assert (got.status, got.json["error"]["code"]) == (426, "no_websocket")
+    assert fake_provider.requests == []
 
 
 def test_a_client_that_goes_with_another_request_in_line_leaves_no_error(
