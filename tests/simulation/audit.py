@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from farthing.kernel.hold import Entry
 
 from .faults import Command
+from .handover import ProxiedCall, audit_handed_over
 from .provider import Bill
 from .world import KEEP, World, call_of
 
 if TYPE_CHECKING:
+    from .driven import SimulatedCall
     from .faults import SlowStore
-    from .scheduler import SimulatedCall
 
 
 def audit(world: World, calls: list[SimulatedCall]) -> None:
@@ -55,6 +56,10 @@ def _entries(world: World, store: SlowStore, calls: list[SimulatedCall]) -> None
     # was given back has rows only if it expired meanwhile: they add up to nothing, as the balances have shown.
     unheard = store.unanswered | store.given_back
     for call in calls:
+        if isinstance(call, ProxiedCall):
+            if store.durable:
+                audit_handed_over(world, store, call)
+            continue
         entries = [entry for entry in rows[call.id] if entry.hold_id not in unheard]
         entries = [entry for entry in entries if store.oracle.rows[entry.hold_id].said != ("voided", None)]
         _one_call(world, store, call, entries)
@@ -117,5 +122,6 @@ def _covers(tokens: int, cost: int | None, bill: Bill, due: int | None) -> bool:
 def _leaks(world: World, store: SlowStore) -> None:
     for row in store.oracle.rows.values():
         explained = row.id in store.unanswered or row.id in store.unwritten
-        if row.state == "held" and row.owner == store.owner and not explained:
+        # An empty hold that a proxy was called away from holds nothing, and its deadline ends it.
+        if row.state == "held" and row.counters and row.owner == store.owner and not explained:
             world.violate(f"{row.id} is held, and its call has ended: a leak")

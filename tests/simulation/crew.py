@@ -270,6 +270,7 @@ class CrewWorld(World):
     """A pool of agents, and their calls."""
 
     oracle_type = CrewOracle
+    has_proxies = False
 
     def __init__(self, seed: int, **given: Any) -> None:
         super().__init__(seed, **given)

@@ -74,8 +74,9 @@ class Pending:
         return self.answer
 
     def __await__(self) -> Generator[Any, None, Any]:
+        while not self.done:
+            yield self
         return self.result()
-        yield  # pragma: no cover - makes this a generator
 
     def give_up(self) -> None:
         """Nobody waits any more. A hold that is, or will be, admitted by this is given back."""
@@ -136,8 +137,10 @@ class SlowStore:
     # -- verbs ---------------------------------------------------------------------------------------------------
 
     def place(self, plan: Any, *, replaces: str | None = None) -> Any:
-        assert replaces is None
-        return self._ask(Command("place", (plan,)))
+        return self._ask(Command("place", (plan,), {} if replaces is None else {"replaces": replaces}))
+
+    def find(self, hold_id: str) -> Any:
+        return self._ask(Command("find", (hold_id,)))
 
     def resize(self, hold_id: str, *, x: int) -> Any:
         return self._ask(Command("resize", (hold_id,), {"x": x}))
@@ -158,8 +161,7 @@ class SlowStore:
         return self._ask(Command("resolve", (hold_id, policy), {"note": note}))
 
     def record(self, plan: Any, outcome: Any, *, lost: bool = False) -> Any:
-        assert not lost
-        return self._ask(Command("record", (plan, outcome)))
+        return self._ask(Command("record", (plan, outcome), {"lost": lost}))
 
     def sweep(self, policy: SweepPolicy = KEEP_A_DAY) -> Any:
         return self._ask(Command("sweep", (policy,)))

@@ -23,10 +23,12 @@ from farthing.kernel.hold import Outcome, settled_amounts
 from farthing.kernel.ledger import NOTHING, Change, Settled
 from farthing.kernel.plan import evaluate, make_plan
 from farthing.kernel.scope import concrete
+from farthing.proxy import sharing
 from farthing.runtime import ledgers
 from farthing.stores.memory import MemoryStore
 from farthing.wire.openai.chat import OpenAIChat
 
+from . import handover
 from .faults import Command, SlowStore
 
 Patch = pytest.MonkeyPatch
@@ -490,3 +492,49 @@ def an_interrupted_ending_is_said_again(patch: Patch) -> None:
             raise
 
     patch.setattr(life, "end", again)
+
+
+# -- one call, two sides ---------------------------------------------------------------------------------------------
+
+
+@mutant
+def what_is_taken_over_stays_held(patch: Patch) -> None:
+    """The proxy holds beside the program's own hold."""
+    place = ledger.place
+    patch.setattr(ledger, "place", lambda books, asked, **given: place(books, asked, **{**given, "replaces": None}))
+
+
+@mutant
+def what_was_lost_before_it_was_taken_over_stays_lost(patch: Patch) -> None:
+    """As it was: who leaves before the proxy holds keeps a suspect beside the proxy's row."""
+
+    def nothing(*given: Any) -> Iterator[Any]:
+        yield from ()
+
+    patch.setattr(holding, "take_back", nothing)
+    patch.setattr(admission, "take_back", nothing)
+
+
+@mutant
+def what_is_offered_for_a_refused_call_is_forgotten(patch: Patch) -> None:
+    async def nothing(*given: Any) -> None:
+        return
+
+    patch.setattr(handover, "refused", nothing)
+
+
+@mutant
+def the_proxy_holds_on_its_own_accounts_alone(patch: Patch) -> None:
+    """It replaces the hold of the program, whose budgets count nothing any more."""
+    patch.setattr(sharing, "_joined", lambda call, hold, durable: replace(call, replaces=hold))
+
+
+@mutant
+def whoever_answers_is_believed(patch: Patch) -> None:
+    """An answer that says that it came through a proxy is enough to leave the counting to it."""
+
+    def believed(call: Any, admitted: Any) -> Iterator[Any]:
+        call.counted_elsewhere = True
+        yield from ()
+
+    patch.setattr(life, "taken_over", believed)

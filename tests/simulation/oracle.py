@@ -27,6 +27,7 @@ from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from farthing.calls.call import OFFERED
 from farthing.errors import FarthingError, HoldConflict, HoldNotFound
 from farthing.kernel.balances import UNITS, Balance, Balances
 from farthing.kernel.budget import Budget
@@ -123,6 +124,11 @@ class Asked(NamedTuple):
     """The request names no ceiling."""
 
 
+def stands_for_nothing(plan: Any) -> bool:
+    """Whether it is the empty hold of a call that nothing is held for: what its sender has to say at its end."""
+    return bool(plan.id.startswith(OFFERED) and plan.x_want == plan.facts.input_tokens == 0 and not plan.postings)
+
+
 class Failed(NamedTuple):
     budget: str
     unit: str
@@ -175,6 +181,8 @@ class Oracle:
     def _saw_place(self, command: Command, answer: Any, store: SlowStore, now_ms: int) -> type[FarthingError] | None:
         plan = command.args[0]
         known = self.rows.get(plan.id)
+        if known is not None and stands_for_nothing(plan) and known.facts != plan.facts:
+            return HoldConflict
         if known is not None:
             self._seen["repeated place"] += 1
             if not isinstance(answer, Placed) or answer.hold.id != plan.id or answer.hold.x != known.x:
@@ -191,8 +199,16 @@ class Oracle:
         if asked is None:
             self._violate(f"{command}: no call has this id")
             return None
-        budgets = self._in_force(asked, plan.facts, catalogue)
+        offered = command.given.get("replaces")
+        if offered is not None and (offered not in self.rows or self.rows[offered].state != "held"):
+            return HoldConflict if offered in self.rows else HoldNotFound
+        if offered is not None:
+            # While it is judged, and for good if it is admitted: in the same step its amounts go back.
+            self.rows[offered].state = "gone"
+        budgets = [] if stands_for_nothing(plan) else self._in_force(asked, plan.facts, catalogue)
         x, failed, shadow = self._admit(budgets, plan, asked, catalogue, now_ms)
+        if offered is not None:
+            self._taken_over(self.rows[offered], now_ms, taken=isinstance(answer, Placed))
         self._seen["shadow"] += bool(shadow)
         if isinstance(answer, Denied):
             self._seen["denied"] += 1
@@ -214,6 +230,13 @@ class Oracle:
         )
         self._below_ceilings(command, budgets, plan.facts, asked, catalogue, now_ms)
         return None
+
+    def _taken_over(self, row: Row, now_ms: int, *, taken: bool) -> None:
+        if not taken:
+            row.state = "held"
+            return
+        self._seen["taken over"] += 1
+        row.state, row.said, row.changed_ms = "voided", ("voided", None), now_ms
 
     def _saw_resize(self, command: Command, answer: Any, store: SlowStore, now_ms: int) -> type[FarthingError] | None:
         row = self.rows.get(command.hold_id)
@@ -295,15 +318,26 @@ class Oracle:
 
     def _saw_record(self, command: Command, answer: Any, store: SlowStore, now_ms: int) -> type[FarthingError] | None:
         plan, outcome = command.args
+        lost = command.given["lost"]
         known = self.rows.get(plan.id)
+        if known is not None and lost:
+            # Who knows nothing contradicts nothing.
+            if known.state == "held":
+                self._becomes_suspect(known, now_ms)
+            return None
         if known is not None:
             return None if known.said == ("settled", outcome) and known.x == 0 else HoldConflict
         priced = plan.facts.price is not None
         found = (counter for posting in plan.postings for counter in counters_of(posting.key))
         counters = tuple(counter for counter in found if priced or counter.unit != "usd")
         self._counts_where_it_was_not_held(command, plan, store, counters)
-        row = Row(plan.id, store.owner, plan.facts, 0, "settled", counters, plan.deadline_ms, now_ms)
-        row.said, row.settled, row.entries = ("settled", outcome), dict(outcome.amounts), 1
+        if lost:
+            row = Row(plan.id, store.owner, plan.facts, plan.x_want, "held", counters, plan.deadline_ms, now_ms)
+            self._becomes_suspect(row, now_ms)
+            self._seen["suspect, not held"] += 1
+        else:
+            row = Row(plan.id, store.owner, plan.facts, 0, "settled", counters, plan.deadline_ms, now_ms)
+            row.said, row.settled, row.entries = ("settled", outcome), dict(outcome.amounts), 1
         self.rows[plan.id] = row
         self._seen["recorded"] += 1
         return None

@@ -15,7 +15,8 @@ from .world import MEMORY, SQLITE, Violation
 
 SITUATIONS = (
     "placed", "denied", "shadow", "clamped", "downgraded", "stale", "resized", "extended", "recorded", "crossed",
-    "counted, not held",
+    "counted, not held", "suspect, not held",
+    "taken over", "handed over", "refused by the proxy", "not joined", "sent twice",
     "cut by us",
     "repeated place", "repeated end", "suspect", "late word of a suspect", "late word after a resolution",
     "resolved: settle_at_hold", "resolved: release", "overrun", "counter put away", "crash",

@@ -17,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
+from farthing.calls.call import OFFERED
 from farthing.kernel.budget import Budget, make_budget, unit_of_work
 from farthing.kernel.catalogue import Grant
 from farthing.prices import PriceBook
@@ -77,6 +78,8 @@ class Request:
     inherited: bool
     """Its budgets were entered by another process, before a fork."""
     timeout_seconds: float
+    proxied: bool = False
+    """It is made to a proxy on the same durable ledger (see :mod:`.handover`)."""
 
 
 class Process:
@@ -143,6 +146,7 @@ class World:
     """See the module. *directory* is where the SQLite backend keeps its file."""
 
     oracle_type: type[Oracle] = Oracle
+    has_proxies = True
 
     def __init__(self, seed: int, *, backend: str, directory: Path) -> None:
         self.seed = seed
@@ -188,6 +192,8 @@ class World:
         self.born = 0
         self.processes = [self.start_process() for _ in range(2 if two else 1)]
         self.to_make = rng.randint(3, 30) if backend == MEMORY else rng.randint(3, 16)
+        self.proxied = rng.random() < 0.5 if self.shared is not None and self.has_proxies else False
+        """Some calls of this world go through a proxy."""
 
     def draw_budgets(self) -> list[Budget]:
         """The budgets of this world."""
@@ -254,6 +260,7 @@ class World:
             tags,
             inherited=rng.random() < 0.03,
             timeout_seconds=rng.choice((5.0, 60.0, 600.0)),
+            proxied=self.proxied and rng.random() < 0.6,
         )
         self.requests[request.id] = request
         return request
@@ -297,7 +304,7 @@ class World:
 
 def call_of(hold_id: str) -> str:
     """The call that a hold was placed for: an id gets a number at each new plan."""
-    return hold_id.partition(".")[0][:5]
+    return hold_id.removeprefix(OFFERED).partition(".")[0][:5]
 
 
 def draw_budget(rng: random.Random, number: int) -> Budget:

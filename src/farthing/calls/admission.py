@@ -25,7 +25,7 @@ from . import lending
 from .asking import Asked, ask_for, continued, find_rates, terms_of
 from .call import Call, History
 from .exceeding import Allow, Consult, Deny, Downgrade, Wait, next_step
-from .holding import REPLANS_MAX, Granted, catalogue_versions, give_back, hold_once, numbered, restless
+from .holding import REPLANS_MAX, Granted, catalogue_versions, give_back, hold_once, numbered, restless, take_back
 from .steps import Pause
 from .telling import say_advisory, say_changed, say_denied
 
@@ -96,6 +96,8 @@ def _try(call: Call, terms: Terms, tries: int) -> Generator[Ticket[Any] | Pause,
     here, there = runtime.budgets(call.ambient, tags)
     budgets = [*here, *there]
     if not budgets:
+        if call.replaces is not None and runtime.durable is not None:
+            yield from take_back(runtime.durable.store, call.replaces.id)
         return Admitted(terms.model, None, None)
     if terms.place is not None:
         # What it waits for may be held by a call that was left since: nobody else may come by to end that.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..kernel.hold import Hold
 from ..kernel.scope import Tags
 from ..runtime.ambient import Ambient
 from ..runtime.events import Who
@@ -54,7 +55,7 @@ class Call:
     """It only asks for a stored answer: nothing is held for it (see ``polling``)."""
     offers: bool = False
     """It goes to a host that may be a proxy on the same ledger (see ``handover``)."""
-    replaces: str | None = None
+    replaces: Hold | None = None
     """The hold that was offered for it by whoever sent it here."""
     tags: Tags = field(init=False)
     """What is recorded."""
@@ -69,7 +70,7 @@ class Call:
     ending: Ending | None = field(init=False, default=None)
     """How it ended."""
     awaited: bool = field(init=False, default=False)
-    """Somebody looks for its row as soon as its answer is whole."""
+    """Somebody may look for its row as soon as its answer is whole."""
     counted_elsewhere: bool = field(init=False, default=False)
     """What it held on the durable ledger, and its row there, are those of a proxy that it went through."""
     _matched: Tags = field(init=False)

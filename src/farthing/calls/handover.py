@@ -5,10 +5,13 @@ Both would hold for it and write a row. Instead the program *offers* its hold on
 proxy takes it over: the proxy's hold, on the accounts of both, replaces the offered one in one step. So there is one
 hold at any time, on every account that either of them would use, one row, and one who is sure to end it: the proxy.
 
+A program that holds nothing on the ledger offers the id that it would have had; the proxy puts an empty hold there
+first. A program that has left before the proxy holds has made its hold a suspect: the proxy takes that back, for what
+the call comes to is said by its own hold from then on, or is nothing, for it refuses the call.
+
 The id that is offered is 96 random bits behind a prefix that no other hold has. To have one, somebody must have placed
 a hold on the ledger; to use it moves that hold, once, to one on the same accounts and more. So no caller can turn off
-by it what counts its calls. And the program believes nothing but the ledger: that its hold was replaced, or, where it
-held nothing there, that the proxy's row is there.
+by it what counts its calls. And the program believes nothing but the ledger: that its hold was taken.
 """
 
 from __future__ import annotations
@@ -35,34 +38,22 @@ def offer(call: Call) -> str | None:
     admitted = call.admitted
     if not call.offers or admitted is None:
         return None
-    return call.id if admitted.granted is None else admitted.granted.id
+    return _offered(call, admitted)
 
 
 def taken_over(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, None]:
     """The answer begins. Did the proxy that it came through take over what this call holds on the durable ledger?"""
-    granted = admitted.granted
-    if call.offers and granted is not None and _holds_there(call, admitted):
-        hold = yield from _find(call, granted.id)
-        # Given back without our word, and not by time or a person: only a hold that replaces another does that.
+    durable = call.runtime.durable
+    if not call.offers or durable is None:
+        return
+    try:
+        hold = yield durable.store.find(_offered(call, admitted))
+    except StoreUnavailable as error:
+        log.warning("%s; whether a proxy counts call %s is unknown: it is counted here too", error, call.id)
+    else:
+        # Given back without our word, and not by time or a person: only who takes it over does that.
         call.counted_elsewhere = hold is not None and hold.state == VOIDED and not hold.automatic
 
 
-def recorded_there(call: Call, admitted: Admitted, proxied_as: str) -> Generator[Ticket[Any], Any, None]:
-    """The answer is whole. Has the proxy that it came through a row of it on our ledger, where nothing was held?"""
-    if call.offers and len(proxied_as) <= ID_LENGTH_MAX and not _holds_there(call, admitted):
-        hold = yield from _find(call, proxied_as)
-        call.counted_elsewhere = hold is not None and hold.placed_ms >= call.started_ms
-
-
-def _holds_there(call: Call, admitted: Admitted) -> bool:
-    durable, granted = call.runtime.durable, admitted.granted
-    return granted is not None and any(ledger is durable for ledger, _ in granted.held)
-
-
-def _find(call: Call, hold_id: str) -> Generator[Ticket[Any], Any, Any]:
-    durable = call.runtime.durable
-    try:
-        return None if durable is None else (yield durable.store.find(hold_id))
-    except StoreUnavailable as error:
-        log.warning("%s; whether a proxy counts call %s is unknown: it is counted here too", error, call.id)
-        return None
+def _offered(call: Call, admitted: Admitted) -> str:
+    return call.id if admitted.granted is None else admitted.granted.id

@@ -82,7 +82,7 @@ def hold_once(
     tags: dict[str, str],
     versions: tuple[int, int],
     ambient: Ambient,
-    replaces: str | None = None,
+    replaces: Hold | None = None,
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
     """
     Hold on each ledger; whatever is raised meanwhile, nothing stays held. *replaces*: the durable hold that this one
@@ -128,7 +128,7 @@ def _hold_each(
     versions: tuple[int, int],
     ambient: Ambient,
     held: list[tuple[Ledger, tuple[Account, ...]]],
-    replaces: str | None,
+    replaces: Hold | None,
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
     """Hold on memory, then on the durable ledger. *held* says at any time what would have to be given back."""
     memory, durable = runtime.memory, runtime.durable
@@ -173,20 +173,32 @@ def _hold_each(
 
 
 def _place(
-    ledger: Ledger, plan: Plan, work: lending.Work | None, replaces: str | None = None
+    ledger: Ledger, plan: Plan, work: lending.Work | None, replaces: Hold | None = None
 ) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
     if replaces is not None:
         try:
-            placed: Placed | Denied | Stale = yield ledger.store.place(plan, replaces=replaces)
+            placed: Placed | Denied | Stale
+            if ledger.lends:
+                placed = yield from lending.exchange(ledger, plan, replaces)
+            else:
+                placed = yield ledger.store.place(plan, replaces=replaces.id)
         except (HoldConflict, HoldNotFound):
-            # It has ended meanwhile, or somebody else took it: this call holds for itself.
-            log.debug("hold %s is not there to be taken over", replaces)
+            # Its sender has left, and may have made it a suspect; or somebody else took it.
+            yield from take_back(ledger.store, replaces.id)
         else:
             return placed
     if ledger.lends or work is not None:
         return (yield from lending.place(ledger, plan, work))
     placed = yield ledger.store.place(plan)
     return placed
+
+
+def take_back(store: Store, offered: str) -> Generator[Ticket[Any], Any, None]:
+    """What the sender of a call offered, or may have lost by it, is not counted any more: its receiver counts it."""
+    try:
+        yield store.void(offered)
+    except (HoldConflict, HoldNotFound, StoreUnavailable) as error:
+        log.debug("hold %s was not taken back: %s", offered, error)
 
 
 def give_back(granted: Granted) -> None:

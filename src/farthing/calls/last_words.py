@@ -22,7 +22,6 @@ from ..runtime.events import Who
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..stores.contract import Ticket
 from ..wire.facts import RequestFacts
-from . import endings
 from .admission import Admitted, asked_of, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, Asked, find_rates, input_bound
 from .call import Call
@@ -143,14 +142,14 @@ def _last_words(
         held = [store for store in held if not store.durable]
     for store in stores:
         if store not in held:
-            outcome = ending.outcome if not isinstance(ending, Lost) else _assumed(call, admitted, ending)
-            if isinstance(ending, Lost) and ending.kept_as is not None:
-                plan, lost = _unheld(call, admitted, hold_id), True
+            if isinstance(ending, Lost):
+                plan, outcome = _unheld(call, admitted, hold_id), Outcome(ending=ending.ending, note=ending.note)
             else:
-                plan, lost = Plan(hold_id, _facts(call, admitted, outcome), (), (), 0, 0, call.started_ms), False
+                outcome = ending.outcome
+                plan = Plan(hold_id, _facts(call, admitted), (), (), 0, 0, call.started_ms)
             if granted is not None and granted.unheld:
                 plan = plan._replace(postings=granted.unheld_postings(store))
-            record = partial(store.record, plan, outcome, lost=lost)
+            record = partial(store.record, plan, outcome, lost=isinstance(ending, Lost))
             # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
             words.append((record, call.awaited or not store.durable))
     for store in held:
@@ -178,11 +177,7 @@ def _unheld(call: Call, admitted: Admitted, hold_id: str) -> Plan:
     return Plan(hold_id, facts, (), (), x, x, call.started_ms)
 
 
-def _assumed(call: Call, admitted: Admitted, lost: Lost) -> Outcome:
-    return endings.unknown(limits(call, admitted), ending=lost.ending, note=lost.note)
-
-
-def _facts(call: Call, admitted: Admitted, outcome: Outcome) -> CallFacts:
+def _facts(call: Call, admitted: Admitted) -> CallFacts:
     if admitted.asked is not None:
         return admitted.asked.ask.facts
     request = call.request

@@ -106,6 +106,12 @@ def place(
     return answer
 
 
+def exchange(ledger: Ledger, plan: Plan, offered: Hold) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
+    """The same in place of a hold that another process offers for this call. Raises what the store says of that one."""
+    takers = [line for line in plan.lines if line.budget.lending is not None]
+    return (yield from _place(ledger, plan, takers, offered, None, downhill))
+
+
 def _place(
     ledger: Ledger, plan: Plan, takers: list[Line], estimate: Hold | None, work: Work | None, policy: Policy
 ) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:

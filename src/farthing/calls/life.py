@@ -24,7 +24,7 @@ from . import endings
 from .admission import Admitted, admit
 from .call import Call
 from .endings import Ending, Lost, Settle
-from .handover import recorded_there, taken_over
+from .handover import taken_over
 from .last_words import crossed, end, limits
 from .steps import READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, NotSent, Relay, Send
 from .telling import say_broken
@@ -72,7 +72,7 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
         if isinstance(error, Broken):
             return Finished()
         raise
-    return (yield from _end_whole(call, admitted, answered, ending, kept_as=answer.kept_as))
+    return (yield from _end_whole(call, admitted, ending, kept_as=answer.kept_as))
 
 
 def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
@@ -120,19 +120,11 @@ def _end_of_body(call: Call, admitted: Admitted, answered: Answered, meter: Stre
 def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: AnswerFacts) -> Ended:
     _say_ceiling(call, admitted, facts)
     ending = endings.of_answer(facts, answered.status, limits(call, admitted))
-    return (yield from _end_whole(call, admitted, answered, ending, kept_as=facts.kept_as))
+    return (yield from _end_whole(call, admitted, ending, kept_as=facts.kept_as))
 
 
-def _end_whole(call: Call, admitted: Admitted, answered: Answered, ending: Ending, *, kept_as: str | None) -> Ended:
-    """The answer is whole and its cost known. Who is called away before that is written changes nothing about it."""
-    if answered.proxied_as is not None:
-        try:
-            yield from recorded_there(call, admitted, answered.proxied_as)
-        except BaseException as error:  # every way out ends the call
-            yield from _end_by(error, call, partial(end, call, admitted, ending, kept_as=kept_as))
-            if isinstance(error, Broken):
-                return Finished()
-            raise
+def _end_whole(call: Call, admitted: Admitted, ending: Ending, *, kept_as: str | None) -> Ended:
+    """The answer is whole and its cost known."""
     yield from end(call, admitted, ending, kept_as=kept_as)
     return Finished((yield from crossed(call, admitted)))
 

@@ -432,8 +432,11 @@ def record(
     Write a call that is over, without asking: its postings are settled in one step, whatever the ceilings say.
 
     For calls that no budget matched, and for usage that was paid elsewhere. *lost*: what it cost is not known yet; all
-    that the plan says is suspect until its call, or time, ends it.
+    that the plan says is suspect until its call, or time, ends it; and who knows nothing contradicts nothing that is
+    known under its id already.
     """
+    if lost and books.hold(plan.id) is not None:
+        return suspect(books, plan.id, ending=outcome.ending, note=outcome.note, now_ms=now_ms)
     placed, opened = place(
         books,
         plan._replace(lines=(), valid_until_ms=None),

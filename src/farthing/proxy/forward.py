@@ -41,6 +41,7 @@ from .headers import about, hold_id, incoming, without
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, url_of
 from .settings import ProxySettings, Upstream
+from .sharing import refused
 from .stats import Stats
 from .upstream import Header, UpstreamClient, UpstreamResponse
 
@@ -74,7 +75,10 @@ async def forward(door: Door, client: Client, call: Call, outgoing: Outgoing, *,
     try:
         step = await advance_async(steps)
     except FarthingError as error:
-        await _deny(door, client, call, of_error(error, family, deny_status=deny_status), error)
+        refusal = of_error(error, family, deny_status=deny_status)
+        if call.replaces is not None:
+            await refused(call, refusal.status)
+        await _deny(door, client, call, refusal, error)
         return
     if not isinstance(step, Send):
         raise InvariantError(f"a call asked for {step!r} before it was sent")

@@ -9,13 +9,17 @@ import os
 from dataclasses import replace
 from typing import TypeVar
 
+from ..calls import endings
 from ..calls.call import OFFERED, Call
 from ..calls.handover import ID_LENGTH_MAX
-from ..errors import StoreUnavailable
-from ..kernel.hold import HELD, Hold
+from ..errors import HoldConflict, StoreUnavailable
+from ..kernel.hold import LIVE, Hold
+from ..kernel.ledger import Placed
+from ..kernel.plan import CallFacts, Plan
 from ..kernel.scope import read_account_key
 from ..runtime.ambient import Ambient, Binding
 from ..runtime.ledgers import Ledger
+from ..runtime.runtime import log
 from ..stores.contract import Ready, Ticket
 
 T = TypeVar("T")
@@ -24,28 +28,56 @@ T = TypeVar("T")
 async def shared(call: Call, offered: bytes) -> Call:
     """
     The call as it is to be held for, where its sender offers a hold: in that hold's place, on its accounts too. The
-    call as it is, where there is no such hold on this ledger, or it cannot be replaced whole.
+    call as it is, where that hold has ended already, or cannot be replaced whole.
     """
     durable, offered_id = call.runtime.durable, offered.decode("latin-1")
     if durable is None or not offered_id.startswith(OFFERED) or len(offered_id) > ID_LENGTH_MAX:
         return call
-    # Whoever sent it looks for the row before its own last word.
+    # Whoever sent it may ask for a report as soon as it has the answer.
     call.awaited = True
     try:
-        hold = await _answer(durable.store.find(offered_id))
         # The budgets that it is on may have been named a moment ago.
+        hold = await _find(durable, call, offered_id)
         durable.refresh(await _answer(durable.store.catalogue()))
     except StoreUnavailable:
         # Admission meets the same, and knows what to do.
         return call
-    if hold is None or hold.state != HELD or hold.facts.dialect != call.request.dialect or hold.loans:
+    if hold is None or hold.state not in LIVE or hold.facts.dialect != call.request.dialect:
         return call
     joined = _joined(call, hold, durable)
     return call if joined is None else joined
 
 
+async def _find(durable: Ledger, call: Call, offered_id: str) -> Hold | None:
+    """What is offered. Its sender may hold nothing: then an empty hold stands for what it would say at its end."""
+    store, request = durable.store, call.request
+    hold = await _answer(store.find(offered_id))
+    if hold is not None:
+        return hold
+    facts = CallFacts(request.model, request.provider, request.dialect, tuple(call.tags.items()))
+    version = (await _answer(store.catalogue())).version
+    plan = Plan(offered_id, facts, (), (), 0, 0, call.deadline_ms(store.now()), catalogue_version=version)
+    try:
+        placed = await _answer(store.place(plan))
+    except HoldConflict:
+        # Its sender has left just now.
+        return await _answer(store.find(offered_id))
+    return placed.hold if isinstance(placed, Placed) else None
+
+
+async def refused(call: Call, status: int) -> None:
+    """The call is not sent. Its sender would say the same of what it holds, but may have left."""
+    durable = call.runtime.durable
+    if durable is None or call.replaces is None:
+        return
+    try:
+        await _answer(durable.store.void(call.replaces.id, endings.refused(f"http_{status}").outcome))
+    except (HoldConflict, StoreUnavailable) as error:
+        log.debug("what was offered for refused call %s stays as it is: %s", call.id, error)
+
+
 def _joined(call: Call, hold: Hold, durable: Ledger) -> Call | None:
-    """The call on the accounts of both; None where one of the hold's would be left out, or an agent's may borrow."""
+    """The call on the accounts of both; None where one of the hold's would be left out."""
     wanted = dict.fromkeys(_account(posting.key) for posting in hold.postings)
     budgets = [durable.catalogue.budgets.get(name) for name, _ in wanted]
     bindings = tuple(Binding(budget, os.getpid()) for budget in budgets if budget is not None)
@@ -53,12 +85,10 @@ def _joined(call: Call, hold: Hold, durable: Ledger) -> Call | None:
     # told by the key all the same.
     tags = {**dict(hold.facts.tags), **dict(call.ambient.tags)}
     ambient = Ambient(bindings, tuple(tags.items()))
-    both = replace(call, ambient=ambient, replaces=hold.id)
+    both = replace(call, ambient=ambient, replaces=hold)
     both.awaited = True
     scope_tags = both.scope_tags(call.request.model)
     _, there = call.runtime.budgets(ambient, scope_tags)
-    if any(budget.lending is not None and budget.lending.borrows for budget in there):
-        return None
     accounts = durable.accounts(there, scope_tags, durable.store.now())
     known = {name for name, _ in wanted if name in durable.catalogue.budgets}
     had = {(account.budget.name, tuple(sorted(account.scope))) for account in accounts}

@@ -321,6 +321,23 @@ def test_the_work_of_a_delegated_agent(proxy: ProxyServer, store: Look, provider
     assert manager.remaining("planner") == 98 * EACH
 
 
+def test_the_work_of_an_agent_that_borrows(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
+    """What it is short of, others lend: for one hold, on both sides of the proxy."""
+    manager = BudgetManager(name="crew")
+    manager.register_agent("writer", max_tokens=EACH, priority=2)
+    manager.register_agent("reader", max_tokens=9 * EACH, priority=1)
+    standing("everything", tokens=3 * EACH)
+    with client_of(proxy) as client, manager.agent("writer"):
+        for _ in range(3):
+            call(client)
+        with pytest.raises(BudgetExceeded):
+            call(client)
+    assert (manager.ledger.consumed("writer"), provider.posts) == (3 * EACH, 3)
+    assert tokens(store, "everything") == Balance(settled=3 * EACH)
+    assert len([row for row in rows(store) if row.facts.model]) == 3
+    assert not store.holds(HELD).result()
+
+
 def test_async_clients(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
     standing("one at a time", concurrency=1)
 

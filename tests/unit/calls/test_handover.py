@@ -21,10 +21,10 @@ from farthing.calls.call import Call
 from farthing.calls.handover import offer
 from farthing.calls.life import life
 from farthing.calls.steps import STEPS, Answered, Broken, Finished, ReadAll, Send, advance_detached
-from farthing.errors import FarthingError
+from farthing.errors import BudgetExceeded, FarthingError
 from farthing.kernel.balances import Balance
 from farthing.kernel.budget import make_budget
-from farthing.proxy.sharing import shared
+from farthing.proxy.sharing import refused, shared
 from farthing.runtime.ambient import Ambient, Binding
 from farthing.runtime.runtime import Runtime
 from farthing.runtime.settings import Settings
@@ -106,14 +106,27 @@ def offered(program: Side) -> tuple[Call, bytes]:
     return call, said.encode()
 
 
-def taken(proxy: Side, said: bytes) -> Call:
-    return asyncio.run(shared(proxy.call(ambient=Ambient((), ())), said))
+ALICE = (("user", "alice"),)
+
+
+def taken(proxy: Side, said: bytes, tags: tuple[tuple[str, str], ...] = ()) -> Call:
+    return asyncio.run(shared(proxy.call(ambient=Ambient((), tags)), said))
+
+
+def alice_has(proxy: Side, tokens: int) -> None:
+    """A budget that binds the proxy alone."""
+    set_budget(proxy.store, "of alice", tokens=tokens, scope=dict(ALICE))
+    proxy.runtime.main.refresh(proxy.store.catalogue().result())
 
 
 def answer_through(proxy: Side) -> None:
     """The provider answers the proxy, which settles."""
     assert isinstance(proxy.go_on(Answered(200, False)), ReadAll)
     assert isinstance(proxy.go_on(ANSWER), Finished)
+
+
+def counted_in_rows(program: Side) -> int:
+    return sum(row.tokens("input", "output") for row in program.store.entries().result())
 
 
 def counted(program: Side) -> dict[str, Balance]:
@@ -137,22 +150,50 @@ def test_it_counts_once_whether_or_not_the_answer_says_how_it_came(sides: tuple[
     assert set(row.facts.budgets) == {MINE, STANDING}
 
 
-def test_a_program_that_leaves_before_the_proxy_holds_is_suspect_beside_it(sides: tuple[Side, Side]) -> None:
-    """The proxy cannot have what is suspect already. It holds for itself; what was offered is not forgotten."""
+@pytest.mark.parametrize("look_first", [True, False])
+def test_a_program_that_leaves_before_the_proxy_holds_is_counted_once(
+    sides: tuple[Side, Side], look_first: bool
+) -> None:
+    """What it may have lost is a suspect, until the proxy says that the call is its own."""
     program, proxy = sides
-    before = {MINE: NOTHING, STANDING: NOTHING}
-    for look_first in (True, False):
-        _, said = offered(program)
-        call = taken(proxy, said) if look_first else None
+    _, said = offered(program)
+    call = taken(proxy, said) if look_first else None
+    program.leave()
+    eventually(lambda: program.store.holds("held").result() == ())
+    assert program.store.find(said.decode()).result() is not None
+    assert isinstance(proxy.begin(call or taken(proxy, said)), Send)
+    answer_through(proxy)
+    assert counted(program) == {MINE: SETTLED, STANDING: SETTLED}
+    assert counted_in_rows(program) == COST
+
+
+@pytest.mark.parametrize("leaves", ["first", "in the middle", "last"])
+def test_a_call_that_the_proxy_refuses_is_nobodys_suspect(sides: tuple[Side, Side], leaves: str) -> None:
+    program, proxy = sides
+    alice_has(proxy, 1)
+    _, said = offered(program)
+    if leaves == "first":
         program.leave()
-        eventually(lambda: program.store.holds("held").result() == ())
-        assert isinstance(proxy.begin(call or taken(proxy, said)), Send)
-        answer_through(proxy)
-        found = counted(program)
-        assert found[STANDING].settled == before[STANDING].settled + COST
-        for name in (MINE, STANDING):
-            assert found[name].suspect == before[name].suspect + HOLD
-        before = found
+    call = taken(proxy, said, ALICE)
+    if leaves == "in the middle":
+        program.leave()
+    with pytest.raises(BudgetExceeded):
+        proxy.begin(call)
+    asyncio.run(refused(call, 429))
+    if leaves == "last":
+        program.leave()
+    assert counted(program) == {MINE: NOTHING, STANDING: NOTHING}
+    assert not program.store.holds("suspect").result()
+    assert counted_in_rows(program) == 0
+
+
+def test_what_the_proxy_says_of_a_refusal_is_what_the_program_says(sides: tuple[Side, Side]) -> None:
+    program, proxy = sides
+    _, said = offered(program)
+    asyncio.run(refused(taken(proxy, said), 429))
+    assert isinstance(program.go_on(Answered(429, False)), ReadAll)
+    assert isinstance(program.go_on(b"{}"), Finished)
+    assert [row.ending for row in program.store.entries().result()] == ["http_429"]
 
 
 def test_a_program_that_leaves_later_changes_nothing(sides: tuple[Side, Side]) -> None:
@@ -197,3 +238,66 @@ def test_a_proxy_that_leaves_while_it_asks_its_ledger_leaves_nothing_held(sides:
         assert counted(program)[MINE] == counted(program)[STANDING]
         break
     assert left >= 1
+
+
+# -- where nothing is held ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free(tmp_path: Path) -> Iterator[tuple[Side, Side]]:
+    """No budget binds the program."""
+    program, proxy = Side(tmp_path / "ledger.db"), Side(tmp_path / "ledger.db")
+    yield program, proxy
+    for side in (program, proxy):
+        side.runtime.close()
+
+
+LEAVES = ("before the proxy looks", "before it holds", "before it answers", "in the middle of its answer", "never")
+
+
+@pytest.mark.parametrize("budget", [False, True])
+@pytest.mark.parametrize("leaves", LEAVES)
+def test_one_side_counts_a_call_that_nothing_was_held_for(free: tuple[Side, Side], leaves: str, budget: bool) -> None:
+    program, proxy = free
+    if budget:
+        alice_has(proxy, 1_000)
+    call = program.call(ambient=Ambient((), ()), offers=True)
+    assert isinstance(program.begin(call), Send)
+    said = offer(call)
+    assert said is not None
+    if leaves == LEAVES[0]:
+        program.leave()
+        eventually(lambda: program.store.entries().result())
+    theirs = taken(proxy, said.encode(), ALICE)
+    if leaves == LEAVES[1]:
+        program.leave()
+        eventually(lambda: program.store.holds("suspect").result())
+    assert isinstance(proxy.begin(theirs), Send)
+    if leaves == LEAVES[2]:
+        program.leave()
+    answer_through(proxy)
+    if leaves in LEAVES[3:]:
+        assert isinstance(program.go_on(Answered(200, False, theirs.id)), ReadAll)
+        if leaves == LEAVES[3]:
+            program.leave()
+        else:
+            assert isinstance(program.go_on(ANSWER), Finished)
+    eventually(lambda: not program.store.holds().result())
+    eventually(lambda: counted_in_rows(program) == COST)
+    rows = program.store.entries().result()
+    assert not [row for row in rows if row.suspect and not [of for of in rows if of.resolves_suspect]]
+
+
+def test_a_refused_call_that_nothing_was_held_for_leaves_one_row(free: tuple[Side, Side]) -> None:
+    program, proxy = free
+    alice_has(proxy, 1)
+    call = program.call(ambient=Ambient((), ()), offers=True)
+    assert isinstance(program.begin(call), Send)
+    theirs = taken(proxy, (offer(call) or "").encode(), ALICE)
+    with pytest.raises(BudgetExceeded):
+        proxy.begin(theirs)
+    asyncio.run(refused(theirs, 429))
+    program.leave()
+    assert not program.store.holds().result()
+    (row,) = program.store.entries().result()
+    assert (row.ending, row.tokens("input", "output")) == ("http_429", 0)

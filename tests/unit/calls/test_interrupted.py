@@ -185,22 +185,15 @@ def test_an_answer_that_cannot_be_counted_ends_its_call(runtime: Runtime, monkey
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-def test_called_away_while_a_proxys_row_is_looked_for_it_costs_what_the_answer_says(
-    runtime: Runtime, stream: bool, how: str
-) -> None:
-    """The answer was read to its end, and nothing of it is unknown."""
+def test_called_away_while_it_asks_whether_a_proxy_counts_it(runtime: Runtime, stream: bool, how: str) -> None:
+    """Nothing was held for it, and nothing of its answer was read: one row, that says so."""
     body = json.dumps({"model": "gpt-4o", "messages": MESSAGES, "stream": stream}).encode()
     dialect = OpenAIChat()
     call = Call(runtime, dialect, dialect.read_request(body), Ambient(), "http://proxy", offers=True)
-    door, running = Door(stream=stream), life(call)
-    step: Any = next(running)
-    whole = False
-    while not (whole and isinstance(step, Ticket)):
-        answer = door.answer(step)
-        if isinstance(step, Send):
-            answer = answer._replace(proxied_as="unknown")
-        whole = whole or answer is ANSWER or answer is CHUNKS[-1]
-        step = running.send(answer)
+    running = life(call)
+    assert isinstance(next(running), Send)
+    step: Any = running.send(Answered(200, stream, proxied_as="unknown"))
+    assert isinstance(step, Ticket)
     HOW[how]()(running)
     del running, step
     gc.collect()
@@ -208,7 +201,8 @@ def test_called_away_while_a_proxys_row_is_looked_for_it_costs_what_the_answer_s
     assert runtime.durable is not None
     for store in (runtime.memory_store, runtime.durable.store):
         (row,) = store.entries().result()
-        assert (row.ending, row.usage_source, row.suspect) == ("ok", "provider", False)
+        assert row.suspect
+        assert row.tokens("input") > 0
 
 
 def test_a_hold_that_was_released_meanwhile_was_not_taken_over(runtime: Runtime) -> None:
