@@ -97,7 +97,7 @@ class Proxy:
         except asyncio.CancelledError:
             # The server stops and waits no longer. Nothing is left to do for this task but this.
             message = "this proxy was stopped before the answer was whole; the call may have been billed"
-            await _apologise(client, 503, "stopped", message)
+            await _apologise(client, 504, "stopped", message)
         finally:
             client.leave()
 

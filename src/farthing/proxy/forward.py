@@ -357,7 +357,10 @@ async def read_all(response: UpstreamResponse) -> bytes:
 
 
 def gateway_error(error: NotSent | Broken, family: str, upstream: Upstream) -> Refusal:
-    """What a client is told when its upstream gives no answer. Its SDK may try again: that is a call of its own."""
+    """
+    What a client is told when its upstream gives no answer. Its SDK may try again: that is a call of its own. 504 says
+    that the call may have been billed: a client that counts for itself, as we do, takes every other error for free.
+    """
     name = upstream.name
     if isinstance(error, NotSent):
         message = f"upstream {name!r} cannot be reached ({error}); the request was not sent"
@@ -366,7 +369,7 @@ def gateway_error(error: NotSent | Broken, family: str, upstream: Upstream) -> R
         message = f"upstream {name!r} gave no whole answer in time; the call may have been billed"
         return refuse(family, 504, "upstream_timeout", message, headers=())
     message = f"upstream {name!r} ended the connection before its answer was whole; the call may have been billed"
-    return refuse(family, 502, "upstream_connection_lost", message, headers=())
+    return refuse(family, 504, "upstream_connection_lost", message, headers=())
 
 
 def _streams(response: UpstreamResponse, call: Call) -> bool:

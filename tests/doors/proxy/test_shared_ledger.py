@@ -25,6 +25,7 @@ from farthing.kernel.balances import Balance
 from farthing.kernel.hold import HELD, SUSPECT, Entry
 from farthing.kernel.money import nano_of_usd
 from farthing.kernel.scope import read_account_key
+from farthing.proxy.settings import Timeouts
 from farthing.runtime.default import runtime
 from farthing.runtime.settings import Settings
 from farthing.stores.sqlite import SQLiteStore
@@ -199,6 +200,19 @@ def test_an_answer_that_never_comes_is_suspect_once(proxy: ProxyServer, store: L
     assert row.suspect
     assert tokens(store, "nightly") == tokens(store, "everything") == Balance(suspect=EACH)
     assert len(store.holds(SUSPECT).result()) == 1
+
+
+@pytest.mark.parametrize("fault", ["close_before_answer", "close_mid_body", "reset", "hang"])
+def test_a_unit_of_work_counts_what_a_proxy_cannot_say(provider: FakeProvider, fault: str) -> None:
+    """The proxy's answer says that the call may have been billed: so its program counts all that it held."""
+    provider.reply = Reply(output_tokens=1_000_000, fault=fault)
+    timeouts = Timeouts(idle_seconds=0.5 if fault == "hang" else 60)
+    with proxy_with(settings_for(provider, timeouts=timeouts)) as server, client_of(server) as client:
+        work = budget(tokens=2 * EACH)
+        with work, pytest.raises(openai.APIStatusError) as lost:
+            call(client)
+    assert work.suspect.tokens == EACH
+    assert lost.value.status_code == 504
 
 
 def test_another_ledger_counts_for_itself(provider: FakeProvider, path: Path, store: Look) -> None:
