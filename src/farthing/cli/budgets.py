@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from itertools import zip_longest
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -279,7 +280,7 @@ def freeze(name: Name, json: JsonOption = False, ledger: LedgerOption = None) ->
         store.freeze(name, frozen=True).result()
     _say(
         {"name": name, "frozen": True},
-        f"{name}: frozen; every call that it binds is denied until `farthing budgets unfreeze {name}`",
+        f"{name}: frozen; every call that it binds is denied until `farthing budgets unfreeze {quote(name)}`",
         as_json=json,
     )
 

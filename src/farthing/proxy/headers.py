@@ -131,7 +131,11 @@ def free_tags(headers: Mapping[bytes, bytes], body: Mapping[str, object]) -> dic
     metadata = body.get("metadata")
     if isinstance(metadata, dict):
         for name, value in metadata.items():
-            _note(tags, "user" if name == "user_id" else name, value)
+            if name != "user_id":
+                _note(tags, name, value)
+            elif not str(value).startswith("{"):
+                # Claude Code puts an object there, of its device and its session: nobody's name.
+                _note(tags, "user", value)
     _note(tags, "user", body.get("user"))
     session = headers.get(b"x-claude-code-session-id")
     if session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shlex
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,13 @@ def test_a_user_without_a_name_may_grant(run: Run, ledger: Path, monkeypatch: py
     assert run("budgets", "grant", "nightly", "--tokens", 1, "--ledger", ledger).code == 0
     (grant,) = run("budgets", "show", "nightly", "--json", "--ledger", ledger).json["grants"]
     assert grant["who"] is None
+
+
+def test_the_command_that_is_printed_works_as_printed(run: Run, ledger: Path) -> None:
+    run("budgets", "set", "alice per day", "--usd", "5", "--ledger", ledger)
+    said = run("budgets", "freeze", "alice per day", "--ledger", ledger).out
+    _, *words = shlex.split(said.replace("\n", " ").split("`")[1])
+    assert run(*words, "--ledger", ledger).code == 0
 
 
 def test_frozen_denies_and_unfrozen_admits(run: Run, ledger: Path) -> None:

@@ -129,6 +129,11 @@ def test_a_query_without_its_credential() -> None:
     assert without_key("key=secret&alt=sse&key=again&monkey=1") == "alt=sse&monkey=1"
 
 
+def test_the_object_that_claude_code_sends_for_a_user_is_no_users_name() -> None:
+    body = {"metadata": {"user_id": '{"device_id":"d","account_uuid":"","session_id":"s"}'}}
+    assert free_tags({b"x-claude-code-session-id": b"s"}, body) == {"session": "s"}
+
+
 def test_tags_that_do_not_fit_are_left_out_of_bodies_and_said_of_headers() -> None:
     body: dict[str, Any] = {"user": "u" * 300, "metadata": {"ok": "1", "": "x", "n": 5, "user_id": "alice"}}
     assert free_tags({}, body) == {"ok": "1", "user": "alice"}
