@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 from google.genai import Client, errors, types
 from mistralai.client import Mistral
@@ -20,6 +22,7 @@ from mistralai.client.errors import MistralError
 import farthing
 from farthing import BudgetExceeded, UnmeteredCall, UnpricedModel
 from farthing.testing import FakeProvider
+from tests.doors import clients
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 FLASH, SMALL = "gemini-2.5-flash", "mistral-small-latest"
@@ -91,6 +94,37 @@ def test_mistral(way: str, govern: Callable[[Any], Any], fake_provider: FakeProv
     assert error.message == str(error) == error.decision.message()
     assert {error} == {error}
     assert repr(error).startswith("BudgetExceeded(")
+
+
+NAMED_OTHERWISE: dict[str, tuple[Callable[..., Any], Callable[[Any], Any], type[Exception]]] = {
+    "openai": (
+        clients.openai_client,
+        lambda client: client.chat.completions.create(model="gpt-4o", messages=HI),
+        openai.OpenAIError,
+    ),
+    "anthropic": (
+        clients.anthropic_client,
+        lambda client: client.messages.create(model="claude-haiku-4-5", messages=HI, max_tokens=20),
+        anthropic.AnthropicError,
+    ),
+}
+
+
+@pytest.mark.parametrize("sdk", NAMED_OTHERWISE)
+def test_a_client_that_names_itself_otherwise(sdk: str, fake_provider: FakeProvider) -> None:
+    """As frameworks do, and users behind gateways: known all the same, so not tried again, nor a broken connection."""
+    make, ask, family = NAMED_OTHERWISE[sdk]
+    asked: list[object] = []
+    farthing.install()
+    with (
+        make(fake_provider, governed=False, default_headers={"User-Agent": "desk/1.0"}, max_retries=2) as client,
+        farthing.budget(tokens=5, on_exceed=asked.append),
+        pytest.raises(BudgetExceeded) as refused,
+    ):
+        ask(client)
+    farthing.uninstall()
+    assert isinstance(refused.value, family)
+    assert (len(asked), fake_provider.posts) == (1, 0)
 
 
 def test_every_refusal_is_of_the_family(fake_provider: FakeProvider) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -51,13 +52,20 @@ def sdk_of(client: object) -> str | None:
 
 
 def sdk_of_request(request: object) -> str | None:
-    """The SDK that a request says it comes from: ``user-agent: OpenAI/Python 3.54.0``. None for all others."""
-    agent: str = getattr(request, "headers", {}).get("user-agent", "")
-    found = _AGENT.match(agent)
-    if not found:
+    """
+    The SDK that a request says it comes from: ``user-agent: OpenAI/Python 3.54.0``; or, where its user has named it
+    otherwise, the other headers of that SDK. None for all others.
+    """
+    headers: Mapping[str, str] = getattr(request, "headers", {})
+    found = _AGENT.match(headers.get("user-agent", ""))
+    if found:
+        name = found[found.lastindex or 0].lower()
+        return "mistralai" if name == "mistral" else name
+    if headers.get("x-stainless-lang") != "python":
         return None
-    name = found[found.lastindex or 0].lower()
-    return "mistralai" if name == "mistral" else name
+    if "anthropic-version" in headers:
+        return "anthropic"
+    return next((sdk for sdk in ("openai", "groq") if sdk in sys.modules), None)
 
 
 def in_family(error: FarthingError, sdk: str | None) -> FarthingError:
