@@ -55,8 +55,8 @@ def set_budget(store: Store, name: str, *, update: bool = False, **terms: Any) -
         if not update and before.defined_by is None and before != budget:
             differences = "; ".join(changes_between(before, budget))
             raise ConfigError(
-                f"budget {name!r} exists with other terms ({differences}): update it (--update) to change it for "
-                "everyone, or grant more for a while",
+                f'budget {name!r} exists with other terms ({differences}): update it (--update, or "update": true) '
+                "to change it for everyone, or grant more for a while",
                 key="budget",
             )
         return budget

@@ -67,7 +67,15 @@ def _say(error: FarthingError | UsageMistake | Failure, argv: Sequence[str]) -> 
     # A configuration file may have several mistakes: one line each.
     mistakes = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
     for mistake in mistakes:
-        print(f"farthing: {_in_options(' '.join(mistake.split()), argv)}", file=sys.stderr)
+        print(f"farthing: {_in_options(' '.join(mistake.split()), argv)}{_another_ledger(mistake)}", file=sys.stderr)
+
+
+def _another_ledger(said: str) -> str:
+    """What to do about the user's own ledger, which stands nowhere in what was typed."""
+    from ..stores import default_path
+
+    named = str(default_path()) in said and "--ledger" not in said
+    return "; --ledger, or FARTHING_LEDGER, names another ledger" if named else ""
 
 
 def _in_options(text: str, argv: Sequence[str]) -> str:

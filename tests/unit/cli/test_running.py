@@ -216,3 +216,20 @@ def test_completion_for_each_shell(shell: str) -> None:
         "--install-completion"
         in subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=60, check=False).stdout
     )
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="where a user's data lies is told otherwise there")
+@pytest.mark.parametrize("named", [False, True])
+def test_the_users_own_ledger_cannot_be_made(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """Nobody typed its path, so it is said how to name another."""
+    monkeypatch.delenv("FARTHING_LEDGER", raising=False)
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    monkeypatch.setenv("XDG_DATA_HOME", str(in_the_way if not named else tmp_path))
+    option = ("--ledger", in_the_way / "ledger.db") if named else ()
+    ran = run("budgets", "set", "x", "--tokens", 1, *option)
+    assert ran.code == 2
+    assert ("--ledger, or FARTHING_LEDGER, names another" in ran.err) is not named
+    assert len(ran.err.splitlines()) == 1

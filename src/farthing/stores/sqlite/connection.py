@@ -68,7 +68,11 @@ def open_ledger(file: str, lock: FileLock, *, patience_seconds: float) -> sqlite
             f"this Python has SQLite {sqlite3.sqlite_version}; the ledger needs {least} or later", key="ledger"
         )
     if not lock.acquire_within(patience_seconds):
-        raise StoreUnavailable(file, f"another process has kept it locked for {patience_seconds:g} s")
+        raise StoreUnavailable(
+            file,
+            f"another process has kept it locked for {patience_seconds:g} s; it may be bringing a large ledger forward "
+            "to its version of farthing: try again in a minute",
+        )
     try:
         with speaking_of(file):
             connection = _plain(file, patience_seconds)
