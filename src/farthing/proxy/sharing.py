@@ -13,10 +13,11 @@ from ..calls import endings
 from ..calls.call import OFFERED, Call
 from ..calls.handover import ID_LENGTH_MAX
 from ..errors import HoldConflict, StoreUnavailable
+from ..kernel.budget import Budget
 from ..kernel.hold import LIVE, Hold
 from ..kernel.ledger import Placed
 from ..kernel.plan import CallFacts, Plan
-from ..kernel.scope import read_account_key
+from ..kernel.scope import concrete, read_account_key
 from ..runtime.ambient import Ambient, Binding
 from ..runtime.ledgers import Ledger
 from ..runtime.runtime import log
@@ -90,9 +91,15 @@ def _joined(call: Call, hold: Hold, durable: Ledger) -> Call | None:
     scope_tags = both.scope_tags(call.request.model)
     _, there = call.runtime.budgets(ambient, scope_tags)
     accounts = durable.accounts(there, scope_tags, durable.store.now())
-    known = {name for name, _ in wanted if name in durable.catalogue.budgets}
     had = {(account.budget.name, tuple(sorted(account.scope))) for account in accounts}
-    return both if {of for of in wanted if of[0] in known} <= had else None
+    # What was held under other terms than a budget has now (it was split by users since) is on no account that counts.
+    said = {**dict(hold.facts.tags), "model": hold.facts.model or "", "provider": hold.facts.provider or ""}
+    due = {(budget.name, _scope(budget, said)) for budget in budgets if budget is not None}
+    return both if due & set(wanted) <= had else None
+
+
+def _scope(budget: Budget, tags: dict[str, str]) -> tuple[tuple[str, str | None], ...]:
+    return tuple(sorted(concrete(dict(budget.scope), budget.each, tags).items()))
 
 
 def _account(key: str) -> tuple[str, tuple[tuple[str, str | None], ...]]:

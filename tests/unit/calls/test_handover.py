@@ -252,6 +252,19 @@ def free(tmp_path: Path) -> Iterator[tuple[Side, Side]]:
         side.runtime.close()
 
 
+def test_a_budget_that_is_split_meanwhile_counts_once(sides: tuple[Side, Side]) -> None:
+    """The hold of the program is on an account that no call has any more: the proxy's takes its place all the same."""
+    program, proxy = sides
+    _, said = offered(program)
+    set_budget(proxy.store, STANDING, update=True, tokens=1_000, each=["user"])
+    theirs = taken(proxy, said, ALICE)
+    assert isinstance(proxy.begin(theirs), Send)
+    answer_through(proxy)
+    assert isinstance(program.go_on(Answered(200, False, theirs.id)), ReadAll)
+    assert isinstance(program.go_on(ANSWER), Finished)
+    assert counted_in_rows(program) == COST
+
+
 LEAVES = ("before the proxy looks", "before it holds", "before it answers", "in the middle of its answer", "never")
 
 
