@@ -117,6 +117,11 @@ def test_responses(provider: FakeProvider, openai: OpenAI) -> None:
     assert provider.billed() == Usage(input=HI_TOKENS - 2, cached=2, output=20, reasoning=8)
 
 
+def test_what_codex_says_of_itself_is_taken(provider: FakeProvider, openai: OpenAI) -> None:
+    said = {"client_metadata": {"session_id": "01a2"}}
+    assert openai.responses.create(model="gpt-5", input="hi", extra_body=said).status == "completed"
+
+
 def test_responses_stream_helper_with_tools(provider: FakeProvider, openai: OpenAI) -> None:
     provider.reply = Reply("Let me see.", tool_calls=[ToolCall("weather", {"city": "Berlin"})], reasoning_tokens=5)
     tool: Any = {"type": "function", "name": "weather", "strict": False, "parameters": {"type": "object"}}

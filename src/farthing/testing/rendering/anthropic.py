@@ -178,7 +178,7 @@ def _thinking(made: Generation) -> str:
 
 def _block(part: Part, index: int, mark: Rendering) -> Body:
     if part.tool is None:
-        return {"type": "text", "text": part.text, "citations": None}
+        return {"type": "text", "text": part.text}
     try:
         arguments = json.loads(part.text or "{}")
     except ValueError:

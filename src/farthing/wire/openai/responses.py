@@ -36,7 +36,7 @@ _BODY_FIELDS = frozenset(
         "model", "input", "instructions", "tools", "text", "tool_choice", "background_options", "access_programs",
         "include", "metadata", "moderation", "previous_response_id", "prompt_cache_key", "prompt_cache_options",
         "prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "stream_options", "truncation",
-        "user", "image", "conversation",
+        "user", "image", "conversation", "client_metadata",
     }
 )  # fmt: skip
 _OPEN_FIELDS = ("previous_response_id", "conversation", "prompt", "background", "context_management", "multi_agent")
