@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
+from operator import attrgetter
 from typing import Any
 
-from .money import format_usd, nano_of_usd, usd_from_nano
+from .money import format_dollars, usd_from_nano
 from .plan import Line, LineResult
 from .window import datetime_from_ms
 
@@ -60,7 +60,7 @@ class FailedLine:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types: USD as a decimal string, instants as ISO 8601."""
-        return _plain_fields(self, _LINE_FIELDS)
+        return _plain(self, _LINE_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, with every failing line under ``failed``."""
-        return {**_plain_fields(self, _DECISION_FIELDS), "failed": [line.to_dict() for line in self.failed]}
+        return {**_plain(self, _DECISION_FIELDS), "failed": [line.to_dict() for line in self.failed]}
 
 
 _UNIT_NAMES = {
@@ -113,7 +113,7 @@ _UNIT_NAMES = {
     "requests": ("request", "requests"),
     "concurrency": ("call at once", "calls at once"),
 }
-_PLAIN = frozenset((str, int, float, bool, type(None)))
+_AMOUNTS = ("limit", "spent", "held", "suspect", "asked", "remaining", "overrun")
 _LINE_FIELDS = tuple(of.name for of in fields(FailedLine))
 _DECISION_FIELDS = tuple(of.name for of in fields(Decision) if of.name != "failed")
 ALLOWED = Decision(allowed=True)
@@ -121,7 +121,7 @@ ALLOWED = Decision(allowed=True)
 
 def denial(failed: tuple[LineResult, ...], *, now_ms: int) -> Decision:
     """The decision for these failing lines."""
-    ordered = sorted(failed, key=room_for_output)
+    ordered = sorted(failed, key=room_for_output) if len(failed) > 1 else failed
     lines = tuple(line_figures(result, now_ms) for result in ordered)
     first = lines[0]
     return Decision(
@@ -240,7 +240,7 @@ def _remedy(line: Line, settled: int, suspect: int, asked: int, resets_ms: int |
 
 def _text(line: FailedLine, amount: int | Decimal) -> str:
     if isinstance(amount, Decimal):
-        return format_usd(nano_of_usd(amount))
+        return format_dollars(amount)
     one, many = _UNIT_NAMES[line.unit]
     return f"{amount:,} {one if amount == 1 else many}"
 
@@ -249,14 +249,11 @@ def _shown(unit: str, amount: int) -> int | Decimal:
     return usd_from_nano(amount) if unit == "usd" else amount
 
 
-def _plain_fields(of: FailedLine | Decision, names: tuple[str, ...]) -> dict[str, Any]:
-    values = map(partial(getattr, of), names)
-    return {name: value if type(value) in _PLAIN else _json(value) for name, value in zip(names, values, strict=True)}
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return value
+def _plain(of: FailedLine | Decision, names: tuple[str, ...]) -> dict[str, Any]:
+    """These fields in JSON types."""
+    found = dict(zip(names, attrgetter(*names)(of), strict=True))
+    if of.unit == "usd":
+        found |= {name: format(amount, "f") for name in _AMOUNTS if isinstance(amount := found[name], Decimal)}
+    if of.resets_at is not None:
+        found["resets_at"] = of.resets_at.isoformat()
+    return found

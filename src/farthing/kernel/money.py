@@ -108,7 +108,11 @@ def format_usd(amount_nano: int) -> str:
     """
     The amount as people read it: at least cents, never fewer digits than it needs: ``$5.00``, ``$0.0001234``.
     """
-    sign = "-" if amount_nano < 0 else ""
-    whole, fraction = divmod(abs(amount_nano), NANO_PER_USD)
-    digits = f"{fraction:09d}".rstrip("0").ljust(2, "0")
-    return f"{sign}${whole:,}.{digits}"
+    return format_dollars(usd_from_nano(amount_nano))
+
+
+def format_dollars(amount: Decimal) -> str:
+    """The same, of an amount in USD that has no trailing zeros."""
+    whole, _, digits = f"{amount:,f}".partition(".")
+    sign, whole = ("-", whole[1:]) if whole[0] == "-" else ("", whole)
+    return f"{sign}${whole}.{digits:0<2}"

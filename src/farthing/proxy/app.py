@@ -25,14 +25,14 @@ from .callers.identity import Caller, Identify, Identity, Loopback, Refused
 from .client import BadBody, Client, Gone, Receive, Send
 from .flags import SESSION_TAG
 from .forward import Door, Outgoing, forward, pass_on
-from .headers import credential_of, free_tags, outgoing, without_key
+from .headers import credential_of, free_tags, without_key
 from .pages.page import Page, Pages, Request, find_page
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, Routes, Table, family_of, hint_of
 from .settings import Bounds, ProxySettings
 from .sharing import shared
 from .stats import Stats, Vitals
-from .upstream import Header, UpstreamClient
+from .upstream import UpstreamClient
 
 _OFFER = OFFER_HEADER.encode()
 
@@ -168,7 +168,7 @@ class Proxy:
         if facts is None:
             say = _unmetered(client, route, "its body cannot be read")
             self.stats.unmetered += 1
-            await pass_on(door, client, Outgoing(route, path, _headers(client, route, identity), body), say=say)
+            await pass_on(door, client, _outgoing(route, path, body, identity), say=say)
             return
         facts = facts if facts.path == path else facts._replace(path=path)
         call = self._make_call(identity, route, facts, client.headers, client.path)
@@ -176,8 +176,7 @@ class Proxy:
         if offered is not None:
             call = await shared(call, offered)
         deny_status = identity.deny_status or door.settings.deny_status
-        headers = _headers(client, route, identity, metered=True)
-        await forward(door, client, call, Outgoing(route, path, headers, body), deny_status=deny_status)
+        await forward(door, client, call, _outgoing(route, path, body, identity), deny_status=deny_status)
 
     def _make_call(
         self, identity: Identity, route: Route, facts: RequestFacts, headers: Mapping[bytes, bytes], path: str
@@ -253,7 +252,7 @@ class Proxy:
         if found.answers is not None:
             await self._ask(door, client, route, path, identity, body)
             return
-        going = Outgoing(route, path, _headers(client, route, identity), body)
+        going = _outgoing(route, path, body, identity)
         if free:
 
             def say(status: int) -> None:
@@ -273,7 +272,7 @@ class Proxy:
         seconds = route.upstream.timeouts.idle_seconds
         tags = Ambient((), identity.tags + self._own_tags)
         call = Call(door.runtime, dialect, facts, tags, client.path, seconds, asks=True)
-        going = Outgoing(route, path, _headers(client, route, identity, metered=True), body)
+        going = _outgoing(route, path, body, identity)
         await forward(door, client, call, going, deny_status=door.settings.deny_status)
 
     async def _body(self, client: Client, family: str) -> bytes:
@@ -341,14 +340,8 @@ def _free(headers: Mapping[bytes, bytes], facts: RequestFacts, family: str) -> M
         raise _Refusal(refuse(family, 400, "invalid_tags", str(error))) from error
 
 
-def _headers(client: Client, route: Route, identity: Identity, *, metered: bool = False) -> list[Header]:
-    return outgoing(
-        client.header_list,
-        route.upstream,
-        route.family,
-        identity=metered,
-        keep_credential=identity.key_id is None,
-    )
+def _outgoing(route: Route, path: str, body: bytes, identity: Identity) -> Outgoing:
+    return Outgoing(route, path, body, keep_credential=identity.key_id is None)
 
 
 def _replaces(route: Route, identity: Identity) -> bool:

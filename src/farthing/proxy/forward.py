@@ -37,7 +37,7 @@ from ..wire.ambiguous import said_once
 from . import log
 from .client import Client
 from .encoding import Decoder, decoded, decoder_of
-from .headers import about, hold_id, incoming, without
+from .headers import about, hold_id, incoming, outgoing_headers, without
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, url_of
 from .settings import ProxySettings, Upstream
@@ -64,8 +64,16 @@ class Outgoing(NamedTuple):
     route: Route
     path: str
     """With its query."""
-    headers: list[Header]
     body: bytes
+    keep_credential: bool
+    """Its upstream is shown the caller's credential, unless it has one of its own."""
+
+    def headers(self, client: Client, *, metered: bool) -> list[Header]:
+        """Put together only for a request that goes out."""
+        route = self.route
+        return outgoing_headers(
+            client.header_list, route.upstream, route.family, identity=metered, keep_credential=self.keep_credential
+        )
 
 
 async def forward(door: Door, client: Client, call: Call, outgoing: Outgoing, *, deny_status: int) -> None:
@@ -185,7 +193,7 @@ class _Exchange:
             self._response = await self._door.upstreams.request(
                 self._client.method,
                 url,
-                outgoing.headers,
+                outgoing.headers(self._client, metered=True),
                 body,
                 timeouts=self._upstream.timeouts,
                 tls=outgoing.route.tls,
@@ -315,7 +323,7 @@ async def pass_on(
         response = await door.upstreams.request(
             client.method,
             url_of(upstream, family, outgoing.path),
-            outgoing.headers,
+            outgoing.headers(client, metered=False),
             outgoing.body,
             timeouts=upstream.timeouts,
             tls=outgoing.route.tls,

@@ -43,7 +43,7 @@ def credential_of(headers: Mapping[bytes, bytes], query: str) -> str | None:
     return None
 
 
-def outgoing(
+def outgoing_headers(
     headers: Iterable[Header], upstream: Upstream, family: str, *, identity: bool, keep_credential: bool
 ) -> list[Header]:
     """

@@ -11,7 +11,7 @@ import pytest
 from farthing.errors import ConfigError
 from farthing.proxy.callers.identity import Caller, Loopback, Refused, is_loopback
 from farthing.proxy.encoding import Decoder, decoded, decoder_of
-from farthing.proxy.headers import credential_of, free_tags, incoming, outgoing, without_key
+from farthing.proxy.headers import credential_of, free_tags, incoming, outgoing_headers, without_key
 from farthing.proxy.pages.page import Pages, Reply, Request, find_page
 from farthing.proxy.routing import Table, family_of, hint_of, url_of
 from farthing.proxy.settings import DEFAULT_UPSTREAMS, Bounds, ProxySettings, Timeouts, Upstream
@@ -80,7 +80,7 @@ def test_headers_of_a_connection_and_ours_go_no_further() -> None:
         (b"te", b"trailers"), (b"x-farthing-tags", b"a=b"), (b"authorization", b"Bearer k"),
         (b"accept-encoding", b"br"), (b"cookie", b"a"), (b"cookie", b"b"),
     ]  # fmt: skip
-    assert outgoing(given, OPENAI, "openai", identity=True, keep_credential=True) == [
+    assert outgoing_headers(given, OPENAI, "openai", identity=True, keep_credential=True) == [
         (b"authorization", b"Bearer k"), (b"cookie", b"a"), (b"cookie", b"b"), (b"accept-encoding", b"identity"),
     ]  # fmt: skip
 
@@ -96,9 +96,9 @@ def test_headers_of_a_connection_and_ours_go_no_further() -> None:
 def test_a_credential_of_ours_replaces_every_one_of_theirs(family: str, header: tuple[bytes, bytes]) -> None:
     theirs = [(b"authorization", b"Bearer k"), (b"x-api-key", b"k"), (b"x-goog-api-key", b"k"), (b"api-key", b"k")]
     upstream = Upstream("one", "https://example.com", api_key="ours")
-    assert outgoing(theirs, upstream, family, identity=False, keep_credential=True) == [header]
+    assert outgoing_headers(theirs, upstream, family, identity=False, keep_credential=True) == [header]
     none = Upstream("one", "https://example.com")
-    assert outgoing(theirs, none, family, identity=False, keep_credential=False) == []
+    assert outgoing_headers(theirs, none, family, identity=False, keep_credential=False) == []
 
 
 def test_what_an_upstream_says_of_its_connection_stays_there() -> None:
