@@ -115,10 +115,12 @@ def advance(life: Life, value: Any = None, *, error: BaseException | None = None
     return step
 
 
-async def advance_async(life: Life, value: Any = None, *, error: BaseException | None = None) -> Step | Finished:
-    """The same for a door that lives in an event loop."""
+async def advance_async(
+    life: Life, value: Any = None, *, error: BaseException | None = None, met: Step | Pause | Ticket[Any] | None = None
+) -> Step | Finished:
+    """The same for a door that lives in an event loop; on from *met*, where the life was sent its value already."""
     try:
-        step = life.send(value) if error is None else life.throw(error)
+        step = met if met is not None else life.send(value) if error is None else life.throw(error)
         while not isinstance(step, STEPS):
             try:
                 if isinstance(step, Pause):

@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -105,7 +105,13 @@ class AioResponse:
         self._ended = False
         self._received = 0
 
-    async def receive(self) -> bytes:
+    async def receive(self, through: Callable[[bytes], bool] | None = None) -> bytes:
+        data = await self._piece()
+        while data and through is not None and through(data):
+            data = await self._piece()
+        return data
+
+    async def _piece(self) -> bytes:
         if self._ended:
             return b""
         content: Any = self._response.content

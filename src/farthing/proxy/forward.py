@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..calls.call import Call
 from ..calls.endings import Lost
@@ -22,6 +22,7 @@ from ..calls.steps import (
     Finished,
     Life,
     NotSent,
+    Pause,
     ReadAll,
     Relay,
     Send,
@@ -33,6 +34,7 @@ from ..errors import BudgetExceeded, FarthingError, InvariantError
 from ..kernel.hold import SUSPECT
 from ..runtime.runtime import Runtime
 from ..runtime.sockets import SLOW_SECONDS
+from ..stores.contract import Ticket
 from ..wire.ambiguous import said_once
 from . import log
 from .client import Client
@@ -152,6 +154,8 @@ class _Exchange:
         self._kept_waiting = False
         """Its client was so slow that the provider may hold back what it has generated since."""
         self._late = False
+        self._met: Step | Pause | Ticket[Any] | None = None
+        """What the life said of a piece that could not just pass; None: it has not read the piece that the task has."""
         self._timers: list[asyncio.TimerHandle] = []
 
     async def run(self, send: Send) -> None:
@@ -250,9 +254,10 @@ class _Exchange:
         try:
             await client.begin(response.status, [*headers, *about(self._call)])
             while isinstance(step, Relay) and not step.last:
-                data = await response.receive()
+                data = await response.receive(self._passes if decoder is None else None)
+                met, self._met = self._met, None
                 read = data if decoder is None else _readable(decoder, data)
-                step = await advance_async(self._steps, read if data else None)
+                step = await advance_async(self._steps, read if data else None, met=met)
                 if isinstance(step, Relay):
                     if step.last:
                         # A budget that breaks is used up: the provider stops before the client has the end in hand.
@@ -268,6 +273,17 @@ class _Exchange:
         except Broken as error:
             await self._end_broken(self._meaning(error))
             client.cut()
+
+    def _passes(self, data: bytes) -> bool:
+        """
+        Relay a piece without waking the task. False where something has to be waited for: then the task goes on from
+        what its life said of the piece.
+        """
+        step = self._steps.send(data)
+        if type(step) is Relay and not step.last and (not step.data or self._client.relay_at_once(step.data)):
+            return True
+        self._met = step
+        return False
 
     async def _finish(self, step: Step | Finished) -> None:
         """The provider's last byte is here: relay what a meter still held back, then end."""
@@ -338,7 +354,7 @@ async def pass_on(
     client.when_gone(response.abort)
     try:
         await client.begin(response.status, incoming(response.headers))
-        while data := await response.receive():
+        while data := await response.receive(client.relay_at_once):
             await client.relay(data)
         await client.end()
     except Broken:

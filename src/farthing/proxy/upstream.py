@@ -9,7 +9,7 @@ have reached the provider, and keeps headers as they are. What goes wrong is sai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..calls.steps import Broken, NotSent
@@ -33,10 +33,13 @@ class UpstreamResponse(Protocol):
     headers: Sequence[Header]
     """In the order they came, several of one name included; hop-by-hop ones too."""
 
-    async def receive(self) -> bytes:
+    async def receive(self, through: Callable[[bytes], bool] | None = None) -> bytes:
         """
         The next piece of the body as soon as there is one, without the chunking but with its content encoding; b"" at
         its end, and from then on. Nothing is read ahead without bound: a reader that is slow slows the provider.
+
+        *through* is asked first of each piece that comes while this waits: True, and this waits for the next one. So
+        pieces pass that nobody has to wait for, and no task is woken. It does not raise.
 
         Raises Broken: ``timeout`` (idle for longer than allowed) or ``connection_lost`` (ended before its end).
         """

@@ -99,3 +99,30 @@ def test_where_nobody_can_look_something_may_be_unread(monkeypatch: pytest.Monke
             await client.close()
 
     run("asyncio", main())
+
+
+def test_pieces_pass_a_reader_that_has_nothing_to_wait_for() -> None:
+    async def main() -> None:
+        passed: list[bytes] = []
+        met = asyncio.Event()
+
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+            await met.wait()
+            await peer.send(b"5\r\nworld\r\n0\r\n\r\n")
+
+        def through(data: bytes) -> bool:
+            passed.append(data)
+            met.set()
+            return data == b"hello"
+
+        async with hostile(script) as server:
+            client = AioClient()
+            response = await client.request("POST", server.url, [], b"{}", timeouts=SOON)
+            assert await response.receive(through) == b"world"
+            assert passed == [b"hello", b"world"]
+            assert await response.receive(through) == b""
+            await client.close()
+
+    run("asyncio", main())

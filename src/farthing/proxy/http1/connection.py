@@ -60,10 +60,13 @@ class Connection(asyncio.Protocol):
         self._socket = sock
         self._stopped = False
         self._transport: asyncio.Transport | None = None
+        self._pieces: list[bytes] = []
+        """Of a body: those that have come at this moment."""
+        self.on_body: Callable[[bytes], None] = self._pieces.append
+        """Called by the parser, as the methods below; a body may have thousands of pieces."""
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._response: Response | None = None
         self._headers: list[Header] = []
-        self._put: Callable[[bytes], None] = _nowhere
         self._head_only = False
         self._interim = False
         self._whole = False
@@ -76,7 +79,6 @@ class Connection(asyncio.Protocol):
         self.is_paused = False
         """The other end is left waiting, for the reader is behind."""
         self._timeouts = Timeouts()
-        self._idle_seconds = 0.0
         self._total_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -103,7 +105,6 @@ class Connection(asyncio.Protocol):
             return response
         now = self._loop.time()
         self._response = response
-        self._put = response.pieces.append
         self._acknowledged = bytes_acknowledged(self._socket)
         self._head_only = head_only
         self._whole = self._interim = self._heard = False
@@ -111,7 +112,6 @@ class Connection(asyncio.Protocol):
         self._barren = 0
         self._heard_at = now
         self._timeouts = timeouts
-        self._idle_seconds = timeouts.idle_seconds
         self._total_at = now + timeouts.total_seconds
         if len(request) == 1:
             transport.write(request[0])
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
             return False
         self._stopped = True
         # What had arrived may still be read after the time for an answer is over.
-        self._total_at = self._loop.time() + self._idle_seconds
+        self._total_at = self._loop.time() + self._timeouts.idle_seconds
         try:
             self._socket.shutdown(socket.SHUT_RD)
         except OSError:
@@ -193,8 +193,6 @@ class Connection(asyncio.Protocol):
             return
         self._heard = True
         self._heard_at = self._loop.time()
-        pieces = response.pieces
-        before = len(pieces)
         wrong: str | None = None
         try:
             parser.feed_data(data)
@@ -204,8 +202,11 @@ class Connection(asyncio.Protocol):
             wrong = "the connection changes its protocol"
         except httptools.HttpParserError as error:
             wrong = str(error)
-        if len(pieces) > before:
-            response.arrived += sum(map(len, pieces[before:] if before else pieces))
+        pieces = self._pieces
+        if pieces:
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            response.put(body)
         elif not self._whole:
             self._barren += len(data)
             if self._barren > MAX_HEAD_BYTES and wrong is None:
@@ -217,12 +218,8 @@ class Connection(asyncio.Protocol):
         if wrong is not None:
             self.fail(BadAnswer(f"not an HTTP/1.1 answer that can be used: {wrong}"))
             return
-        if response.status:
-            response.wake()
-            if response.arrived > _PAUSE_ABOVE:
-                self._pause()
-            elif self._timer_at > self._heard_at + self._idle_seconds:
-                self._watch()
+        if response.arrived > _PAUSE_ABOVE:
+            self._pause()
 
     def eof_received(self) -> None:
         response = self._response
@@ -286,12 +283,10 @@ class Connection(asyncio.Protocol):
         response.headers = self._headers
         # From here on, headers are trailers.
         self._headers = response.trailers
+        response.wake()
         if self._head_only:
             self._whole = True
             self._keep = False
-
-    def on_body(self, body: bytes) -> None:
-        self._put(body)
 
     def on_message_complete(self) -> None:
         if self._interim:
@@ -364,10 +359,6 @@ class Connection(asyncio.Protocol):
         else:
             part = "the rest of the answer" if response.status else "an answer"
             self.fail(TimedOut(f"waited {self._timeouts.idle_seconds:g} s for {part}"))
-
-
-def _nowhere(piece: bytes) -> None:
-    """Where a body goes without an exchange; the parser is not fed then."""
 
 
 def _ends_with_connection(headers: Sequence[Header]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ...calls.steps import Broken, NotSent
@@ -26,7 +26,7 @@ class Response:
     __slots__ = (
         "_left_behind",
         "_loop",
-        "_reading",
+        "_through",
         "_waiter",
         "arrived",
         "connection",
@@ -54,17 +54,18 @@ class Response:
         self._loop = loop
         self._left_behind = False
         """Something had arrived that nobody will receive."""
-        self._reading = False
+        self._through: Callable[[bytes], bool] | None = None
+        """What is asked first of a piece that the reader waits for."""
         self._waiter: asyncio.Future[bytes] | None = None
 
-    async def receive(self) -> bytes:
+    async def receive(self, through: Callable[[bytes], bool] | None = None) -> bytes:
         """The next piece; ``b""`` at the end of the body. What arrived before a failure comes before its error."""
         while not self.pieces:
             if self.whole:
                 return b""
             if self.error is not None:
                 raise self.error
-            data = await self._changed(reading=True)
+            data = await self._changed(through)
             if data:
                 return data
         return self._take()
@@ -94,15 +95,39 @@ class Response:
         while not self.status:
             if self.error is not None:
                 raise self.error
-            await self._changed(reading=False)
+            await self._changed(None)
+
+    def put(self, data: bytes) -> None:
+        """This came of the body. In the next turn of the loop a reader that waits has it, unless it goes through."""
+        if self._through is None:
+            self.wake()
+        elif self._waiter is not None and not self.pieces:
+            # Not at once: a loop that reads all that has come, then does this for all of it, takes less time.
+            self._loop.call_soon(self._offer, self._through)
+        self.pieces.append(data)
+        self.arrived += len(data)
 
     def wake(self) -> None:
-        """Something changed: the reader goes on in the next turn of the loop, with what is here if it reads."""
+        """Something changed: the reader looks, in the next turn of the loop."""
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
             if not waiter.done():
-                waiter.set_result(self._take() if self._reading and self.pieces else b"")
+                waiter.set_result(b"")
+
+    def _offer(self, through: Callable[[bytes], bool]) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done() or not self.pieces:
+            return
+        data = self._take()
+        try:
+            passes = through(data)
+        except BaseException:
+            self.abort()  # its reader hears of that, and the log of the bug
+            raise
+        if not passes:
+            self._waiter = None
+            waiter.set_result(data)
 
     def _take(self) -> bytes:
         pieces = self.pieces
@@ -114,9 +139,9 @@ class Response:
             connection.resume()
         return data
 
-    async def _changed(self, *, reading: bool) -> bytes:
-        """Wait for something to change; what arrived, if the reader is there for that."""
-        self._reading = reading
+    async def _changed(self, through: Callable[[bytes], bool] | None) -> bytes:
+        """Wait for something to change; what arrived and did not go *through*."""
+        self._through = through
         waiter = self._waiter = self._loop.create_future()
         try:
             data: bytes = await waiter

@@ -72,17 +72,12 @@ class ChatMeter(EventMeter):
         )
 
     def feed(self, data: bytes) -> bytes:
-        if self._first_seen or self._splitter.held_bytes:
+        held = self._splitter.held_bytes
+        if self._first_seen and not held and data.endswith(b"\n\n") and b"\r" not in data and not _may_matter(data):
             # What nearly all pieces of a slow stream are: one chunk, and nothing in it that matters.
-            if (
-                self._first_seen
-                and data.endswith(b"\n\n")
-                and not self._splitter.held_bytes
-                and b"\r" not in data
-                and not _may_matter(data)
-            ):
-                self._keep(data)
-                return data
+            self._keep(data)
+            return data
+        if self._first_seen or held:
             return super().feed(data)
         # The first chunk is read in any case; apart from it, what came with it may be dull.
         first = data.find(b"\n\n") + 2

@@ -648,3 +648,68 @@ def test_a_closed_client_sends_nothing(loop: str) -> None:
                 await ask(client, server.url)
 
     run(loop, main())
+
+
+def test_pieces_pass_a_reader_that_has_nothing_to_wait_for(loop: str) -> None:
+    """They go through in the turn in which they came; the one that is refused is the reader's, and the rest with it."""
+
+    async def main() -> None:
+        passed: list[bytes] = []
+        turn = asyncio.Event()
+
+        def through(data: bytes) -> bool:
+            passed.append(data)
+            turn.set()
+            return data != b"world"
+
+        async def passes(number: int) -> None:
+            while len(passed) < number:
+                await turn.wait()
+                turn.clear()
+
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(BEGUN)
+            for number, piece in enumerate((b"one", b"two", b"world"), 1):
+                await reading.wait()
+                await peer.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+                await passes(number)
+            await peer.send(b"3\r\nend\r\n0\r\n\r\n")
+            await answering(peer)
+
+        reading = asyncio.Event()
+        async with hostile(script) as server, client_of() as client:
+            response = await ask(client, server.url)
+            assert await response.receive() == b"hello", "nobody waited when this came"
+            task = asyncio.create_task(response.receive(through))
+            await asyncio.sleep(0)
+            reading.set()
+            assert await task == b"world"
+            assert passed == [b"one", b"two", b"world"]
+            assert await whole(response) == b"end"
+            assert await whole(await ask(client, server.url)) == b"hello"
+            assert server.connections == 1
+
+    run(loop, main())
+
+
+def test_what_comes_with_the_end_of_a_body_is_the_readers(loop: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(BEGUN)
+        await reading.wait()
+        await peer.send(b"5\r\nworld\r\n0\r\n\r\n")
+        await peer.gone()
+
+    async def main() -> None:
+        async with hostile(script) as server, client_of() as client:
+            response = await ask(client, server.url)
+            assert await response.receive() == b"hello"
+            task = asyncio.create_task(response.receive(lambda data: False))
+            await asyncio.sleep(0)
+            reading.set()
+            assert await task == b"world"
+            assert await response.receive() == b""
+
+    reading = asyncio.Event()
+    run(loop, main())
