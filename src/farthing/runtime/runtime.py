@@ -100,6 +100,8 @@ class Runtime:
         self.memory = Ledger(self.memory_store)
         self.memory.refresh(self.memory_store.catalogue().result())
         self._durable: Ledger | None = None
+        self._in_memory: str | None = None
+        """The last ledger to be opened, if that is memory: there is nothing to open then."""
         self._opening = threading.Lock()
         self._warns = warns
         self._reports = reports
@@ -118,10 +120,12 @@ class Runtime:
     @property
     def durable(self) -> Ledger | None:
         """The durable ledger, opened on first use; None if none is configured."""
-        if self._durable is None and self.settings.ledger is not None:
+        if self._durable is None and self.settings.ledger not in (None, self._in_memory):
             with self._opening:
-                if self._durable is None:
-                    self._durable = self._open(self.settings.ledger)
+                url = self.settings.ledger
+                if self._durable is None and url is not None:
+                    self._durable = self._open(url)
+                    self._in_memory = url if self._durable is None else None
         return self._durable
 
     @property
@@ -148,6 +152,9 @@ class Runtime:
     def budgets(self, ambient: Ambient, tags: dict[str, str]) -> tuple[list[Budget], list[Budget]]:
         """The budgets that bind a call with these tags: those in memory, and those on the durable ledger."""
         durable = self.durable
+        standing = self.main.standing(tags)
+        if not ambient.bindings:
+            return (standing, []) if durable is None else ([], standing)
         here: dict[str, Budget] = {}
         there: dict[str, Budget] = {}
         for binding in ambient.bindings:
@@ -164,7 +171,7 @@ class Runtime:
             known = ledger.catalogue.budgets.get(budget.name, budget)
             if matches(dict(known.scope), tags):
                 side[known.name] = known
-        for budget in self.main.standing(tags):
+        for budget in standing:
             (here if durable is None else there).setdefault(budget.name, budget)
         return list(here.values()), list(there.values())
 

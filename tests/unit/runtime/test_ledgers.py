@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 import farthing
+import farthing.stores
 from farthing import budget, hold
 from farthing.kernel.budget import Budget, make_budget
 from farthing.kernel.catalogue import Catalogue, Grant
 from farthing.runtime.default import runtime
 from farthing.runtime.ledgers import Ledger
+from farthing.stores import open_store
 from farthing.stores.memory import MemoryStore
 from farthing.testing import FakeClock
 
@@ -214,3 +216,24 @@ def test_figures_wait_for_the_end_that_another_thread_is_writing() -> None:
         reader.join()
         other.join()
     assert seen == [0]
+
+
+def test_a_ledger_in_memory_is_looked_for_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not by every call: there is nothing to open. A file that is named after that is opened all the same."""
+    opened: list[str] = []
+
+    def opening(url: str, **how: Any) -> Any:
+        opened.append(url)
+        return open_store(url, **how)
+
+    monkeypatch.setattr(farthing.stores, "open_store", opening)
+    farthing.configure(ledger="memory:")
+    for _ in range(3):
+        assert runtime().durable is None
+    assert opened == ["memory:"]
+    file = str(tmp_path / "ledger.db")
+    farthing.configure(ledger=file)
+    assert runtime().durable is runtime().durable is not None
+    farthing.configure(ledger="memory:")
+    assert runtime().durable is None
+    assert opened == ["memory:", file, "memory:"]
