@@ -41,9 +41,8 @@ Pages = Mapping[str, Page]
 def find_page(pages: Pages, path: str) -> Page | None:
     """The page of a path, or None."""
     page = pages.get(path)
-    if page is not None:
+    if page is not None or not path.startswith(tuple(pages)):
         return page
-    # Shorter and shorter prefixes: a request has few, whatever number of pages there is.
     end = path.rfind("/")
     while end >= 0:
         page = pages.get(path[: end + 1])
