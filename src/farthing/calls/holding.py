@@ -154,7 +154,7 @@ def _hold_each(
         return Stale(-1)
     if durable is not None and there:
         accounts = accounts_for(durable, ask, there, tags)
-        plan = make_plan(ask, accounts, catalogue_version=versions[1])._replace(x_most=x)
+        plan = make_plan(ask, accounts, catalogue_version=versions[1], x_most=x)
         # A durable store takes a hold back by itself if its answer was not waited for.
         placed = yield from _place(durable, plan, work, replaces)
         if not isinstance(placed, Placed):

@@ -283,9 +283,9 @@ def make_frame(accounts: tuple[Account, ...], ours: bool) -> Frame:
     return Frame(tuple(lines), tuple(postings), valid_until_ms, counts_usd)
 
 
-def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int = 0) -> Plan:
+def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int = 0, x_most: int | None = None) -> Plan:
     """
-    The lines and postings of a call on these accounts.
+    The lines and postings of a call on these accounts. *x_most*: what another ledger granted it.
 
     Raises ValueError where a budget limits money and the price is unknown: the caller decides that (policy
     ``unpriced``) before it plans.
@@ -304,7 +304,7 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
         deadline_ms,
         catalogue_version,
         valid_until_ms,
-        None,
+        x_most,
         (),
     )
     return bare(Plan, fields)
