@@ -21,8 +21,6 @@ from ..proxy.load import COMPLETION_TOKEN_NANO, PROMPT_TOKEN_NANO
 from .mix import COUNTED, EXACT, NONE, NOTHING, UNKNOWN, UNSENT, VOID, Call, Kind
 
 _ROWS = 5_000
-GATEWAY = ("502", "504")
-"""An upstream gave no whole answer: nothing was sent, or it may have been billed."""
 
 
 class Books(NamedTuple):
@@ -145,10 +143,10 @@ def _met_an_end(call: Call, said: str, rows: Sequence[Entry]) -> bool:
     """
     if call.kind.free:
         # The ledger has no row of it: that its provider never had it in hand is all there is to go by.
-        return not call.heard and call.answer in GATEWAY and call.answer not in call.kind.answers
+        return not call.heard and call.answer == "502" and call.answer not in call.kind.answers
     if call.heard or said not in (UNKNOWN, UNSENT) or (said == UNSENT and said in call.kind.entries):
         return False
-    return rows[0].ending in ("connection_lost", "connect_error", "client_gone") and call.answer in (*GATEWAY, NOTHING)
+    return rows[0].ending in ("connection_lost", "connect_error", "client_gone") and call.answer in ("502", NOTHING)
 
 
 def _wrong(call: Call, said: str, rows: Sequence[Entry], *, unlucky: bool) -> Iterator[str]:

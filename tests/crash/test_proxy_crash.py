@@ -151,7 +151,7 @@ def test_a_second_signal_does_not_wait_and_the_calls_are_suspect(ledger: str) ->
                 eventually(lambda: refuses_connections(url))
                 proxy.process.send_signal(signal.SIGTERM)
 
-            assert asyncio.run(burst_while(url, 2, stop)) == Counter({504: 2})
+            assert asyncio.run(burst_while(url, 2, stop)) == Counter({503: 2})
             assert proxy.ended() == 0
             assert "Stopped with 2 calls in flight: they are suspect" in proxy.said
             assert "Traceback" not in proxy.said

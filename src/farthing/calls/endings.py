@@ -15,7 +15,7 @@ stream cut, without final usage               input as reported or held; output 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from .. import tokens
@@ -30,6 +30,8 @@ GATEWAY_TIMEOUTS = (504, 524)
 """Answers of a gateway that gave up on a provider that may still be generating, and billing."""
 
 
+OUTCOME = (b"x-farthing-outcome", b"unknown")
+"""A header of such an answer: the call may have been billed."""
 BACKGROUND = "background"
 """The answer is still being made: asking for it later tells what it cost."""
 
@@ -82,6 +84,15 @@ class Limits(NamedTuple):
     margin_tokens: int
     bounds: Callable[[], Bounds]
     """Asked only where no usage was reported: a call that nothing was held for has not counted its input yet."""
+
+
+def status_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """
+    The status that says what a call cost. Where a proxy like ours lost the answer, it says so beside its error: that is
+    a gateway that gave up, whatever its number.
+    """
+    lost = status >= 500 and OUTCOME in [(name.lower(), value) for name, value in headers]
+    return GATEWAY_TIMEOUTS[0] if lost else status
 
 
 def unpaid(status: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import prices
 from ..calls.call import Call
+from ..calls.endings import OUTCOME
 from ..calls.handover import OFFER_HEADER
 from ..calls.polling import asks
 from ..errors import StoreUnavailable, UnmeteredCall
@@ -27,7 +28,7 @@ from .flags import SESSION_TAG
 from .forward import Door, Outgoing, forward, pass_on
 from .headers import credential_of, free_tags, without_key
 from .pages.page import Page, Pages, Request, find_page
-from .refusal import Refusal, of_error, refuse
+from .refusal import NO_RETRY, Refusal, of_error, refuse
 from .routing import Route, Routes, Table, family_of, hint_of
 from .settings import Bounds, ProxySettings
 from .sharing import shared
@@ -97,7 +98,7 @@ class Proxy:
         except asyncio.CancelledError:
             # The server stops and waits no longer. Nothing is left to do for this task but this.
             message = "this proxy was stopped before the answer was whole; the call may have been billed"
-            await _apologise(client, 504, "stopped", message)
+            await _apologise(client, 503, "stopped", message)
         finally:
             client.leave()
 
@@ -296,12 +297,15 @@ class _Refusal(Exception):
 
 
 async def _apologise(client: Client, status: int, code: str, message: str) -> None:
-    """An answer that cannot be had: said in the caller's dialect, or cut off where it had begun."""
+    """
+    An answer that cannot be had, of a call that may have been billed: said in the caller's dialect, or cut off where it
+    had begun.
+    """
     if client.begun:
         client.cut()
         return
     family = family_of(client.method, client.path, hint_of(client.headers))
-    refusal = refuse(family, status, code, message)
+    refusal = refuse(family, status, code, message, headers=(NO_RETRY, OUTCOME))
     await client.answer(refusal.status, refusal.headers, refusal.body)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..calls.call import Call
-from ..calls.endings import Lost
+from ..calls.endings import OUTCOME, Lost, status_of
 from ..calls.life import life
 from ..calls.polling import poll
 from ..calls.steps import (
@@ -166,7 +166,8 @@ class _Exchange:
             if response is None:
                 return
             self.status = response.status
-            step = await advance_async(self._steps, Answered(response.status, _streams(response, self._call)))
+            status = status_of(response.status, response.headers)
+            step = await advance_async(self._steps, Answered(status, _streams(response, self._call)))
             if isinstance(step, ReadAll):
                 await self._plain(response)
             else:
@@ -382,8 +383,8 @@ async def read_all(response: UpstreamResponse) -> bytes:
 
 def gateway_error(error: NotSent | Broken, family: str, upstream: Upstream) -> Refusal:
     """
-    What a client is told when its upstream gives no answer. Its SDK may try again: that is a call of its own. 504 says
-    that the call may have been billed: a client that counts for itself, as we do, takes every other error for free.
+    What a client is told when its upstream gives no answer. Its SDK may try again: that is a call of its own. Who
+    counts for itself takes a 502 for free, so a header says where the call may have been billed.
     """
     name = upstream.name
     if isinstance(error, NotSent):
@@ -391,9 +392,9 @@ def gateway_error(error: NotSent | Broken, family: str, upstream: Upstream) -> R
         return refuse(family, 502, "upstream_unreachable", message, headers=())
     if error.ending == "timeout":
         message = f"upstream {name!r} gave no whole answer in time; the call may have been billed"
-        return refuse(family, 504, "upstream_timeout", message, headers=())
+        return refuse(family, 504, "upstream_timeout", message, headers=(OUTCOME,))
     message = f"upstream {name!r} ended the connection before its answer was whole; the call may have been billed"
-    return refuse(family, 504, "upstream_connection_lost", message, headers=())
+    return refuse(family, 502, "upstream_connection_lost", message, headers=(OUTCOME,))
 
 
 def _streams(response: UpstreamResponse, call: Call) -> bool:

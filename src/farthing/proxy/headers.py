@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 from ..calls.admission import Admitted
 from ..calls.call import Call
-from ..calls.endings import Settle
+from ..calls.endings import OUTCOME, Settle
 from ..kernel.money import usd_from_nano
 from ..kernel.scope import TAG_LENGTH_MAX, TAGS_MAX, check_tags
 from ..reports.room import tightest
@@ -99,7 +99,9 @@ def incoming(headers: Sequence[Header], *, decoded: bool = False) -> list[Header
             if name == b"connection":
                 connection += b"," + header[1]
             continue
-        if name.startswith(OURS) or (decoded and name in (b"content-encoding", b"content-length")):
+        if name.startswith(OURS) and name != OUTCOME[0]:
+            continue
+        if decoded and name in (b"content-encoding", b"content-length"):
             continue
         kept.append(header)
     named = _named(connection)

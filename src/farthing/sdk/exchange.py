@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from ..calls.call import Call
+from ..calls.endings import status_of
 from ..calls.handover import CALL_HEADER, OFFER_HEADER, offer
 from ..calls.life import life
 from ..calls.polling import poll
@@ -107,7 +108,8 @@ class Exchange:
             asked and content_type == self.call.request.stream_type.encode()
         )
         proxied_as = headers.get(_CALL_HEADER)
-        return Answered(response.status_code, streamed, None if proxied_as is None else proxied_as.decode("latin-1"))
+        status = status_of(response.status_code, headers.items())
+        return Answered(status, streamed, None if proxied_as is None else proxied_as.decode("latin-1"))
 
     def failure(self, error: BaseException) -> BaseException:
         """What an exception out of the transport means for the call."""

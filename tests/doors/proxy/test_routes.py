@@ -243,7 +243,7 @@ def test_a_connection_that_is_lost_before_the_answer(
     provider.reply = Reply(fault="reset")
     seen = Seen(patient)
     got = ask(patient.url, route.path, route.body)
-    assert (got.status, code_of(got)) == (504, "upstream_connection_lost")
+    assert (got.status, code_of(got)) == (502, "upstream_connection_lost")
     entry = seen.one()
     assert (entry.ending, entry.suspect) == ("connection_lost", True)
 
@@ -252,7 +252,7 @@ def test_a_connection_that_is_lost_before_the_answer(
 def test_a_plain_answer_that_is_cut_is_suspect(route: Route, patient: ProxyServer, provider: FakeProvider) -> None:
     provider.reply = Reply("one two three four", output_tokens=9, fault="close_mid_body")
     seen = Seen(patient)
-    assert ask(patient.url, route.path, route.body).status == 504
+    assert ask(patient.url, route.path, route.body).status == 502
     entry = seen.one()
     assert (entry.ending, entry.suspect) == ("connection_lost", True)
     assert tokens_of(entry) >= provider.billed_tokens

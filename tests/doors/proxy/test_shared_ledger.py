@@ -25,7 +25,7 @@ from farthing.kernel.balances import Balance
 from farthing.kernel.hold import HELD, SUSPECT, Entry
 from farthing.kernel.money import nano_of_usd
 from farthing.kernel.scope import read_account_key
-from farthing.proxy.settings import Timeouts
+from farthing.proxy.settings import Timeouts, Upstream
 from farthing.runtime.default import runtime
 from farthing.runtime.settings import Settings
 from farthing.stores.sqlite import SQLiteStore
@@ -212,7 +212,20 @@ def test_a_unit_of_work_counts_what_a_proxy_cannot_say(provider: FakeProvider, f
         with work, pytest.raises(openai.APIStatusError) as lost:
             call(client)
     assert work.suspect.tokens == EACH
-    assert lost.value.status_code == 504
+    assert lost.value.status_code == (504 if fault == "hang" else 502)
+
+
+def test_what_a_proxy_cannot_say_another_before_it_says_too(provider: FakeProvider) -> None:
+    provider.reply = Reply(fault="reset")
+    with proxy_with(settings_for(provider)) as inner:
+        before = settings_for(provider, upstreams=(Upstream("openai", f"{inner.url}/v1"),))
+        with proxy_with(before) as outer, client_of(outer) as client:
+            work = budget(tokens=2 * EACH)
+            with work, pytest.raises(openai.InternalServerError):
+                call(client)
+            (row,) = outer.runtime.main.store.entries().result()
+    assert work.suspect.tokens == EACH
+    assert row.suspect
 
 
 def test_another_ledger_counts_for_itself(provider: FakeProvider, path: Path, store: Look) -> None:
