@@ -52,11 +52,17 @@ def _put_back() -> None:
 
 def _install() -> None:
     with forks.loading():
-        from concurrent.futures import ThreadPoolExecutor
         from multiprocessing.pool import ThreadPool
 
+        try:
+            from concurrent.futures import ThreadPoolExecutor as Pool
+        except RuntimeError:
+            # The main thread has ended, and other threads are waited for: this module cannot be loaded any more, so
+            # there will be no such pool.
+            pass
+        else:
+            _replace(Pool, "submit", _submit)
     _replace(threading.Thread, "start", _start)
-    _replace(ThreadPoolExecutor, "submit", _submit)
     for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
         # ThreadPool's public methods all end in one of these; a pool of processes inherits the originals untouched.
         _replace(ThreadPool, name, _pooled)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -99,3 +101,27 @@ def test_what_was_left_half_done_is_begun_again(monkeypatch: pytest.MonkeyPatch)
     assert threading.Thread.start.__wrapped__ is start  # type: ignore[attr-defined]
     threads.follow(False)
     assert threading.Thread.start is start
+
+
+OUTLIVES_THE_MAIN_THREAD = """
+import threading, farthing
+
+def work():
+    main.join()
+    with farthing.budget("week", tokens=5) as week:
+        inner = threading.Thread(target=lambda: farthing.record({"input_tokens": 3}, model="gpt-4o"))
+        inner.start()
+        inner.join()
+    print(week.spent.tokens)
+
+main = threading.main_thread()
+threading.Thread(target=work).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_may_be_the_first_to_use_a_budget() -> None:
+    """The interpreter waits for it, and loads no thread pool any more."""
+    done = subprocess.run(
+        [sys.executable, "-c", OUTLIVES_THE_MAIN_THREAD], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.stdout, done.stderr) == ("3\n", "")
