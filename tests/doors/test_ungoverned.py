@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import sys
 import types
+import urllib.request
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -211,7 +213,16 @@ def _plain_requests(provider: FakeProvider) -> int:
         return session.post(f"{provider.openai_url}/chat/completions", json=CALL, headers=HEADERS).status_code
 
 
-@pytest.mark.parametrize("call", [_plain_aiohttp, _plain_requests])
+def _plain_urllib(provider: FakeProvider) -> int:
+    body = json.dumps(CALL).encode()
+    headers = {**HEADERS, "content-type": "application/json"}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{provider.openai_url}/chat/completions", body, headers)
+    ) as answer:
+        return int(answer.status)
+
+
+@pytest.mark.parametrize("call", [_plain_aiohttp, _plain_requests, _plain_urllib])
 def test_a_library_that_cannot_be_governed(provider: FakeProvider, call: Any) -> None:
     with farthing.budget(tokens=1_000), pytest.warns(farthing.UngovernedClientWarning, match="ungoverned"):
         assert call(provider) == 200

@@ -1,7 +1,8 @@
 """
 Which SDKs and frameworks are known, and how their calls are governed: for ``farthing doctor``, without importing them.
 
-Reviewed 2026-11: what is said to be governed is run by the tests (tests/doors, tests/compat), with the versions named.
+Reviewed 2026-11: what is said to be governed is run by the tests (tests/doors, tests/compat), with the versions named;
+what has none was run by hand then.
 """
 
 from __future__ import annotations
@@ -44,6 +45,14 @@ PACKAGES: tuple[Package, ...] = (
     Package("pydantic-ai-slim", "yes", "install()", ("2.",)),
     Package("openai-agents", "yes", "install()", ("0.",)),
     Package("litellm", "yes", "install()", ("1.",)),
+    Package("langchain-anthropic", "yes", "install()"),
+    Package("langchain-google-genai", "yes", "install()"),
+    Package("langchain-mistralai", "yes", "install()"),
+    Package("llama-index-core", "yes", "install()"),
+    Package("instructor", "yes", "install(); a refusal comes in its InstructorRetryException, whose cause it is"),
+    Package("crewai", "yes", "install()"),
+    Package("smolagents", "yes", "install(); a refusal comes in its AgentGenerationError, whose cause it is"),
+    Package("dspy", "partly", 'install(), with dspy.LM(…, engine="litellm"); what leaves by its own client is noticed'),
     Package("botocore", "no", "Bedrock calls leave by urllib3: noticed; hold() or record() for them"),
     Package("google-cloud-aiplatform", "no", "leaves by gRPC: noticed; google-genai speaks to Vertex AI over HTTP"),
 )

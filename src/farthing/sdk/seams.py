@@ -58,6 +58,22 @@ def _urllib3(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
     return _of_url(pool, method, f"//{pool.host}{port}{path.path}?{path.query}", headers)
 
 
+def _http_client(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
+    connection, method, url = (*given, named.get("method"), named.get("url"))[:3]
+    headers = named.get("headers") or (given[4] if len(given) > 4 else None)
+    tunnelled = connection._tunnel_host
+    host, port = (tunnelled, connection._tunnel_port) if tunnelled else (connection.host, connection.port)
+    netloc = host if port in (None, connection.default_port) else f"{host}:{port}"
+    # It lives for one request, so it is its host that is told of; through a proxy the URL names that.
+    leaving = _of_url(netloc, method, url if "://" in str(url) else f"//{netloc}{url}", headers)
+    return leaving._replace(client=leaving.host)
+
+
+def _lm15(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
+    transport, request = (*given, named.get("request"))[:2]
+    return _of_url(transport, request.method, request.url, dict(request.headers))
+
+
 def _websocket(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
     # The class of the asyncio client is its own first argument; the function of the sync one has none.
     uri = named.get("uri") or next((value for value in given if isinstance(value, str)), "")
@@ -90,6 +106,12 @@ SEAMS = (
     Seam("google-genai", "google.genai._api_client", "BaseApiClient", "_use_aiohttp"),
     Seam("aiohttp", "aiohttp.client", "ClientSession", "_request", _aiohttp),
     Seam("urllib3", "urllib3.connectionpool", "HTTPConnectionPool", "urlopen", _urllib3),
+    Seam("http.client", "http.client", "HTTPConnection", "request", _http_client),
+    *(
+        Seam("lm15", f"{package}.transports.{module}", owner, "stream", _lm15)
+        for package in ("lm15", "dspy._vendor.lm15")
+        for module, owner in (("_sync", "StdlibTransport"), ("_async", "StdlibAsyncTransport"))
+    ),
     Seam("websockets", "websockets.asyncio.client", "connect", "__init__", _websocket),
     Seam("websockets", "websockets.sync.client", "", "connect", _websocket),
     Seam("grpc", "grpc", "", "secure_channel", _grpc),

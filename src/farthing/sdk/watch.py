@@ -45,6 +45,8 @@ _told_hosts: set[str] = set()
 ADVICE = {
     "aiohttp": "let it send over httpx (farthing.instrument(client) moves google-genai there by itself)",
     "urllib3": "use an SDK that stands on httpx, or hold for the call by hand: farthing.hold(), farthing.record()",
+    "http.client": "use an SDK that stands on httpx, or hold for the call by hand: farthing.hold(), farthing.record()",
+    "lm15": 'let DSPy send over LiteLLM: dspy.LM(…, engine="litellm")',
     "websockets": "hold for the session by hand: farthing.hold(), farthing.record()",
     "grpc": "use a client over HTTP (google-genai speaks to Vertex AI so), or hold by hand: farthing.hold()",
 }
