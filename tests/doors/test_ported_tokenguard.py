@@ -246,6 +246,7 @@ def test_the_sqlite_sink_and_its_six_columns(tmp_path: Path) -> None:
     assert subscription.flush()
     with sqlite3.connect(tmp_path / "spend.db") as file:
         (row,) = file.execute("SELECT tags, usd, input_tokens, output_tokens, reasoning_tokens, model FROM spend")
+    file.close()
     assert (json.loads(row[0]), *row[1:]) == ({"feature": "search"}, "0.00075", 100, 50, 20, "gpt-4o")
 
 
