@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..kernel.money import div_half_up, nano_of_usd
-from ..kernel.scope import OWN_KEYS
+from ..kernel.scope import OWN_KEYS, one_line
 from ..kernel.window import datetime_from_ms
 from ..reports.spending import Report, read_report
 from .amounts import NOTHING, count_from_text, names_from_texts, number_of, pairs_from_texts, usd_column
@@ -180,7 +180,7 @@ def _share(part_nano: int, whole_nano: int) -> str:
 
 
 def _shown(part: str | None, key: str) -> str:
-    return f"(no {key})" if part is None else part
+    return f"(no {key})" if part is None else one_line(part)
 
 
 def _without_values(found: Report) -> list[str]:

@@ -8,10 +8,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from ..kernel.scope import one_line
 
 SPENT, HELD, SUSPECT, FREE = "█▓▒░"
 _PLAIN = {SPENT: "#", HELD: "+", SUSPECT: "?", FREE: "."}
@@ -27,7 +30,33 @@ def console() -> Console:
     another program has no edge to wrap at: a name that is cut in two is not found by grep.
     """
     endless = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
-    return Console(file=sys.stdout, highlight=False, width=_ENDLESS if endless else None)
+    return _console(_ENDLESS if endless else None)
+
+
+def _console(width: int | None) -> Console:
+    made = Console(file=sys.stdout, highlight=False, width=width)
+    made.push_render_hook(_Unpainted())
+    return made
+
+
+class _Unpainted(RenderHook):
+    """Callers choose tags: what they put in one does not paint the terminal of who reads a report."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Escaped(of) for of in renderables]
+
+
+class _Escaped:
+    def __init__(self, of: ConsoleRenderable) -> None:
+        self._of = of
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._of, options):
+            text, style, control = segment
+            if control or text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(one_line, text.split("\n"))), style)
 
 
 def print_table(table: Table) -> None:
@@ -44,7 +73,7 @@ def print_table(table: Table) -> None:
         natural = max(Measurement.get(out, endless, cell).maximum for cell in cells)
         column.min_width = natural if column.no_wrap else min(natural, _WORDS_LEAST)
         least += column.min_width + left + right
-    wide = Console(file=sys.stdout, highlight=False, width=max(out.width, least))
+    wide = _console(max(out.width, least))
     with wide.capture() as drawn:
         wide.print(table, crop=False)
     sys.stdout.writelines(f"{line.rstrip()}\n" for line in drawn.get().splitlines())

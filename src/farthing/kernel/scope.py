@@ -43,6 +43,16 @@ def check_tags(tags: Mapping[str, object], *, field: str) -> dict[str, str]:
     return checked
 
 
+def one_line(text: str) -> str:
+    """
+    The text with whatever is not printable escaped: what callers choose (a tag, say) neither ends a line and begins one
+    that we never said, nor paints the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def check_own(tags: Iterable[str]) -> None:
     """Raises ValueError for the name of a tag that every call has already."""
     for name in OWN_KEYS:

@@ -14,6 +14,7 @@ from ..calls.endings import Lost
 from ..calls.steps import Broken, NotSent
 from ..kernel.decision import Decision
 from ..kernel.money import usd_from_nano
+from ..kernel.scope import one_line
 from .headers import hold_id
 
 logger = logging.getLogger("farthing.proxy")
@@ -42,16 +43,6 @@ _SHOWN = {
     "held_tokens": "held={}t", "used_tokens": "used={}t", "cost_usd": "cost=${}",
 }  # fmt: skip
 """How fields stand in a line of text, if not as ``name=value``; those that its sentence has already, not at all."""
-
-
-def one_line(text: str) -> str:
-    """
-    The text with whatever is not printable escaped: what callers choose (a tag, say) neither ends a line and begins one
-    that we never said, nor paints the terminal.
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 class _Text(logging.Formatter):

@@ -15,7 +15,7 @@ from typing import Any, SupportsIndex
 
 from ..kernel.instants import instant_ms
 from ..kernel.money import format_usd, nano_from_usd, usd_from_nano
-from ..kernel.scope import check_tags
+from ..kernel.scope import check_tags, one_line
 from ..kernel.sums import HOUR_MS, KEYS, NOTHING, Figures, SumKey, Sums
 from ..kernel.window import datetime_from_ms
 from ..runtime.default import runtime
@@ -316,4 +316,4 @@ def _cells(row: Row) -> list[str]:
 
 
 def _shown(part: str | None) -> str:
-    return "—" if part is None else part
+    return "—" if part is None else one_line(part)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 import farthing
+from farthing.admin.standing import set_budget
+from farthing.stores.sqlite import SQLiteStore
 from farthing.testing import FakeClock
 from tests.unit.cli.conftest import Run
 
@@ -150,3 +153,22 @@ def test_a_pipe_has_no_edge_to_wrap_at(run: Run, tmp_path: Path, monkeypatch: py
 def test_a_tag_that_no_call_carries_is_said(run: Run, ledger: Path) -> None:
     assert "No call here has the tag 'feautre'" in run("report", "--group-by", "feautre", "--ledger", ledger).out
     assert "No call here" not in run("report", "--group-by", "feature,day,budget", "--ledger", ledger).out
+
+
+def test_what_callers_say_neither_paints_the_terminal_nor_forges_a_row(run: Run, tmp_path: Path) -> None:
+    """A tag may come from anybody who calls through a proxy."""
+    said = "ada\x1b[2J\x1b]0;owned\x07\ntotal  $0.00\u202e"
+    with closing(SQLiteStore(tmp_path / "ledger.db")) as store:
+        set_budget(store, "each", tokens=1_000, each=["user"])
+    farthing.configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
+    with farthing.track(user=said):
+        farthing.record({"input_tokens": 10}, model="gpt-4o")
+        with farthing.hold(tokens=5) as held:
+            held.settle(tokens=5)
+    shown = ("report --group-by user", "budgets list", "budgets show each", "holds list")
+    printed = [str(farthing.report(group_by=["user"], since="all"))]
+    printed += [run(*words.split(), "--ledger", tmp_path / "ledger.db").out for words in shown]
+    for text in printed:
+        assert not [sign for sign in text if not sign.isprintable() and sign != "\n"], repr(text)
+    assert [text.count("ada\\x1b[2J") for text in printed[:2]] == [1, 1]
+    assert not [line for text in printed[:2] for line in text.splitlines() if line.startswith("total  $0.00")]
