@@ -68,6 +68,11 @@ def sdk_of_request(request: object) -> str | None:
     return next((sdk for sdk in ("openai", "groq") if sdk in sys.modules), None)
 
 
+def by_openai(headers: Mapping[str, Any]) -> bool:
+    """Whether a request says that OpenAI's own SDK sends it: others from the same generator send its other headers."""
+    return str(headers.get("user-agent", "")).partition("/")[0].endswith("OpenAI")
+
+
 def in_family(error: FarthingError, sdk: str | None) -> FarthingError:
     """The same error, as one that this SDK lets through untouched. Evidence and cause stay on it."""
     kind = None if sdk not in _FAMILIES else _combined(type(error), sdk)  # type: ignore[arg-type]

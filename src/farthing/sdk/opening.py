@@ -15,7 +15,7 @@ from ..wire.hosts import named_by, provider_of
 from ..wire.recognise import Recognised, recognise
 from ..wire.routes import COSTS_NOTHING
 from .clients import PROVIDERS
-from .errors import sdk_of_request
+from .errors import by_openai, sdk_of_request
 
 
 def recognise_request(
@@ -38,7 +38,8 @@ def recognise_request(
     names = _TELLING[sdk] if sdk in _TELLING else tuple([name for name, _ in request.headers.raw])
     if sdk is None and provider is None and (own := PROVIDERS.get(sdk_of_request(request) or "")) is not None:
         provider = None if named_by(url.netloc.decode("ascii"), dict(hosts)) else own
-    return _recognise(request.method, url.netloc, url.raw_path, names, provider, hosts, in_care)
+    openai = not in_care and by_openai(request.headers)
+    return _recognise(request.method, url.netloc, url.raw_path, names, provider, hosts, in_care, openai)
 
 
 _TELLING = {"openai": (b"x-stainless-lang",), "anthropic": (b"x-stainless-lang", b"anthropic-version")}
@@ -54,11 +55,12 @@ def _recognise(
     provider: str | None,
     hosts: tuple[tuple[str, str], ...],
     in_care: bool,
+    openai: bool,
 ) -> Recognised | None:
     headers = {name.decode("latin-1").lower(): "" for name in names}
     host, path = netloc.decode("ascii"), raw_path.decode("ascii")
     declared = {**dict(hosts), **({host: provider} if provider is not None else {})}
-    found = recognise(method, host, path, headers=headers, known_hosts=declared, sdk_client=in_care)
+    found = recognise(method, host, path, headers=headers, known_hosts=declared, sdk_client=in_care, by_openai=openai)
     return None if found.verdict in ("other", *COSTS_NOTHING) and found.answers is None else found
 
 

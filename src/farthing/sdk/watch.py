@@ -20,6 +20,7 @@ from ..runtime.ambient import current
 from ..runtime.default import runtime
 from ..runtime.frames import frames_to_user
 from .clients import can_send_over_httpx
+from .errors import by_openai
 from .passing import INSIDE, within, within_async
 from .seams import Leaving, Seam, wrap_all
 
@@ -144,7 +145,8 @@ def _notice(leaving: Leaving, library: str) -> None:
 
     names = {str(name): "" for name in leaving.headers}
     hosts = state.installed
-    found = recognise(leaving.method, leaving.host, leaving.path, headers=names, known_hosts=dict(hosts or ()))
+    known, openai = dict(hosts or ()), by_openai(leaving.headers)
+    found = recognise(leaving.method, leaving.host, leaving.path, headers=names, known_hosts=known, by_openai=openai)
     if found.verdict in ("other", *COSTS_NOTHING):
         return
     here, ambient = runtime(), current()

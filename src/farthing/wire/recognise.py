@@ -76,6 +76,7 @@ def recognise(
     headers: Mapping[str, str] | None = None,
     known_hosts: Mapping[str, str] | None = None,
     sdk_client: bool = False,
+    by_openai: bool = False,
 ) -> Recognised:
     """
     Says what a request is.
@@ -88,6 +89,7 @@ def recognise(
         known_hosts: declared base URLs: host (with its port, if it has one), and the provider there. They come on top
             of those of :mod:`.hosts`.
         sdk_client: the request comes from an SDK client that the user put in our care.
+        by_openai: the request says that OpenAI's own SDK sends it.
     """
     names = {name.lower() for name in headers} if headers else set()
     provider = provider_of(host.lower(), known_hosts or {})
@@ -98,7 +100,7 @@ def recognise(
         provider = "anthropic" if "anthropic-version" in names else None
     plain = path.partition("?")[0].partition("#")[0]
     found = _route(method.upper(), plain, provider)
-    if found is None and sdk_client and provider is None:
+    if found is None and (sdk_client or by_openai) and provider is None:
         found = _behind_gateway(method.upper(), plain)
     if found is not None:
         return found
@@ -108,8 +110,9 @@ def recognise(
 
 def _behind_gateway(method: str, path: str) -> Recognised | None:
     """
-    A client that its user handed over, whose base URL is some gateway's: ``/serving-endpoints/chat/completions``. What
-    the SDK itself adds to it says what it is, where nobody else ends a path so.
+    A client that its user handed over, or of OpenAI's own SDK, whose base URL is some gateway's:
+    ``/serving-endpoints/chat/completions``. What the SDK itself adds to it says what it is, where nobody else ends a
+    path so.
     """
     tail = next((tail for tail in _TAILS if path.endswith(tail) and len(path) <= _MAX_PATH_CHARS), None)
     prefix = path.removesuffix(tail).split("/") if tail else []
