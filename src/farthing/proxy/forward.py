@@ -126,12 +126,11 @@ async def _deny(door: Door, client: Client, call: Call, refusal: Refusal, error:
 
 async def _resolve_unknown(call: Call, upstream: Upstream) -> None:
     """What this upstream's policy says of a call that may have been billed."""
-    admitted = call.admitted
-    if upstream.unknown_endings == SUSPECT or not isinstance(call.ending, Lost) or admitted is None:
+    if upstream.unknown_endings == SUSPECT or not isinstance(call.ending, Lost):
         return
-    for ledger, _ in admitted.granted.held if admitted.granted is not None else ():
+    for store in call.runtime.stores:
         try:
-            await ledger.store.resolve(hold_id(call), upstream.unknown_endings, note="policy of its upstream")
+            await store.resolve(hold_id(call), upstream.unknown_endings, note="policy of its upstream")
         except FarthingError as error:
             # It stays suspect, and counted, until somebody or the sweeper resolves it.
             log.logger.warning("call %s could not be resolved: %s", call.id, error)

@@ -70,6 +70,19 @@ def test_what_is_allowed_unmetered_is_logged(fake_provider: FakeProvider, caplog
     assert [" — unmetered (" in line for line in said] == [True, True]
 
 
+@pytest.mark.parametrize(("policy", "counted"), [("suspect", 58), ("settle_at_hold", 58), ("release", 0)])
+def test_a_policy_for_unknown_endings_of_calls_without_a_budget(
+    policy: str, counted: int, fake_provider: FakeProvider
+) -> None:
+    fake_provider.reply = Reply(fault="hang")
+    plain = settings_for(fake_provider, timeouts=SOON)
+    upstreams = tuple(replace(of, unknown_endings=policy) for of in plain.upstreams)
+    with proxy_with(replace(plain, upstreams=upstreams)) as server:
+        assert ask(server.url, "/v1/chat/completions", CHAT).status == 504
+        assert [hold.state for hold in holds(server)] == ([SUSPECT] if policy == "suspect" else [])
+        assert sum(entry.tokens("input", "output") for entry in entries(server)) == counted
+
+
 @pytest.mark.parametrize(
     ("policy", "settled", "suspect"), [("suspect", 0, 58), ("settle_at_hold", 58, 0), ("release", 0, 0)]
 )
