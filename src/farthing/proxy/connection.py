@@ -69,6 +69,7 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         while self._left_off is not None:
             self._go_on(self._left_off)
+        self._arriving = b""
         if not self._reading or self.transport.is_closing():
             return
         if self._in_headers:
