@@ -335,6 +335,28 @@ def test_a_grpc_channel_to_a_provider_is_said(monkeypatch: pytest.MonkeyPatch) -
     assert made == ["us-central1-aiplatform.googleapis.com:443", "storage.googleapis.com:443"]
 
 
+def test_a_session_over_websocket_client_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for that library, too: its method is wrapped by name, and called with a URL as it calls it."""
+    made: list[str] = []
+
+    class WebSocket:
+        def connect(self, url: str, **options: Any) -> None:
+            made.append(url)
+
+    core = types.ModuleType("websocket._core")
+    core.WebSocket = WebSocket  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "websocket._core", core)
+    url = "wss://api.openai.com/v1/realtime?model=gpt-realtime"
+    with farthing.budget(tokens=1), pytest.warns(farthing.UngovernedClientWarning, match="websocket-client"):
+        WebSocket().connect(url, header=["Authorization: Bearer fake"])
+    farthing.install()
+    with farthing.budget(tokens=1):
+        WebSocket().connect("wss://chat.example/room")
+        with pytest.raises(farthing.UnmeteredCall, match="websocket-client"):
+            WebSocket().connect(url)
+    assert made == [url, "wss://chat.example/room"]
+
+
 def test_bedrocks_host_is_known_for_a_providers() -> None:
     """botocore sends by urllib3, whose seam is shown above; boto3 itself is not installed here."""
     assert hosts.provider_of("bedrock-runtime.us-east-1.amazonaws.com", {}) == "aws"

@@ -25,7 +25,11 @@ def instrument(client: C) -> C:
     """
     clients = http_clients(client)
     if not clients:
-        _warn(client, "has no HTTP transport that farthing can govern: its calls are neither held nor counted")
+        _warn(
+            client,
+            "has no HTTP transport that farthing can govern: its calls are neither held nor counted. "
+            "farthing.install() governs the clients that a framework makes.",
+        )
         return client
     sdk, provider = sdk_of(client), provider_of(client)
 

@@ -114,6 +114,7 @@ SEAMS = (
     ),
     Seam("websockets", "websockets.asyncio.client", "connect", "__init__", _websocket),
     Seam("websockets", "websockets.sync.client", "", "connect", _websocket),
+    Seam("websocket-client", "websocket._core", "WebSocket", "connect", _websocket),
     Seam("grpc", "grpc", "", "secure_channel", _grpc),
     Seam("grpc", "grpc.aio", "", "secure_channel", _grpc),
 )

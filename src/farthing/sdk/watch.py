@@ -49,6 +49,7 @@ ADVICE = {
     "http.client": "use an SDK that stands on httpx, or hold for the call by hand: farthing.hold(), farthing.record()",
     "lm15": 'let DSPy send over LiteLLM: dspy.LM(…, engine="litellm")',
     "websockets": "hold for the session by hand: farthing.hold(), farthing.record()",
+    "websocket-client": "hold for the session by hand: farthing.hold(), farthing.record()",
     "grpc": "use a client over HTTP (google-genai speaks to Vertex AI so), or hold by hand: farthing.hold()",
 }
 """What to do about a library that cannot be governed."""
