@@ -22,6 +22,7 @@ from ..runtime.events import Who
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..stores.contract import Ticket
 from ..wire.facts import RequestFacts
+from . import endings
 from .admission import Admitted, asked_of, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, Asked, find_rates, input_bound
 from .call import Call
@@ -142,14 +143,16 @@ def _last_words(
         held = [store for store in held if not store.durable]
     for store in stores:
         if store not in held:
-            if isinstance(ending, Lost):
-                plan, outcome = _unheld(call, admitted, hold_id), Outcome(ending=ending.ending, note=ending.note)
+            # In memory nobody resolves it, and there may be very many: what it may have cost is what it cost.
+            lost = isinstance(ending, Lost) and (store.durable or ending.kept_as is not None)
+            outcome = _said(call, admitted, ending)
+            if lost:
+                plan = _unheld(call, admitted, hold_id)
             else:
-                outcome = ending.outcome
                 plan = Plan(hold_id, _facts(call, admitted), (), (), 0, 0, call.started_ms)
             if granted is not None and granted.unheld:
                 plan = plan._replace(postings=granted.unheld_postings(store))
-            record = partial(store.record, plan, outcome, lost=isinstance(ending, Lost))
+            record = partial(store.record, plan, outcome, lost=lost)
             # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
             words.append((record, call.awaited or not store.durable))
     for store in held:
@@ -175,6 +178,12 @@ def _unheld(call: Call, admitted: Admitted, hold_id: str) -> Plan:
             raise InvariantError(f"without a budget a call was denied: {asked!r}")
         facts, x = asked.ask.facts, asked.ask.x_want
     return Plan(hold_id, facts, (), (), x, x, call.started_ms)
+
+
+def _said(call: Call, admitted: Admitted, ending: Ending) -> Outcome:
+    if isinstance(ending, Lost):
+        return endings.unknown(limits(call, admitted), ending=ending.ending, note=ending.note)
+    return ending.outcome
 
 
 def _facts(call: Call, admitted: Admitted) -> CallFacts:

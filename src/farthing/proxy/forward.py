@@ -128,7 +128,11 @@ async def _resolve_unknown(call: Call, upstream: Upstream) -> None:
     """What this upstream's policy says of a call that may have been billed."""
     if upstream.unknown_endings == SUSPECT or not isinstance(call.ending, Lost):
         return
+    granted = None if call.admitted is None else call.admitted.granted
+    held = [] if granted is None else [ledger.store for ledger, _ in granted.held]
     for store in call.runtime.stores:
+        if not store.durable and store not in held:
+            continue
         try:
             await store.resolve(hold_id(call), upstream.unknown_endings, note="policy of its upstream")
         except FarthingError as error:

@@ -225,7 +225,7 @@ def test_what_a_proxy_cannot_say_another_before_it_says_too(provider: FakeProvid
                 call(client)
             (row,) = outer.runtime.main.store.entries().result()
     assert work.suspect.tokens == EACH
-    assert row.suspect
+    assert row.tokens("input", "output") == EACH
 
 
 def test_another_ledger_counts_for_itself(provider: FakeProvider, path: Path, store: Look) -> None:

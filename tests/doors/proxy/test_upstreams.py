@@ -72,10 +72,10 @@ def test_what_is_allowed_unmetered_is_logged(fake_provider: FakeProvider, caplog
 
 @pytest.mark.parametrize(("policy", "counted"), [("suspect", 58), ("settle_at_hold", 58), ("release", 0)])
 def test_a_policy_for_unknown_endings_of_calls_without_a_budget(
-    policy: str, counted: int, fake_provider: FakeProvider
+    policy: str, counted: int, fake_provider: FakeProvider, tmp_path: Path
 ) -> None:
     fake_provider.reply = Reply(fault="hang")
-    plain = settings_for(fake_provider, timeouts=SOON)
+    plain = settings_for(fake_provider, timeouts=SOON, calls=Settings(ledger=f"sqlite:///{tmp_path / 'ledger.db'}"))
     upstreams = tuple(replace(of, unknown_endings=policy) for of in plain.upstreams)
     with proxy_with(replace(plain, upstreams=upstreams)) as server:
         assert ask(server.url, "/v1/chat/completions", CHAT).status == 504

@@ -201,7 +201,7 @@ def test_called_away_while_it_asks_whether_a_proxy_counts_it(runtime: Runtime, s
     assert runtime.durable is not None
     for store in (runtime.memory_store, runtime.durable.store):
         (row,) = store.entries().result()
-        assert row.suspect
+        assert row.suspect == store.durable
         assert row.tokens("input") > 0
 
 
@@ -219,3 +219,15 @@ def test_a_hold_that_was_released_meanwhile_was_not_taken_over(runtime: Runtime)
     advance(running, ANSWER)
     spent = [sum(row.cost_nano or 0 for row in of.store.entries().result()) for of in (runtime.memory, runtime.durable)]
     assert spent[0] == spent[1] > 0
+
+
+def test_a_thousand_lost_calls_without_a_budget_leave_nothing_open_in_memory(runtime: Runtime) -> None:
+    """In memory nobody looks for them, and each would stay for a day."""
+    dialect = OpenAIChat()
+    body = json.dumps({"model": "gpt-4o", "messages": MESSAGES}).encode()
+    for _ in range(1_000):
+        running = life(Call(runtime, dialect, dialect.read_request(body), Ambient(), "http://host"))
+        assert isinstance(advance(running), Send)
+        advance(running, error=Broken("timeout"))
+    assert runtime.memory_store.holds().result() == ()
+    assert not runtime.memory_store.balances().result()
