@@ -357,9 +357,18 @@ def test_a_session_over_websocket_client_is_said(monkeypatch: pytest.MonkeyPatch
     assert made == [url, "wss://chat.example/room"]
 
 
-def test_bedrocks_host_is_known_for_a_providers() -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        "bedrock-runtime.us-east-1.amazonaws.com",
+        "bedrock-runtime-fips.us-east-1.amazonaws.com",
+        "bedrock-runtime.us-east-1.api.aws",
+        "vpce-0123-abcd.bedrock-runtime.us-east-1.vpce.amazonaws.com",
+    ],
+)
+def test_bedrocks_hosts_are_known_for_a_providers(host: str) -> None:
     """botocore sends by urllib3, whose seam is shown above; boto3 itself is not installed here."""
-    assert hosts.provider_of("bedrock-runtime.us-east-1.amazonaws.com", {}) == "aws"
+    assert hosts.provider_of(host, {}) == "aws"
 
 
 def test_every_seam_is_put_back() -> None:

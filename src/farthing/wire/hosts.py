@@ -41,11 +41,16 @@ KNOWN_HOSTS: dict[str, str] = {
     "api.z.ai": "zai",
     "codestral.mistral.ai": "mistral",
     "openrouter.ai": "openrouter",
+    # Whose price it is, that of many providers, is known to it alone: under a budget in USD a price must be named.
+    "router.huggingface.co": "huggingface",
 }
 """Hosts, or with a dot in front any host under that name, and the provider there (the price table's id)."""
 
 ONLY_MAX_TOKENS = frozenset(
-    {"cohere", "deepseek", "fireworks", "minimax", "mistral", "moonshotai", "novita", "perplexity", "together", "zai"}
+    {
+        *("cohere", "deepseek", "fireworks", "huggingface", "minimax", "mistral", "moonshotai", "novita", "perplexity"),
+        *("together", "zai"),
+    }
 )
 """Providers whose chat completions know an output ceiling as ``max_tokens`` only: the newer name is refused or, worse,
 ignored (their API references, 2026-11)."""
@@ -53,7 +58,12 @@ TELL_USAGE = frozenset({"mistral"})
 """Providers whose streams always end with a usage figure, and that refuse to be asked for it."""
 
 _PATTERNS = (
-    (re.compile(r"bedrock-runtime[^.]*\.[^.]+\.amazonaws\.com"), "aws"),
+    (
+        re.compile(
+            r"(?:[^.]+\.)?bedrock-(?:runtime|mantle)[^.]*\.[^.]+\.(?:(?:vpce\.)?amazonaws\.com(?:\.cn)?|api\.aws)"
+        ),
+        "aws",
+    ),
     (re.compile(r"[a-z0-9-]+-aiplatform\.googleapis\.com"), "google"),
 )
 
