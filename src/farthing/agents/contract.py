@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from ..kernel.budget import Budget
 from ..kernel.lending import Lending
-from ..kernel.money import COUNTER_MAX, nano_from_usd, usd_from_nano
+from ..kernel.money import count_of, nano_from_usd, usd_from_nano
 from ..kernel.window import datetime_from_ms
 
 MILLION = 1_000_000
@@ -62,10 +62,10 @@ class AgentContract:
         if self.max_tokens is None and self.max_usd is None:
             raise ValueError("an agent needs a limit: give max_tokens= or max_usd=")
         if self.max_tokens is not None:
-            _tokens(self.max_tokens, field="max_tokens")
+            count_of(self.max_tokens, field="max_tokens")
         if self.min_reserve is None:
             self.min_reserve = (self.max_tokens or 0) // 10
-        _tokens(self.min_reserve, field="min_reserve")
+        count_of(self.min_reserve, field="min_reserve")
         if self.min_reserve > (self.max_tokens or 0):
             raise ValueError(f"min_reserve ({self.min_reserve}) must not be above max_tokens ({self.max_tokens})")
         limit_nano = 0 if self.max_usd is None else nano_from_usd(self.max_usd, field="max_usd")
@@ -157,8 +157,3 @@ def check_confidence(value: object, *, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or not 0 <= value <= 1:
         raise ValueError(f"{field} must be a number from 0 to 1, not {value!r}")
     return value
-
-
-def _tokens(value: object, *, field: str) -> None:
-    if type(value) is not int or not 0 <= value <= COUNTER_MAX:
-        raise ValueError(f"{field} must be an integer of at least 0, not {value!r}")

@@ -11,7 +11,7 @@ from ..errors import BudgetExceeded
 from ..kernel.budget import Budget
 from ..kernel.hold import Entry, Outcome
 from ..kernel.lending import Lending
-from ..kernel.money import COUNTER_MAX
+from ..kernel.money import count_of
 from ..kernel.plan import Ask, CallFacts, make_plan
 from ..kernel.usage import Usage
 from ..runtime.ambient import current
@@ -60,7 +60,7 @@ class AgentLedger:
             contract = AgentContract(agent_name, max_tokens=allocated, min_reserve=0)
             self._crew.put(contract.to_budget(self._crew.pool, anonymous=not self._crew.named))
             return
-        _count(allocated, "allocated")
+        count_of(allocated, field="allocated")
 
         def given(budget: Budget, _: Lending) -> Budget:
             figures = self._crew.figures({agent_name: budget})[agent_name]["tokens"]
@@ -98,7 +98,7 @@ class AgentLedger:
     def paid(self, agent_name: str, tokens: int, note: str = "") -> BudgetExceeded | None:
         """As :meth:`record`; returns what would have refused these tokens if they had been asked for before."""
         budget, _ = self._crew.budget(agent_name)
-        usage = Usage(input=_count(tokens, "tokens"))
+        usage = Usage(input=count_of(tokens, field="tokens"))
         outcome = Outcome((("tokens", tokens), ("requests", 1)), usage, None, "ok", "provider", None, note or None)
         if self._alone:
             self._write(budget, outcome)
@@ -200,9 +200,3 @@ def _limited(budget: Budget, tokens: int) -> Budget:
     if lending is not None and lending.reserve_tokens > tokens:
         budget = replace(budget, lending=replace(lending, reserve_tokens=tokens))
     return replace(budget, tokens=tokens)
-
-
-def _count(value: object, field: str) -> int:
-    if type(value) is not int or not 0 <= value <= COUNTER_MAX:
-        raise ValueError(f"{field} must be an integer of at least 0, not {value!r}")
-    return value

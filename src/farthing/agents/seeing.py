@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..kernel.lending import downhill
-from ..kernel.money import COUNTER_MAX, format_usd
+from ..kernel.money import count_of, format_usd
 from ..runtime.pools import LENT_UNITS
 from .crew import Crew, Figures
 from .past import Past
@@ -31,8 +31,7 @@ class Explanation:
 
 def explain(crew: Crew, agent: str, tokens: int) -> Explanation:
     """See :meth:`BudgetManager.explain`."""
-    if type(tokens) is not int or not 0 <= tokens <= COUNTER_MAX:
-        raise ValueError(f"tokens must be an integer of at least 0, not {tokens!r}")
+    count_of(tokens, field="tokens")
     _, lending = crew.budget(agent)
     figures = crew.figures(crew.members(ended=True))
     mine = figures[agent].get("tokens")

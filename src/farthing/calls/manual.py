@@ -17,7 +17,7 @@ from ..errors import BudgetExceeded, StoreUnavailable, UnpricedModel
 from ..kernel.budget import Budget
 from ..kernel.decision import denial
 from ..kernel.hold import Entry, Outcome
-from ..kernel.money import COUNTER_MAX, nano_from_usd
+from ..kernel.money import count_of, nano_from_usd
 from ..kernel.plan import Ask, CallFacts, Formula, Plan, make_plan
 from ..kernel.scope import check_own, check_tags
 from ..kernel.usage import Usage
@@ -287,9 +287,7 @@ def hold(
     said = frozenset(
         unit for unit, given in (("tokens", tokens), ("usd", tokens if usd is None else usd)) if given is not None
     )
-    tokens = 0 if tokens is None else tokens
-    if type(tokens) is not int or not 0 <= tokens <= COUNTER_MAX:
-        raise ValueError(f"tokens must be an integer of at least 0, not {tokens!r}")
+    tokens = 0 if tokens is None else count_of(tokens, field="tokens")
     here = runtime()
     rates = _rates(model, provider)
     price: Formula | None = None

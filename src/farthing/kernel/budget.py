@@ -14,8 +14,8 @@ from typing import Any
 
 from .balances import UNITS
 from .lending import Lending
-from .money import COUNTER_MAX, format_usd, nano_from_usd
-from .scope import OWN_KEYS, check_tags
+from .money import count_of, format_usd, nano_from_usd
+from .scope import OWN_KEYS, check_tags, check_unicode
 from .window import Window, parse_window
 
 MODES = ("block", "clamp", "downgrade", "wait", "break", "truncate", "raise", "warn")
@@ -158,6 +158,8 @@ def make_budget(
         raise ValueError(f"name must be text, not {name!r}; limits are given by keyword, such as budget(usd=0.50)")
     if name is not None and (not name.strip() or len(name) > 200):
         raise ValueError(f"name must be non-empty text of at most 200 characters, not {name!r}")
+    if name is not None:
+        check_unicode(name, field="name")
     for field, tags in (("scope", scope), ("each", each)):
         _check_own(tags or (), field=field)
     budget = Budget(
@@ -235,15 +237,7 @@ def _check_own(tags: object, *, field: str) -> None:
 
 
 def _count(value: object, *, field: str) -> int | None:
-    if value is None:
-        return None
-    if type(value) is not int:
-        raise ValueError(f"{field} must be an integer, not {value!r}")
-    if abs(value) > COUNTER_MAX:  # and more digits than Python may agree to print
-        raise ValueError(f"{field} must be at most {COUNTER_MAX:,}: a counter holds no more")
-    if value < 0:
-        raise ValueError(f"{field} must be an integer of at least 0, not {value}")
-    return value
+    return None if value is None else count_of(value, field=field)
 
 
 def _positive(value: object, *, field: str) -> int:
@@ -276,6 +270,7 @@ def _names(value: object) -> tuple[str, ...]:
     for name in value:
         if not isinstance(name, str) or not name:
             raise ValueError(f"each: a tag's name must be non-empty text, not {name!r}")
+        check_unicode(name, field="each")
     return tuple(value)
 
 

@@ -81,6 +81,17 @@ def nano_from_usd(value: Decimal | int | float, *, field: str) -> int:
     return nano
 
 
+def count_of(value: object, *, field: str) -> int:
+    """A number of tokens, requests or the like, as a counter can hold it. Raises ValueError naming *field*."""
+    if type(value) is not int:
+        raise ValueError(f"{field} must be an integer of at least 0, not {value!r}")
+    if abs(value) > COUNTER_MAX:  # and more digits than Python may agree to print
+        raise ValueError(f"{field} must be at most {COUNTER_MAX:,}: a counter holds no more")
+    if value < 0:
+        raise ValueError(f"{field} must be an integer of at least 0, not {value}")
+    return value
+
+
 def _too_much(field: str, value: object) -> ValueError:
     return ValueError(f"{field} must be at most ${MOST_USD:,} (what a counter can hold), not {_as_written(value)}")
 

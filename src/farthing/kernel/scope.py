@@ -39,8 +39,17 @@ def check_tags(tags: Mapping[str, object], *, field: str) -> dict[str, str]:
         text = str(value)
         if len(name) > TAG_LENGTH_MAX or len(text) > TAG_LENGTH_MAX:
             raise ValueError(f"{field}: tag {name!r} is longer than {TAG_LENGTH_MAX} characters")
+        check_unicode(name + text, field=f"{field}: tag {name!r}")
         checked[name] = text
     return checked
+
+
+def check_unicode(text: str, *, field: str) -> None:
+    """Raises ValueError for half a surrogate pair, as which Python reads bytes that are no UTF-8: no file keeps it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{field} is not valid Unicode: {text!r}") from error
 
 
 def one_line(text: str) -> str:

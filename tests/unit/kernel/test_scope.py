@@ -65,6 +65,8 @@ def test_numbers_and_booleans_become_their_text() -> None:
         {"a": None},
         {"a": ["x"]},
         {"a": b"x"},
+        {"a": "\udcff"},
+        {"\udcff": "x"},
         {"a": "x" * (TAG_LENGTH_MAX + 1)},
         {"a" * (TAG_LENGTH_MAX + 1): "x"},
         {str(n): "x" for n in range(TAGS_MAX + 1)},
