@@ -43,8 +43,13 @@ class Leg(SimulatedCall):
 
     @property
     def took(self) -> bool:
-        """It was let through in place of what was offered."""
-        return self.call.replaces is not None and self.call.admitted is not None
+        """
+        It was let through in place of what was offered. Not where the ledger could not be asked, and its calls go out
+        all the same: then the offered hold stands, and its sender ends it.
+        """
+        admitted = self.call.admitted
+        unheld = admitted is not None and admitted.granted is not None and bool(admitted.granted.unheld)
+        return self.call.replaces is not None and admitted is not None and not unheld
 
     def resume(self, value: Any = None, *, error: BaseException | None = None) -> None:
         if self.prelude is None:
