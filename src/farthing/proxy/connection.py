@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from httptools import HttpParserUpgrade
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from .refusal import refuse
@@ -112,10 +112,12 @@ class Connection(HttpToolsProtocol):
 
     def _go_on(self, left_off: int) -> None:
         """
-        The parser takes a request with an offer for one without a body, and leaves off after its headers: give it the
-        rest as that of a request that offers nothing.
+        The parser takes a request with an offer for one without a body, and leaves off after its headers: give the rest
+        as that of a request that offers nothing to another, for this one hears no more where the connection is to close.
         """
         self._left_off = None
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         framing = b"".join([b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING])
         self._arriving = b"POST / HTTP/1.1\r\n%b\r\n%b" % (framing, self._arriving[left_off:])
         self.cycle.more_body = True

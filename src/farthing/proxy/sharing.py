@@ -34,6 +34,8 @@ async def shared(call: Call, offered: bytes) -> Call:
     durable, offered_id = call.runtime.durable, offered.decode("latin-1")
     if durable is None or not offered_id.startswith(OFFERED) or len(offered_id) > ID_LENGTH_MAX:
         return call
+    if not offered_id.isprintable():
+        return call
     # Whoever sent it may ask for a report as soon as it has the answer.
     call.awaited = True
     try:
@@ -55,7 +57,8 @@ async def _find(durable: Ledger, call: Call, offered_id: str) -> Hold | None:
     hold = await _answer(store.find(offered_id))
     if hold is not None:
         return hold
-    facts = CallFacts(request.model, request.provider, request.dialect, tuple(call.tags.items()))
+    # Not what its sender says of itself in the request: anybody may send one, and what a hold says, budgets match.
+    facts = CallFacts(request.model, request.provider, request.dialect, call.ambient.tags)
     version = (await _answer(store.catalogue())).version
     plan = Plan(offered_id, facts, (), (), 0, 0, call.deadline_ms(store.now()), catalogue_version=version)
     try:

@@ -75,6 +75,17 @@ def test_an_offer_of_another_protocol_is_passed_over(fake_provider: FakeProvider
     assert not {"upgrade", "http2-settings", "connection"} & sent
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_an_offer_with_the_last_request_of_a_connection_is_passed_over(
+    fake_provider: FakeProvider, version: str
+) -> None:
+    fake_provider.reply = Reply(text="one", output_tokens=1)
+    offered = call(version=version).replace(b"host:", b"connection: close, Upgrade\r\nupgrade: h2c\r\nhost:")
+    with proxy_with(settings_for(fake_provider)) as server, connect(server.url) as client:
+        client.sendall(offered)
+        assert b'"chat.completion"' in to_the_end(client)
+
+
 @pytest.mark.parametrize("unmetered", ["deny", "allow"])
 @pytest.mark.parametrize("path", ["responses", "realtime?model=gpt-realtime"])
 def test_a_websocket_is_told_to_use_http(fake_provider: FakeProvider, unmetered: str, path: str) -> None:

@@ -404,6 +404,27 @@ def test_no_caller_can_use_the_hold_of_another_call(proxy: ProxyServer, store: L
     assert not [of for request in provider.requests for of in request.headers if of.startswith("x-farthing")]
 
 
+def test_no_caller_chooses_by_an_offer_what_its_budgets_match(
+    proxy: ProxyServer, store: Look, provider: FakeProvider
+) -> None:
+    """What it says of itself is recorded. Were it matched, each call could have an account of its own."""
+    standing("each run", tokens=EACH, each=["run"])
+    statuses = []
+    for number in range(2):
+        offered = {"x-farthing-hold": f"{OFFERED}{number:024x}", "x-farthing-tags": f"run={number}"}
+        statuses.append(ask(proxy.url, CHAT, BODY, headers=offered).status)
+    assert statuses == [200, 429]
+    assert tokens(store, "each run") == Balance(settled=EACH)
+    assert [dict(row.facts.tags)["run"] for row in rows(store) if row.ending == "ok"] == ["0"]
+
+
+def test_an_offer_that_would_paint_a_terminal_is_no_id(proxy: ProxyServer, store: Look) -> None:
+    painted = f"{OFFERED}\x9b31m"
+    assert ask(proxy.url, CHAT, BODY, headers={"x-farthing-hold": painted}).status == 200
+    assert len(rows(store)) == 1
+    assert store.find(painted).result() is None
+
+
 def test_an_offer_is_good_once(proxy: ProxyServer, store: Look, provider: FakeProvider) -> None:
     """Somebody on the way sends the request again: two calls, and both are counted."""
     standing("everything", tokens=100 * EACH)
