@@ -112,8 +112,8 @@ class Connection(HttpToolsProtocol):
 
     def _go_on(self, left_off: int) -> None:
         """
-        The parser takes a request with an offer for one without a body, and leaves off after its headers: give the rest
-        as that of a request that offers nothing to another, for this one hears no more where the connection is to close.
+        The parser takes a request with an offer for one without a body, and leaves off after its headers: give another
+        the rest as that of a request that offers nothing. This one hears no more where the connection is to close.
         """
         self._left_off = None
         self.parser = HttpRequestParser(self)
