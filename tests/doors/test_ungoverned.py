@@ -6,7 +6,9 @@ and with install() governed, or refused under a hard budget.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import http.client
 import json
 import sys
 import types
@@ -222,7 +224,16 @@ def _plain_urllib(provider: FakeProvider) -> int:
         return int(answer.status)
 
 
-@pytest.mark.parametrize("call", [_plain_aiohttp, _plain_requests, _plain_urllib])
+def _plain_http_client(provider: FakeProvider) -> int:
+    connection = http.client.HTTPConnection(host_of(provider))
+    # Arguments however they are given; and a query may have a URL in it.
+    url = "/v1/chat/completions?from=http://a.example/"
+    connection.request("POST", url=url, body=json.dumps(CALL), headers={**HEADERS, "content-type": "application/json"})
+    with contextlib.closing(connection):
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize("call", [_plain_aiohttp, _plain_requests, _plain_urllib, _plain_http_client])
 def test_a_library_that_cannot_be_governed(provider: FakeProvider, call: Any) -> None:
     with farthing.budget(tokens=1_000), pytest.warns(farthing.UngovernedClientWarning, match="ungoverned"):
         assert call(provider) == 200

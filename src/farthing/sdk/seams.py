@@ -45,13 +45,18 @@ def _of_url(client: object, method: object, url: object, headers: object) -> Lea
     return Leaving(client, str(method), parts.netloc.rpartition("@")[2], path, named)
 
 
+def _first(given: tuple[Any, ...], named: dict[str, Any], *names: str) -> tuple[Any, ...]:
+    """The owner of a method, and the first arguments of a call, by place or by these names."""
+    return (*given, *map(named.get, names[len(given) - 1 :]))[: len(names) + 1]
+
+
 def _aiohttp(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
-    session, method, url = (*given, named.get("method"), named.get("str_or_url"))[:3]
+    session, method, url = _first(given, named, "method", "str_or_url")
     return _of_url(session, method, url, {**getattr(session, "headers", {}), **(named.get("headers") or {})})
 
 
 def _urllib3(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
-    pool, method, url = (*given, named.get("method"), named.get("url"))[:3]
+    pool, method, url = _first(given, named, "method", "url")
     headers = named.get("headers") or (given[4] if len(given) > 4 else None)
     port = f":{pool.port}" if pool.port else ""
     path = urlsplit(str(url))
@@ -59,24 +64,24 @@ def _urllib3(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
 
 
 def _http_client(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
-    connection, method, url = (*given, named.get("method"), named.get("url"))[:3]
+    connection, method, url = _first(given, named, "method", "url")
     headers = named.get("headers") or (given[4] if len(given) > 4 else None)
     tunnelled = connection._tunnel_host
     host, port = (tunnelled, connection._tunnel_port) if tunnelled else (connection.host, connection.port)
     netloc = host if port in (None, connection.default_port) else f"{host}:{port}"
     # It lives for one request, so it is its host that is told of; through a proxy the URL names that.
-    leaving = _of_url(netloc, method, url if "://" in str(url) else f"//{netloc}{url}", headers)
+    leaving = _of_url(netloc, method, f"//{netloc}{url}" if str(url).startswith("/") else url, headers)
     return leaving._replace(client=leaving.host)
 
 
 def _lm15(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
-    transport, request = (*given, named.get("request"))[:2]
+    transport, request = _first(given, named, "request")
     return _of_url(transport, request.method, request.url, dict(request.headers))
 
 
 def _websocket(given: tuple[Any, ...], named: dict[str, Any]) -> Leaving:
     # The class of the asyncio client is its own first argument; the function of the sync one has none.
-    uri = named.get("uri") or next((value for value in given if isinstance(value, str)), "")
+    uri = named.get("uri") or named.get("url") or next((value for value in given if isinstance(value, str)), "")
     return _of_url(urlsplit(uri).netloc, "GET", uri, named.get("additional_headers"))
 
 
