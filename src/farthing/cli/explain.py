@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from ..kernel.decision import FailedLine
+from ..kernel.scope import matches
 from .amounts import count_from_text, pairs_from_texts
 from .completing import budget_names, providers
 from .failing import DENIED, UsageMistake, as_typed
@@ -97,7 +98,17 @@ def explain(
         for line in found.shadow:
             out.print(f"  budget {line.budget!r} (on_exceed='warn') would have denied it", style="yellow", markup=False)
         out.print(found.passes, markup=False, soft_wrap=True)
-        if not found.budgets and by_name:
+        for name in budget or ():
+            scope = dict(known[name].scope)
+            if not matches(scope, tags):
+                needed = " ".join(f"--tag {tag}={value}" for tag, value in scope.items())
+                out.print(
+                    f"Left out: budget {name!r} binds only calls of its scope, so ask with {needed}",
+                    style="dim",
+                    markup=False,
+                    soft_wrap=True,
+                )
+        if not found.budgets and by_name and not budget:
             # Asked for by somebody whose program names them: "no budget" would be a surprise.
             out.print(
                 f"Left out, since they bind only where a program names them: {', '.join(by_name)}. --budget NAME asks "

@@ -144,7 +144,7 @@ class BudgetTable(Table):
         description="Over what: `lifetime`, `minute`, `hour`, `day`, `week`, `month` (a time zone may follow: "
         "`month Europe/Berlin`), `rolling 60s`, or `request`.",
     )
-    scope: dict[str, str | int] = Field({}, description='Tags that a call must carry: `{ team = "search" }`.')
+    scope: dict[str, int | str] = Field({}, description='Tags that a call must carry: `{ team = "search" }`.')
     each: list[str] = Field([], description='An account of its own for each value of these tags: `["user"]`.')
     on_exceed: str = Field(
         "block",

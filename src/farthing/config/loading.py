@@ -33,7 +33,7 @@ def load(
     shown = os.fspath(file)
     path = Path(file).expanduser()
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # Windows editors begin files with a mark
     except OSError as error:
         raise ConfigError(
             f"the configuration cannot be read: {error.strerror or error}", key="configuration", file=shown

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 
 from ..kernel.hold import Entry
@@ -18,6 +19,9 @@ from ..stores.contract import Store
 from .rows import COLUMNS, Row, row_of
 
 FORMATS = ("csv", "jsonl")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NUMBER = re.compile(r"-[0-9]+(\.[0-9]+)?")
+"""Corrections have negative figures."""
 PAGE_ROWS = 2_000
 
 
@@ -53,7 +57,8 @@ def to_lines(rows: Iterator[Row], *, form: str, tags: Sequence[str] = ()) -> Ite
     if form != "csv":
         raise ValueError(f"format: {form!r} is unknown; choose one of {', '.join(FORMATS)}")
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # Not "\n": a carriage return in a tag would stand unquoted, and end its row wherever that ends a line.
+    writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow([*COLUMNS, *(f"tag.{name}" for name in tags)])
     for row in rows:
         yield _taken(text)
@@ -74,11 +79,11 @@ def _taken(text: io.StringIO) -> str:
     line = text.getvalue()
     text.seek(0)
     text.truncate()
-    return line
+    return line.removesuffix("\r\n") + "\n"
 
 
 def _cell(value: object) -> object:
     """A spreadsheet takes text that begins with these for a formula, and tags come from anywhere."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r"):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str) or value[:1] not in _FORMULA:
+        return value
+    return value if _NUMBER.fullmatch(value) else f"'{value}"

@@ -75,3 +75,15 @@ def test_a_newcomer_is_told_of_the_budgets_that_programs_name(run: Run, tmp_path
     assert "bind only where a program names them: search." in " ".join(ran.out.split())
     assert "search" not in run("explain", "gpt-4o", "--text", "hi", "--budget", "search", "--ledger", path).err
     assert "--budget NAME" not in run("explain", "gpt-4o", "--text", "hi", "--budget", "search", "--ledger", path).out
+
+
+def test_a_budget_that_was_asked_about_and_binds_other_calls_says_so(run: Run, tmp_path: Path) -> None:
+    path = str(tmp_path / "ledger.db")
+    farthing.reset()
+    farthing.configure(ledger=path)
+    with farthing.track(team="s"), farthing.budget("search", tokens=100, scope={"team": "s"}), farthing.hold(tokens=10):
+        pass
+    farthing.reset()
+    out = run("explain", "gpt-4o", "--text", "hi", "--budget", "search", "--tag", "user=bob", "--ledger", path).out
+    assert "budget 'search' binds only calls of its scope, so ask with --tag team=s" in " ".join(out.split())
+    assert "--budget NAME" not in out

@@ -45,14 +45,28 @@ def test_csv_to_a_file_with_a_column_for_a_tag(run: Run, ledger: Path, tmp_path:
     assert f"{len(rows)} rows" in ran.out
 
 
-def test_a_tag_is_no_formula(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("user", ['=HYPERLINK("x")', "-2+cmd|' /C calc'!A0", "+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+def test_a_tag_is_no_formula(run: Run, tmp_path: Path, user: str) -> None:
+    (row,) = exported(run, tmp_path, user)
+    assert row["tag.user"] == f"'{user}"
+
+
+@pytest.mark.parametrize("user", ["-2", "a\rb", "a\r\nb", "a\nb", 'a"b,c', "\u2028", "日本 😀"])
+def test_a_tag_stays_what_it_is_in_one_row(run: Run, tmp_path: Path, user: str) -> None:
+    (row,) = exported(run, tmp_path, user)
+    assert row["tag.user"] == user
+    assert json.loads(row["tags"]) == {"user": user}
+
+
+def exported(run: Run, tmp_path: Path, user: str) -> list[dict[str, str]]:
+    """What a program reads that was not told how lines end: a carriage return out of quotes ends one too."""
     farthing.reset()
     farthing.configure(ledger=f"sqlite:///{tmp_path}/ledger.db")
-    farthing.record({"input_tokens": 1}, model="gpt-4o", user='=HYPERLINK("x")')
+    farthing.record({"input_tokens": 1}, model="gpt-4o", user=user)
     farthing.reset()
-    ran = run("export", "--format", "csv", "--column", "user", "--ledger", tmp_path / "ledger.db")
-    (row,) = csv.DictReader(ran.out.splitlines())
-    assert row["tag.user"] == '\'=HYPERLINK("x")'
+    run("export", "-o", tmp_path / "calls.csv", "--column", "user", "--ledger", tmp_path / "ledger.db")
+    with (tmp_path / "calls.csv").open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
 
 
 def test_times_narrow_it(run: Run, ledger: Path) -> None:

@@ -223,6 +223,10 @@ def test_a_mistake_is_where_it_stands(tmp_path: Path, text: str, says: str) -> N
         ("max_records = 1.5", 'line 1: max_records: must be an integer, or "none", not 1.5'),
         ('ledger = "postgres://db"', "line 1: ledger: 'postgres://db' is not a ledger this program knows: use "),
         ('ledger = ""', "line 1: ledger: must be a ledger's path or URL, not '': use "),
+        (
+            '[[budgets]]\nname = "b"\ntokens = 5\nscope = { team = { a = 1 } }',
+            "line 4: budgets.b.scope.team: must be text in quotes, not {'a': 1}",
+        ),
         ('[[budgets]]\nname = "b"\nusd = "5,00"', "line 3: budgets.b.usd: must be an amount of US dollars such as "),
     ],
 )
@@ -237,6 +241,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     with pytest.raises(ConfigError, match=r"latin\.toml: the configuration is not UTF-8"):
         load(tmp_path / "latin.toml")
+
+
+def test_a_mark_before_the_text_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "windows.toml").write_text('[[budgets]]\nname = "b"\ntokens = 5', "utf-8-sig")
+    assert [budget.name for budget in load(tmp_path / "windows.toml", environ={}).budgets] == ["b"]
 
 
 def test_a_path_is_meant_from_where_the_file_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
