@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 import traceback
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 import pytest
 from google.genai import Client, errors, types
@@ -21,6 +24,8 @@ from mistralai.client.errors import MistralError
 
 import farthing
 from farthing import BudgetExceeded, UnmeteredCall, UnpricedModel
+from farthing.sdk.errors import sdk_of_request
+from farthing.sdk.opening import recognise_request
 from farthing.testing import FakeProvider
 from tests.doors import clients
 
@@ -108,6 +113,18 @@ NAMED_OTHERWISE: dict[str, tuple[Callable[..., Any], Callable[[Any], Any], type[
         anthropic.AnthropicError,
     ),
 }
+
+
+def test_the_headers_that_many_sdks_send_say_less_than_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One generator makes the clients of OpenAI, Groq, and of many that have nothing to do with models."""
+    headers = {"user-agent": "Cloudflare/Python 4.0", "x-stainless-lang": "python"}
+    request = httpx2.Request("POST", "https://api.cloudflare.com/client/v4/zones", headers=headers, json={})
+    monkeypatch.setitem(sys.modules, "groq", ModuleType("groq"))
+    assert sdk_of_request(request, "groq") == "groq"
+    assert sdk_of_request(request, None) == "openai"
+    monkeypatch.delitem(sys.modules, "openai")
+    assert sdk_of_request(request, None) == "groq"
+    assert recognise_request(request, sdk=None, in_care=False) is None
 
 
 @pytest.mark.parametrize("sdk", NAMED_OTHERWISE)

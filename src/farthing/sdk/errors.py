@@ -51,18 +51,25 @@ def sdk_of(client: object) -> str | None:
     return None
 
 
-def sdk_of_request(request: object) -> str | None:
-    """
-    The SDK that a request says it comes from: ``user-agent: OpenAI/Python 3.54.0``; or, where its user has named it
-    otherwise, the other headers of that SDK. None for all others.
-    """
+def sdk_named(request: object) -> str | None:
+    """The SDK that a request says it comes from: ``user-agent: OpenAI/Python 3.54.0``. None for all others."""
     headers: Mapping[str, str] = getattr(request, "headers", {})
     found = _AGENT.match(headers.get("user-agent", ""))
-    if found:
-        name = found[found.lastindex or 0].lower()
-        return "mistralai" if name == "mistral" else name
-    if headers.get("x-stainless-lang") != "python":
+    if not found:
         return None
+    name = found[found.lastindex or 0].lower()
+    return "mistralai" if name == "mistral" else name
+
+
+def sdk_of_request(request: object, told: str | None) -> str | None:
+    """
+    That SDK; or the one that its client was *told* to be of; or, where its user has named it otherwise, one that sends
+    its other headers. None for all others.
+    """
+    sdk = sdk_named(request) or told
+    headers: Mapping[str, str] = getattr(request, "headers", {})
+    if sdk is not None or headers.get("x-stainless-lang") != "python":
+        return sdk
     if "anthropic-version" in headers:
         return "anthropic"
     return next((sdk for sdk in ("openai", "groq") if sdk in sys.modules), None)

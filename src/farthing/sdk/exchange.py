@@ -75,7 +75,7 @@ class Exchange:
     @property
     def sdk(self) -> str | None:
         """The package whose errors and types its caller knows: as the request says, else as the hook was told."""
-        return sdk_of_request(self._request) or self._sdk
+        return sdk_of_request(self._request, self._sdk)
 
     # -- before the answer ---------------------------------------------------------------------------------------
 

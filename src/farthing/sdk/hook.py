@@ -60,7 +60,7 @@ def govern_sync(
             body = request.read() if found.dialect is not None else b""
             call = open_call(request, found, body)
         except FarthingError as error:
-            return refusal(error, request, sdk_of_request(request) or sdk)
+            return refusal(error, request, sdk_of_request(request, sdk))
         return inner(request) if call is None else exchange(request, call, inner, sdk=sdk)
 
     return handle_request
@@ -84,7 +84,7 @@ def govern_async(
             body = await request.aread() if found.dialect is not None else b""
             call = open_call(request, found, body)
         except FarthingError as error:
-            return refusal(error, request, sdk_of_request(request) or sdk)
+            return refusal(error, request, sdk_of_request(request, sdk))
         return await inner(request) if call is None else await exchange_async(request, call, inner, sdk=sdk)
 
     return handle_async_request

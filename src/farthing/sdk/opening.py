@@ -15,7 +15,7 @@ from ..wire.hosts import named_by, provider_of
 from ..wire.recognise import Recognised, recognise
 from ..wire.routes import COSTS_NOTHING
 from .clients import PROVIDERS
-from .errors import by_openai, sdk_of_request
+from .errors import by_openai, sdk_named
 
 
 def recognise_request(
@@ -36,7 +36,7 @@ def recognise_request(
     """
     url = request.url
     names = _TELLING[sdk] if sdk in _TELLING else tuple([name for name, _ in request.headers.raw])
-    if sdk is None and provider is None and (own := PROVIDERS.get(sdk_of_request(request) or "")) is not None:
+    if sdk is None and provider is None and (own := PROVIDERS.get(sdk_named(request) or "")) is not None:
         provider = None if named_by(url.netloc.decode("ascii"), dict(hosts)) else own
     openai = not in_care and by_openai(request.headers)
     return _recognise(request.method, url.netloc, url.raw_path, names, provider, hosts, in_care, openai)
