@@ -325,6 +325,16 @@ class Oracle:
             if known.state == "held":
                 self._becomes_suspect(known, now_ms)
             return None
+        if (
+            known is not None
+            and known.state in ("held", "suspect")
+            and known.counters == ()
+            and known.facts == plan.facts
+        ):
+            # A proxy has claimed it, and never heard that it had.
+            known.state, known.said, known.settled = "settled", ("settled", outcome), dict(outcome.amounts)
+            known.entries += 1
+            return None
         if known is not None:
             return None if known.said == ("settled", outcome) and known.x == 0 else HoldConflict
         priced = plan.facts.price is not None
