@@ -55,7 +55,7 @@ class Response:
         self._left_behind = False
         """Something had arrived that nobody will receive."""
         self._through: Callable[[bytes], bool] | None = None
-        """What is asked first of a piece that the reader waits for."""
+        """What is asked first of a piece, while the reader waits for one."""
         self._waiter: asyncio.Future[bytes] | None = None
 
     async def receive(self, through: Callable[[bytes], bool] | None = None) -> bytes:
@@ -150,4 +150,6 @@ class Response:
             self._left_behind = taken or self.has_unread()
             self.abort()
             raise
+        finally:
+            self._through = None  # it is whose response this is: no circle stays
         return data

@@ -6,10 +6,12 @@ callers that go.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import socket
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from farthing.proxy.http1 import connection as connection_module
 from farthing.proxy.http1.errors import ConnectFailed, ConnectionLost, TimedOut
 from farthing.proxy.http1.pool import Limits
+from farthing.proxy.http1.response import Response
 from farthing.proxy.settings import Timeouts
 from tests.unit.proxy.http1.hostile import SOON, Peer, allow, ask, client_of, hostile, run, whole
 from tests.waiting import SECONDS
@@ -691,6 +694,46 @@ def test_pieces_pass_a_reader_that_has_nothing_to_wait_for(loop: str) -> None:
             assert server.connections == 1
 
     run(loop, main())
+
+
+def test_whom_pieces_pass_is_not_left_to_the_garbage_collector(loop: str) -> None:
+    """It looks rarely in a process that serves, and a call has a whole request with it."""
+
+    class Reader:
+        def __init__(self, response: Response) -> None:
+            self.response = response
+
+        def passes(self, data: bytes) -> bool:
+            passed.set()
+            return True
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(BEGUN)
+        await reading.wait()
+        await peer.send(b"5\r\nworld\r\n")
+        await passed.wait()
+        await peer.send(b"0\r\n\r\n")
+        await peer.gone()
+
+    async def main() -> None:
+        async with hostile(script) as server, client_of() as client:
+            reader = Reader(await ask(client, server.url))
+            assert await reader.response.receive() == b"hello"
+            task = asyncio.create_task(reader.response.receive(reader.passes))
+            await asyncio.sleep(0)
+            reading.set()
+            assert await task == b""
+            kept = weakref.ref(reader)
+            del reader, task
+            assert kept() is None
+
+    reading, passed = asyncio.Event(), asyncio.Event()
+    gc.disable()
+    try:
+        run(loop, main())
+    finally:
+        gc.enable()
 
 
 def test_what_comes_with_the_end_of_a_body_is_the_readers(loop: str) -> None:
