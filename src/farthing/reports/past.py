@@ -9,9 +9,10 @@ from ..kernel.hold import DELEGATION, Entry
 from ..kernel.money import div_ceil
 from ..kernel.plan import CallFacts, Formula
 from ..kernel.usage import Usage
-from ..stores.contract import Store
+from ..stores.contract import Asked, Store
 
 PAGE = 10_000
+_UNASKED = Asked(0, 0, 0)
 
 
 class Past(NamedTuple):
@@ -28,6 +29,8 @@ class Past(NamedTuple):
     facts: CallFacts
     x_want: int
     x_floor: int
+    lowered: bool
+    """It went out with a lower ceiling than it had: budgets may lower it again."""
     usage: Usage
     cost_nano: int | None
     ending: str
@@ -59,7 +62,7 @@ def read_past(
     return sorted((call for call in calls if call.facts.dialect != DELEGATION), key=lambda call: call.started_ms)
 
 
-def _call(rows: Iterable[Entry], asked: Mapping[str, tuple[int, int]]) -> Past:
+def _call(rows: Iterable[Entry], asked: Mapping[str, Asked]) -> Past:
     first, *corrections = rows
     counts = dict(first.usage)
     cost_nano = first.cost_nano
@@ -69,7 +72,8 @@ def _call(rows: Iterable[Entry], asked: Mapping[str, tuple[int, int]]) -> Past:
         if cost_nano is not None or row.cost_nano is not None:
             cost_nano = (cost_nano or 0) + (row.cost_nano or 0)
     usage = Usage(**{kind: max(0, count) for kind, count in counts.items()})
-    facts, (x_want, x_floor) = first.facts, asked.get(first.hold_id, (0, 0))
+    facts, (x_want, x_floor, x) = first.facts, asked.get(first.hold_id, _UNASKED)
+    lowered = 0 < x < x_want
     if not x_want and usage.output_tokens:
         x_want, x_floor = div_ceil(usage.output_tokens, max(1, facts.choices)), 1
     if facts.price is None and cost_nano is not None:
@@ -83,6 +87,7 @@ def _call(rows: Iterable[Entry], asked: Mapping[str, tuple[int, int]]) -> Past:
         facts=facts,
         x_want=x_want,
         x_floor=x_floor,
+        lowered=lowered,
         usage=usage,
         cost_nano=cost_nano,
         ending=first.ending,

@@ -94,6 +94,15 @@ class Tallies(NamedTuple):
     """Over all rows there ever were, those that were rolled up too; else over those after the number that was asked."""
 
 
+class Asked(NamedTuple):
+    """Output tokens per choice, as one hold knows them."""
+
+    x_want: int
+    x_floor: int
+    x: int
+    """What was granted."""
+
+
 class SweepPolicy(NamedTuple):
     """What becomes of suspect holds, and when: ``keep``, ``settle_at_hold`` or ``release`` after this long."""
 
@@ -190,12 +199,10 @@ class Store(Protocol):
         """
         ...
 
-    def asked(
-        self, *, since_ms: int | None = None, until_ms: int | None = None
-    ) -> Ticket[Mapping[str, tuple[int, int]]]:
+    def asked(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Mapping[str, Asked]]:
         """
-        By hold: the output per choice that the calls of these rows asked for, and the least that they would take. (0,
-        0) where nothing was held. Of a row whose hold was forgotten it has nothing.
+        What the holds of these rows asked for, by id. Zeros where nothing was held; of a row whose hold was forgotten
+        it has nothing.
         """
         ...
 

@@ -62,6 +62,7 @@ def call(
         ),
         x_want=want,
         x_floor=1,
+        lowered=False,
         usage=usage,
         cost_nano=10 * IN + used * OUT if priced else None,
         ending="ok",
@@ -221,7 +222,10 @@ TERMS = st.fixed_dictionaries(
     }
 )
 STEPS = st.lists(
-    st.tuples(st.integers(0, 90), st.integers(1, 200), st.integers(0, 200), st.sampled_from("ab"), st.booleans()),
+    st.tuples(
+        *(st.integers(0, 90), st.integers(1, 200), st.integers(0, 200)),
+        *(st.sampled_from("ab"), st.booleans(), st.booleans()),
+    ),
     min_size=1,
     max_size=25,
 )
@@ -238,14 +242,14 @@ def test_under_its_own_budgets_a_history_is_what_it_was(terms: list[dict[str, An
     ledger = Ledger(store)
     ledger.refresh(store.catalogue().result())
     in_flight: list[tuple[str, Outcome]] = []
-    for number, (seconds, want, used, user, ends) in enumerate(steps):
+    for number, (seconds, want, used, user, ends, ours) in enumerate(steps):
         clock.advance(seconds=seconds)
         if ends and in_flight:
             store.settle(*in_flight.pop()).result()
             clock.advance(seconds=1)
         tags = {"user": user, "model": "m", "provider": "p"}
         facts = CallFacts("m", "p", tags=(("user", user),), budgets=("b",), input_tokens=10)
-        ask = Ask(f"call-{number}", facts, want, 16, False, 2**50)
+        ask = Ask(f"call-{number}", facts, want, 16, ours, 2**50)
         accounts = accounts_for(ledger, ask, budgets, tags)
         placed = store.place(make_plan(ask, accounts, catalogue_version=ledger.catalogue.version)).result()
         if isinstance(placed, Placed):

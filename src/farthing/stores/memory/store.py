@@ -26,6 +26,7 @@ from ..contract import (
     ACCOUNT_GRACE_MS,
     KEEP_A_DAY,
     SWEEP_BATCH,
+    Asked,
     Clock,
     DenialKey,
     Journal,
@@ -163,13 +164,11 @@ class MemoryStore(Books):
                 sums[within] = sums.get(within, Figures()).plus(figures)
         return Ready(sums)
 
-    def asked(
-        self, *, since_ms: int | None = None, until_ms: int | None = None
-    ) -> Ready[Mapping[str, tuple[int, int]]]:
-        def run() -> dict[str, tuple[int, int]]:
+    def asked(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ready[Mapping[str, Asked]]:
+        def run() -> dict[str, Asked]:
             rows = [row for row in self._entries.values() if _within(row.at_ms, since_ms, until_ms)]
             holds = [hold for row in rows if (hold := self.hold(row.hold_id)) is not None]
-            return {hold.id: (hold.x_want, hold.x_floor) for hold in holds}
+            return {hold.id: Asked(hold.x_want, hold.x_floor, hold.x) for hold in holds}
 
         return Ready(self._locked(run))
 

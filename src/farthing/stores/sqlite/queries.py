@@ -25,7 +25,7 @@ from ...kernel.sums import (
 from ...kernel.tallies import NOTHING as NO_TALLY
 from ...kernel.tallies import Tally, TallyKey
 from ...kernel.usage import KINDS
-from ..contract import DenialKey, Journal, Tallies
+from ..contract import Asked, DenialKey, Journal, Tallies
 from . import rows
 
 _STATES = (HELD, SUSPECT, SETTLED, VOIDED)
@@ -119,14 +119,15 @@ _FIGURES = ", ".join(
 )
 
 
-def asked(connection: sqlite3.Connection, since_ms: int | None, until_ms: int | None) -> dict[str, tuple[int, int]]:
+def asked(connection: sqlite3.Connection, since_ms: int | None, until_ms: int | None) -> dict[str, Asked]:
     """What the holds of these rows asked for, by id."""
     where, values = _between("entries.at_ms", since_ms, until_ms)
     found = connection.execute(
-        f"SELECT holds.id, holds.x_want, holds.x_floor FROM entries JOIN holds ON holds.id = entries.hold_id {where}",
+        "SELECT holds.id, holds.x_want, holds.x_floor, holds.x "
+        f"FROM entries JOIN holds ON holds.id = entries.hold_id {where}",
         values,
     )
-    return {hold_id: (x_want, x_floor) for hold_id, x_want, x_floor in found}
+    return {hold_id: Asked(*figures) for hold_id, *figures in found}
 
 
 def journal(connection: sqlite3.Connection) -> Journal:

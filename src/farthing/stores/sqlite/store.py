@@ -32,6 +32,7 @@ from ...kernel.sums import Sums, check_keys
 from ..contract import (
     KEEP_A_DAY,
     PATIENCE_SECONDS,
+    Asked,
     Clock,
     DenialKey,
     Journal,
@@ -206,9 +207,7 @@ class SQLiteStore:
         check_keys(by)
         return self._ask(READ, lambda connection: queries.sums(connection, by, since_ms, until_ms))
 
-    def asked(
-        self, *, since_ms: int | None = None, until_ms: int | None = None
-    ) -> Ticket[Mapping[str, tuple[int, int]]]:
+    def asked(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Mapping[str, Asked]]:
         return self._ask(READ, lambda connection: queries.asked(connection, since_ms, until_ms))
 
     def tally(self, *, after_seq: int = 0) -> Ticket[Tallies]:
