@@ -4,6 +4,9 @@ One request, forwarded: bytes in, the life of its call driven, bytes out.
 A plain answer is read whole and settled before its client sees it, also when the client has gone (for a bounded time:
 the provider finishes anyway). A stream is relayed piece by piece, no faster than its client reads; when the client has
 gone the provider is stopped, and what had arrived by then is still counted.
+
+One file, because how an exchange may end depends on how far it came: sending, relaying, stopping and saying what went
+wrong share that state, and nobody else sees it.
 """
 
 from __future__ import annotations
