@@ -169,8 +169,8 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.congested = False
-        if self._exchange is not None:
-            self._exchange.writable()
+        # In a turn of its own: asyncio loses a connection twice, and fails, where that is closed in here.
+        self.loop.call_soon(self._go_on)
 
     # httptools' half
 
@@ -243,6 +243,10 @@ class _Connection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.abandon()
         self._transport.abort()
+
+    def _go_on(self) -> None:
+        if self._exchange is not None:
+            self._exchange.writable()
 
     def _answer_next(self) -> None:
         if not self._waiting or self._transport.is_closing():

@@ -207,3 +207,29 @@ def test_a_stream_waits_for_a_reader_that_does_not_read(provider: FakeProvider) 
     assert received.count(b'"content":"') == tokens + 1
     assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
     assert [line.usage.output for line in provider.bill] == [tokens]
+
+
+def test_a_stream_may_end_as_soon_as_its_reader_reads_on(provider: FakeProvider) -> None:
+    """Asyncio loses a connection twice, and fails, where that is closed in the very call that says it can take more."""
+    provider.reply = Reply(output_tokens=600)  # Two batches and a bit: the second is more than a connection buffers.
+    body = json.dumps({"model": "m", "messages": HI, "stream": True}).encode()
+    request = b"POST /v1/chat/completions HTTP/1.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+    server = provider._server
+    assert server is not None
+    server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port(provider)))
+        client.sendall(request % (len(body), body))
+        while not any(connection.congested for connection in tuple(server.connections)):
+            assert server.settle_down(5)
+        (connection,) = server.connections
+        # All that waits leaves at once, and what is left of the stream with it.
+        sending = connection._transport.get_extra_info("socket")
+        sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        received = bytearray()
+        while data := client.recv(1 << 20):
+            received += data
+    assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    provider.stop()
