@@ -25,6 +25,8 @@ from .exchange import Answer, Exchange
 _BACKLOG = 4096
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _STOP_SECONDS = 30.0
+_QUIET_TURNS = 6
+"""So many turns of the loop may lie between a connection's arrival and the next that is seen of it."""
 _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _MALFORMED = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -54,6 +56,8 @@ class Server:
         self.handler = handler
         self.failed = failed
         self.connections: set[_Connection] = set()
+        self.heard = 0
+        """How often a connection was made, lost, or had something to read."""
         self._process = os.getpid()
         self._socket = _listen(port)
         self.port: int = self._socket.getsockname()[1]
@@ -78,14 +82,15 @@ class Server:
         """Waits until what clients had sent before this call has been read; False if that took too long."""
         turned = threading.Event()
 
-        def turn(left: int) -> None:
-            # Accepting, reading and noticing a hang-up each take a turn of the loop.
+        def turn(left: int, heard: int) -> None:
+            if heard != self.heard:
+                left = _QUIET_TURNS
             if left:
-                self.loop.call_soon(turn, left - 1)
+                self.loop.call_soon(turn, left - 1, self.heard)
             else:
                 turned.set()
 
-        self.call(lambda: turn(4))
+        self.call(lambda: turn(_QUIET_TURNS, self.heard))
         return turned.wait(timeout)
 
     def stop(self) -> None:
@@ -111,6 +116,10 @@ class Server:
         try:
             self.loop.run_forever()
         finally:
+            # What is being accepted is first made: asyncio forgets its socket where the server is closed meanwhile.
+            self.loop.remove_reader(self._socket)
+            while accepting := asyncio.all_tasks(self.loop):
+                self.loop.run_until_complete(asyncio.wait(accepting))
             listening.close()
             for connection in tuple(self.connections):
                 connection.abandon()
@@ -146,9 +155,11 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._server.heard += 1
         self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
+        self._server.heard += 1
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -160,6 +171,7 @@ class _Connection(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._server.heard += 1
         self._server.connections.discard(self)
         if self._exchange is not None:
             self._exchange.client_gone()
@@ -225,7 +237,10 @@ class _Connection(asyncio.Protocol):
             return
         if self._transport.get_write_buffer_size() == 0:
             # A forked child may hold a copy of this socket: only a shutdown ends the connection for sure.
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:
+                pass  # the client was first
         self._transport.close()
 
     def reset(self) -> None:

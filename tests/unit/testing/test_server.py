@@ -5,18 +5,24 @@ The HTTP half: a thousand clients at once, other processes, any split of a reque
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import multiprocessing
 import os
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from farthing.testing import FakeProvider, Reply
+from farthing.testing.server import Server
 from tests.unit.testing.words import HI, TEN_WORDS, count_words
+from tests.waiting import eventually
 
 BODY = json.dumps({"model": "m", "messages": HI}).encode()
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: fake\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -52,6 +58,67 @@ def test_leaves_no_thread_and_no_socket_behind() -> None:
             call(provider.url)
     assert threading.active_count() <= threads
     assert open_files() <= files
+
+
+@pytest.mark.filterwarnings("error")
+def test_stops_while_connections_arrive() -> None:
+    """One that was being accepted had been left to the garbage collector, with its socket open."""
+    for _ in range(20):
+        provider = FakeProvider(count=count_words).start()
+        clients = [socket.create_connection(("127.0.0.1", port(provider))) for _ in range(3)]
+        clients[0].sendall(REQUEST)
+        provider.stop()
+        for client in clients:
+            client.close()
+    gc.collect()
+
+
+@contextmanager
+def stopped(server: Server) -> Iterator[Callable[[], None]]:
+    """The server's thread does nothing in here, until this is called."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def stand_still() -> None:
+        inside.set()
+        go_on.wait()
+
+    server.call(stand_still)
+    try:
+        assert inside.wait(60)
+        yield go_on.set
+    finally:
+        go_on.set()
+
+
+def test_settles_down_after_all_that_was_sent(provider: FakeProvider) -> None:
+    """Also what came on a connection that is new, in the very turn of the loop that began to count."""
+    server = provider._server
+    assert server is not None
+    arrived = threading.Event()
+
+    def until_arrived() -> None:
+        assert arrived.wait(60)
+
+    with stopped(server) as go_on, ThreadPoolExecutor() as pool:
+        server.call(until_arrived)
+        settled = pool.submit(server.settle_down, 60)
+        eventually(lambda: len(server.loop._ready) >= 2)  # type: ignore[attr-defined]
+        go_on()
+        with socket.create_connection(("127.0.0.1", port(provider))) as client:
+            client.sendall(REQUEST)
+            arrived.set()
+            assert settled.result()
+            assert len(provider.requests) == 1
+
+
+def test_a_client_may_be_gone_before_its_connection_is_closed(provider: FakeProvider) -> None:
+    server = provider._server
+    assert server is not None
+    with stopped(server), socket.create_connection(("127.0.0.1", port(provider))) as client:
+        client.sendall(REQUEST.replace(b"host: fake", b"connection: close"))
+    provider.wait_idle()
+    assert provider.calls == 1
+    provider.stop()
 
 
 def test_can_be_started_again_but_not_twice() -> None:
@@ -222,7 +289,7 @@ def test_a_stream_may_end_as_soon_as_its_reader_reads_on(provider: FakeProvider)
         client.connect(("127.0.0.1", port(provider)))
         client.sendall(request % (len(body), body))
         while not any(connection.congested for connection in tuple(server.connections)):
-            assert server.settle_down(5)
+            assert server.settle_down(60)
         (connection,) = server.connections
         # All that waits leaves at once, and what is left of the stream with it.
         sending = connection._transport.get_extra_info("socket")
