@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from ..kernel.scope import one_line
+from ..kernel.scope import one_line, printable_json
 
 SPENT, HELD, SUSPECT, FREE = "█▓▒░"
 _PLAIN = {SPENT: "#", HELD: "+", SUSPECT: "?", FREE: "."}
@@ -82,7 +82,7 @@ def print_table(table: Table) -> None:
 def print_json(answer: Any) -> None:
     """For programs."""
     utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
-    print(json.dumps(answer, indent=2, ensure_ascii=not utf8))
+    print(printable_json(json.dumps(answer, indent=2, ensure_ascii=not utf8)))
 
 
 def bar(console: Console, parts: tuple[int, ...], whole: int, *, width: int, style: str | None = None) -> Text:

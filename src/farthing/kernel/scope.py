@@ -62,6 +62,16 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
+def printable_json(text: str) -> str:
+    """JSON text with what is not printable written as escapes: the same value. Its line breaks stay."""
+    lines = text.split("\n")
+    if all(map(str.isprintable, lines)):
+        return text
+    return "\n".join(
+        "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in line) for line in lines
+    )
+
+
 def check_own(tags: Iterable[str]) -> None:
     """Raises ValueError for the name of a tag that every call has already."""
     for name in OWN_KEYS:

@@ -36,6 +36,9 @@ from .stats import Stats, Vitals
 from .upstream import UpstreamClient
 
 _OFFER = OFFER_HEADER.encode()
+_ENCODING = b"content-encoding"
+_WEBSOCKET = (NO_RETRY, (b"connection", b"upgrade"), (b"upgrade", b"HTTP/1.1"))
+"""A 426 must say what it would rather speak (RFC 9110, 15.5.22)."""
 
 
 class Proxy:
@@ -163,7 +166,11 @@ class Proxy:
 
     async def _call(self, door: Door, client: Client, routes: Routes, identity: Identity) -> None:
         body = await self._body(client, routes.family)
-        route, facts = _read(routes, body, _with_query(routes.path, client.query))
+        route, facts = (
+            _read(routes, body, _with_query(routes.path, client.query))
+            if _ENCODING not in client.headers or not (encoding := _encoding(client))
+            else _packed(routes, encoding)
+        )
         query = without_key(client.query) if _replaces(route, identity) else client.query
         path = _with_query(routes.path, query)
         if facts is None:
@@ -238,7 +245,7 @@ class Proxy:
         if client.headers.get(b"upgrade", b"").lower() == b"websocket":
             # The status at which Codex goes on over HTTP at once: at others it asks six times more.
             message = f"{client.method} {client.path}: no WebSocket passes this proxy, since none is metered; use HTTP."
-            raise _Refusal(refuse(family, 426, "no_websocket", message))
+            raise _Refusal(refuse(family, 426, "no_websocket", message, headers=_WEBSOCKET))
         free = found.verdict in COSTS_NOTHING
         if found.verdict != "free" and route.upstream.unmetered != "allow":
             rule = "Only what belongs to calls of models passes" if free else "What cannot be measured passes no budget"
@@ -329,6 +336,29 @@ def _read(routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts |
     if chosen is not route:
         facts = _dialect(chosen).read_request(body, path)
     return chosen, facts
+
+
+def _encoding(client: Client) -> str:
+    """What its body is packed in, "" if it is not."""
+    named = [value.strip().lower() for name, value in client.header_list if name == _ENCODING]
+    return b", ".join(name for name in named if name not in (b"", b"identity")).decode("latin-1")
+
+
+def _packed(routes: Routes, encoding: str) -> tuple[Route, None]:
+    """
+    Who takes a body with a content encoding, which is not read: not even where it looks like JSON as it is, since its
+    upstream would unpack another.
+    """
+    route = routes.default
+    if route is not None and route.upstream.unmetered == "allow":
+        return route, None
+    message = (
+        f"{routes.path}: the request's body has the content encoding {encoding!r}, so what it costs cannot be bounded; "
+        "send it without one"
+    )
+    said = "the request's body has a content encoding, so what it costs cannot be bounded"
+    headers = (NO_RETRY, (b"accept-encoding", b"identity"))
+    raise _Refusal(refuse(routes.family, 415, "encoded_request", message, headers=headers), said=said)
 
 
 def _dialect(route: Route) -> Any:

@@ -14,7 +14,7 @@ from ..calls.endings import Lost
 from ..calls.steps import Broken, NotSent
 from ..kernel.decision import Decision
 from ..kernel.money import usd_from_nano
-from ..kernel.scope import one_line
+from ..kernel.scope import one_line, printable_json
 from .headers import hold_id
 
 logger = logging.getLogger("farthing.proxy")
@@ -63,7 +63,7 @@ class _Json(logging.Formatter):
             said |= {"event": record.name.rpartition(".")[2], "message": record.getMessage()}
         if record.exc_info:
             said["exception"] = self.formatException(record.exc_info)
-        return json.dumps(said, ensure_ascii=False, default=str)
+        return printable_json(json.dumps(said, ensure_ascii=False, default=str))
 
 
 def to_stream(log_format: str, stream: TextIO | None = None) -> logging.Handler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import socket
@@ -96,6 +97,8 @@ def test_a_websocket_is_told_to_use_http(fake_provider: FakeProvider, unmetered:
     with proxy_with(given) as server:
         got = ask(server.url, f"/v1/{path}", method="GET", headers=offer)
         assert (got.status, got.json["error"]["code"]) == (426, "no_websocket")
+        # RFC 9110, 15.5.22 and 7.8
+        assert (got.header("upgrade"), got.header("connection")) == ("HTTP/1.1", "upgrade")
     assert fake_provider.requests == []
 
 
@@ -150,3 +153,36 @@ def test_http_1_0_is_answered_without_chunks(stream: bool, fake_provider: FakePr
             assert json.loads(body)["choices"][0]["message"]["content"] == "one two"
         (entry,) = eventually(lambda: entries(server))
         assert (entry.ending, entry.usage_source) == ("ok", "provider")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd, gzip", "GZIP"])
+def test_a_body_with_a_content_encoding_is_refused_and_told_so(fake_provider: FakeProvider, encoding: str) -> None:
+    """Also one that reads as JSON: what its upstream unpacks may be another request."""
+    body = {"model": "gpt-4o", "messages": HI, "max_completion_tokens": 50}
+    with proxy_with(settings_for(fake_provider)) as server:
+        for sent in (body, gzip.compress(json.dumps(body).encode())):
+            got = ask(server.url, "/v1/chat/completions", sent, headers={"content-encoding": encoding})
+            assert (got.status, got.json["error"]["code"]) == (415, "encoded_request")
+            assert repr(encoding.lower()) in got.json["error"]["message"]
+            assert got.header("accept-encoding") == "identity"
+        # The last of several is not all of them.
+        offered = call().replace(b"host:", b"content-encoding: gzip\r\ncontent-encoding: identity\r\nhost:")
+        with connect(server.url) as client:
+            client.sendall(offered + HEALTH)
+            assert b"HTTP/1.1 415 " in read_until(client, b'"ok"}')
+        plain = ask(server.url, "/v1/chat/completions", body, headers={"content-encoding": "identity"})
+        assert (plain.status, len(entries(server))) == (200, 1)
+    assert len(fake_provider.requests) == 1
+
+
+def test_a_packed_body_passes_unmetered_where_its_upstream_allows_that(
+    fake_provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = settings_for(fake_provider)
+    given = replace(given, upstreams=tuple(replace(of, unmetered="allow") for of in given.upstreams))
+    packed = gzip.compress(b"{}")
+    with proxy_with(given) as server:
+        ask(server.url, "/v1/chat/completions", packed, headers={"content-encoding": "gzip"})
+        assert entries(server) == []
+    assert [request.body for request in fake_provider.requests] == [packed]
+    assert "unmetered" in caplog.text

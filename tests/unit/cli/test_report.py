@@ -157,7 +157,7 @@ def test_a_tag_that_no_call_carries_is_said(run: Run, ledger: Path) -> None:
 
 def test_what_callers_say_neither_paints_the_terminal_nor_forges_a_row(run: Run, tmp_path: Path) -> None:
     """A tag may come from anybody who calls through a proxy."""
-    said = "ada\x1b[2J\x1b]0;owned\x07\ntotal  $0.00\u202e"
+    said = "ada\x1b[2J\x1b]0;owned\x07\ntotal  $0.00\u202e\x9b31m"
     with closing(SQLiteStore(tmp_path / "ledger.db")) as store:
         set_budget(store, "each", tokens=1_000, each=["user"])
     farthing.configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
@@ -168,7 +168,9 @@ def test_what_callers_say_neither_paints_the_terminal_nor_forges_a_row(run: Run,
     shown = ("report --group-by user", "budgets list", "budgets show each", "holds list")
     printed = [str(farthing.report(group_by=["user"], since="all"))]
     printed += [run(*words.split(), "--ledger", tmp_path / "ledger.db").out for words in shown]
-    for text in printed:
+    as_json = [run(*words.split(), "--json", "--ledger", tmp_path / "ledger.db") for words in shown]
+    assert as_json[0].json["rows"][0]["tags"] == {"user": said}
+    for text in (*printed, *(of.out for of in as_json)):
         assert not [sign for sign in text if not sign.isprintable() and sign != "\n"], repr(text)
     assert [text.count("ada\\x1b[2J") for text in printed[:2]] == [1, 1]
     assert not [line for text in printed[:2] for line in text.splitlines() if line.startswith("total  $0.00")]
