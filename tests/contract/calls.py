@@ -43,8 +43,9 @@ def plan(
         price_version="v1",
         bound="open",
         asked_model="gpt-5",
+        ceiling_ours=ours,
     )
-    asked = Ask(call, facts, want, floor, ours, deadline_ms)
+    asked = Ask(call, facts, want, floor, deadline_ms)
     return make_plan(asked, accounts, catalogue_version=catalogue.version)
 
 

@@ -117,8 +117,9 @@ class LedgerMachine(RuleBasedStateMachine):
             input_tokens=call.input_tokens,
             choices=call.choices,
             price=None if call.price is None else Formula(*call.price),
+            ceiling_ours=call.ours,
         )
-        ask = Ask(call.id, facts, call.want, call.floor, call.ours, deadline_ms)
+        ask = Ask(call.id, facts, call.want, call.floor, deadline_ms)
         accounts = [catalogue.account(catalogue.budgets[name], call.tags, now) for name in call.budgets]
         return make_plan(ask, accounts, catalogue_version=catalogue.version)
 

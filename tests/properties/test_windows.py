@@ -83,7 +83,7 @@ def play(store: Store, clock: FakeClock, per: str, steps: list[tuple[int, int, i
     for number, (moved, asked, share, which, how) in enumerate(steps):
         clock.advance(milliseconds=moved * length_ms // 1_000)
         account = catalogue.account(budget, {}, store.now())
-        ask = Ask(f"call-{number}", CallFacts(input_tokens=asked), 0, 0, False, 2**50)
+        ask = Ask(f"call-{number}", CallFacts(input_tokens=asked), 0, 0, 2**50)
         placed = store.place(make_plan(ask, [account], catalogue_version=catalogue.version)).result()
         if isinstance(placed, Placed):
             call = Call(store.now(), asked)

@@ -74,7 +74,7 @@ def _charged_anew(
 ) -> Generator[Any, Any, BudgetExceeded | None]:
     facts = _facts(runtime, inside, facts, outcome)
     now_ms = runtime.memory_store.now()
-    ask = Ask(runtime.new_id(), facts, 0, 0, False, now_ms + HOLD_MS)
+    ask = Ask(runtime.new_id(), facts, 0, 0, now_ms + HOLD_MS)
     answer = yield from hold(runtime, ask, inside, dict(inside.tags))
     if isinstance(answer, Granted):
         yield from end_held(runtime, answer, facts, outcome)

@@ -135,7 +135,7 @@ def _debit(crew: Crew, parent: Budget, child: Budget, unit: str, amount: int, ho
             choices=0 if in_usd else 1,
             price=Formula(0, 1) if in_usd else None,
         )
-        ask = Ask(hold_id, facts, amount, amount, False, FOREVER_MS)
+        ask = Ask(hold_id, facts, amount, amount, FOREVER_MS)
         limited = replace(account, limits=tuple(limit for limit in account.limits if limit[0] == unit))
         plan = make_plan(ask, [limited], catalogue_version=catalogue.version)
         plan = plan._replace(postings=tuple(Posting(key, (unit,)) for key in (account.key, lent_key(account.key))))

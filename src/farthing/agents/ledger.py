@@ -123,7 +123,7 @@ class AgentLedger:
             tags=(("agent", "" if lending is None else lending.agent), ("pool", self._crew.pool)),
             input_tokens=outcome.usage.total_tokens,
         )
-        ask = Ask(f"record-{next(_numbers)}", facts, 0, 0, False, ledger.store.now() + HOLD_MS)
+        ask = Ask(f"record-{next(_numbers)}", facts, 0, 0, ledger.store.now() + HOLD_MS)
         plan = make_plan(ask, [replace(account, limits=())], catalogue_version=ledger.catalogue.version)
         ledger.store.record(plan, outcome).result()
 

@@ -139,6 +139,7 @@ class Piece:
             price=price,
             price_version=None if self._rates is None else self._rates.version,
             bound="open",
+            ceiling_ours=True,
         )
 
     def _hold(self, here: Runtime, scope: Ambient, facts: CallFacts) -> Generator[Any, Any, Granted]:
@@ -155,7 +156,7 @@ class Piece:
                 # All that it can be expected to say; or what is left, where that is not for others in flight.
                 for least in (expected, 1):
                     now_ms = here.memory_store.now()
-                    ask = Ask(here.new_id(), facts, expected, least, True, now_ms + HOLD_MS)
+                    ask = Ask(here.new_id(), facts, expected, least, now_ms + HOLD_MS)
                     answer = yield from hold(here, ask, scope, tags)
                     if isinstance(answer, Granted):
                         return answer

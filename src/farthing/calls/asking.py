@@ -218,8 +218,9 @@ def ask_for(
         price_version=None if rates is None else rates.version,
         bound="proven" if told and not request.open_reasons else "open",
         asked_model=None if model == request.model else request.model,
+        ceiling_ours=ours,
     )
-    ask = bare(Ask, (call_id, facts, ceiling, min(ceiling, floor), ours, deadline_ms))
+    ask = bare(Ask, (call_id, facts, ceiling, min(ceiling, floor), deadline_ms))
     teaches = tokens.learns(family) and not request.open_reasons
     countable = not exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
     learned_from = weight if teaches else None

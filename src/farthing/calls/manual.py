@@ -169,7 +169,7 @@ class ManualHold:
         )
         self._facts = facts
         now_ms = here.memory_store.now()
-        ask = Ask(self.id, facts, 0, 0, False, now_ms + HOLD_MS)
+        ask = Ask(self.id, facts, 0, 0, now_ms + HOLD_MS)
         self._granted = yield from self._admitted(here, ask, ambient, tags, budgets)
         self.id = self._granted.id
         say_advisory(here, self._who(), self._granted.advisory)
@@ -357,7 +357,7 @@ def record(
 def write_paid(here: Runtime, ambient: Ambient, facts: CallFacts, outcome: Outcome, tags: dict[str, str]) -> None:
     """Write a call that is paid on every budget in force, whatever their limits say."""
     memory, durable = here.budgets(ambient, tags)
-    ask = Ask(here.new_id(), facts, 0, 0, False, here.memory_store.now())
+    ask = Ask(here.new_id(), facts, 0, 0, here.memory_store.now())
     entry: Entry | None = None
     counted = []
     for ledger, budgets in ((here.memory, memory), (here.durable, durable)):

@@ -100,6 +100,8 @@ class CallFacts(NamedTuple):
     """``open`` where the call may cost more than was held."""
     asked_model: str | None = None
     """The model that the caller named, if the call was downgraded from it."""
+    ceiling_ours: bool = False
+    """The ceiling on its output is ours, not the caller's: every line may shrink it."""
 
     def formula(self, unit: str) -> Formula | None:
         """What the call can use of a unit at most, by x; None for money where the price is not known."""
@@ -142,8 +144,6 @@ class Ask(NamedTuple):
     facts: CallFacts
     x_want: int
     x_floor: int
-    ours: bool
-    """The ceiling on x is ours, not the caller's: every line may shrink it."""
     deadline_ms: int
 
 
@@ -290,8 +290,8 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     Raises ValueError where a budget limits money and the price is unknown: the caller decides that (policy
     ``unpriced``) before it plans.
     """
-    hold_id, facts, x_want, x_floor, ours, deadline_ms = ask
-    lines, postings, valid_until_ms, counts_usd = make_frame(tuple(accounts), ours)
+    hold_id, facts, x_want, x_floor, deadline_ms = ask
+    lines, postings, valid_until_ms, counts_usd = make_frame(tuple(accounts), facts.ceiling_ours)
     if counts_usd is not None and facts.price is None:
         raise ValueError(f"budget {counts_usd!r} limits USD, but the call has no price")
     fields = (

@@ -12,7 +12,7 @@ from ..kernel.usage import Usage
 from ..stores.contract import Asked, Store
 
 PAGE = 10_000
-_UNASKED = Asked(0, 0, 0)
+_UNASKED = Asked(0, 0)
 
 
 class Past(NamedTuple):
@@ -29,8 +29,6 @@ class Past(NamedTuple):
     facts: CallFacts
     x_want: int
     x_floor: int
-    lowered: bool
-    """It went out with a lower ceiling than it had: budgets may lower it again."""
     usage: Usage
     cost_nano: int | None
     ending: str
@@ -72,8 +70,7 @@ def _call(rows: Iterable[Entry], asked: Mapping[str, Asked]) -> Past:
         if cost_nano is not None or row.cost_nano is not None:
             cost_nano = (cost_nano or 0) + (row.cost_nano or 0)
     usage = Usage(**{kind: max(0, count) for kind, count in counts.items()})
-    facts, (x_want, x_floor, x) = first.facts, asked.get(first.hold_id, _UNASKED)
-    lowered = 0 < x < x_want
+    facts, (x_want, x_floor) = first.facts, asked.get(first.hold_id, _UNASKED)
     if not x_want and usage.output_tokens:
         x_want, x_floor = div_ceil(usage.output_tokens, max(1, facts.choices)), 1
     if facts.price is None and cost_nano is not None:
@@ -87,7 +84,6 @@ def _call(rows: Iterable[Entry], asked: Mapping[str, Asked]) -> Past:
         facts=facts,
         x_want=x_want,
         x_floor=x_floor,
-        lowered=lowered,
         usage=usage,
         cost_nano=cost_nano,
         ending=first.ending,

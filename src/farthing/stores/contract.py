@@ -99,8 +99,6 @@ class Asked(NamedTuple):
 
     x_want: int
     x_floor: int
-    x: int
-    """What was granted."""
 
 
 class SweepPolicy(NamedTuple):

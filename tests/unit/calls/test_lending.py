@@ -28,7 +28,7 @@ def test_an_agent_that_is_registered_while_balances_are_read_is_planned_with() -
         register(ledger, name)
     catalogue = ledger.catalogue
     account = catalogue.account(catalogue.budgets["needy"], {}, 0)
-    ask = Ask("call", CallFacts(input_tokens=150), 0, 0, False, 60_000)
+    ask = Ask("call", CallFacts(input_tokens=150), 0, 0, 60_000)
     placing = lending.place(ledger, make_plan(ask, [account], catalogue_version=catalogue.version), None)
     denied = next(placing).result()
     assert isinstance(denied, Denied)

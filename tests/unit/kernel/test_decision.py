@@ -108,7 +108,7 @@ def test_the_tightest_line_comes_first_and_all_are_there() -> None:
         make_budget("tighter", usd=Decimal("0.00000004")),
         make_budget("fits", tokens=1_000),
     ]
-    plan = make_plan(Ask("id", facts, 500, 1, False, 0), [open_account(budget, {}, NOW) for budget in budgets])
+    plan = make_plan(Ask("id", facts, 500, 1, 0), [open_account(budget, {}, NOW) for budget in budgets])
     decision = denial(evaluate(plan, lambda _: ZERO).failed, now_ms=NOW)
     assert [line.budget for line in decision.failed] == ["tighter", "tight", "loose"]
     assert decision.message().endswith("Also past its limit: 'tight' (tokens), 'loose' (tokens).")
@@ -174,7 +174,7 @@ def test_a_rolling_window_says_the_first_instant_at_which_the_call_will_fit(
 
     def failed_at(at_ms: int) -> tuple[LineResult, ...]:
         facts = CallFacts(input_tokens=asked)
-        plan = make_plan(Ask("id", facts, 0, 0, False, 0), [open_account(budget, {}, at_ms)])
+        plan = make_plan(Ask("id", facts, 0, 0, 0), [open_account(budget, {}, at_ms)])
         return evaluate(plan, lambda key: balances.get(key, ZERO)).failed
 
     failed = failed_at(now)
@@ -281,7 +281,7 @@ def test_a_limit_on_calls_at_once_reads_like_one() -> None:
 def test_a_guard_against_runaways_says_what_the_call_asks() -> None:
     """Its line only asks whether anything is left; its evidence has what the call would have used."""
     budget = make_budget("loop", tokens=100, on_exceed="raise")
-    ask = Ask("c", CallFacts(input_tokens=8), 500, 16, False, 0)
+    ask = Ask("c", CallFacts(input_tokens=8), 500, 16, 0)
     plan = make_plan(ask, [open_account(budget, {}, NOW)])
     failed = evaluate(plan, lambda key: change_of("tokens", 116)).failed
     decision = denial(failed, now_ms=NOW)

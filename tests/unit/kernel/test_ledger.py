@@ -55,7 +55,7 @@ class Books:
 
 
 def plan(call_id: str = "h", *, want: int = 100, floor: int = 1, facts: CallFacts = FACTS, **of: Any) -> Plan:
-    return make_plan(Ask(call_id, facts, want, floor, False, 60_000), [ACCOUNT])._replace(**of)
+    return make_plan(Ask(call_id, facts, want, floor, 60_000), [ACCOUNT])._replace(**of)
 
 
 def place(books: Books, of: Plan, **more: Any) -> Any:
@@ -293,7 +293,7 @@ def test_that_it_was_never_tried_is_a_late_truth_too(held: Books, policy: str | 
 def test_a_late_truth_about_an_unpriced_call_has_no_cost_and_not_zero(books: Books) -> None:
     """I9."""
     account = open_account(make_budget("b", tokens=1_000), {}, 0)
-    unpriced = make_plan(Ask("h", FACTS._replace(price=None), 100, 1, False, 60_000), [account])
+    unpriced = make_plan(Ask("h", FACTS._replace(price=None), 100, 1, 60_000), [account])
     place(books, unpriced)
     suspect(books)
     resolve(books, "settle_at_hold")

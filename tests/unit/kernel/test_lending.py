@@ -76,7 +76,7 @@ LOANS = (loan("d1", 100, 40), loan("d2", 140, 20))
 
 
 def plan(hold_id: str = "h", *, x: int = 60, loans: tuple[Loan, ...] = LOANS, facts: CallFacts = FACTS) -> Plan:
-    made = make_plan(Ask(hold_id, facts, x, 0, True, 60_000), [NEEDY])
+    made = make_plan(Ask(hold_id, facts._replace(ceiling_ours=True), x, 0, 60_000), [NEEDY])
     lent = sum(of.amount for of in loans)
     lines = tuple(line._replace(ceiling=line.ceiling + lent) for line in made.lines)
     return made._replace(lines=lines, loans=loans)
@@ -155,7 +155,7 @@ def test_a_smaller_grant_borrows_less(held: Books) -> None:
 
 def test_a_donor_that_has_less_by_now_is_looked_at_again() -> None:
     books = Books()
-    place(books, make_plan(Ask("own", FACTS._replace(input_tokens=51), 0, 0, False, 60_000), [RICH["d1"]]))
+    place(books, make_plan(Ask("own", FACTS._replace(input_tokens=51), 0, 0, 60_000), [RICH["d1"]]))
     assert place(books, plan()) == Stale(0), "40 and 51 are more than it lends: 90"
     assert set(books.holds) == {"own"}
     assert isinstance(place(books, plan(loans=(loan("d1", 100, 39), loan("d2", 139, 21)))), Placed)
@@ -198,8 +198,8 @@ def test_voiding_gives_all_of_it_back(held: Books) -> None:
 def test_money_is_lent_in_its_own_amounts() -> None:
     books = Books()
     needy = open_account(make_budget("needy", usd=1), {}, 0)
-    facts = CallFacts(input_tokens=1, price=Formula(1_000_000_000, 1, 3))
-    made = make_plan(Ask("h", facts, 5, 0, True, 60_000), [needy])
+    facts = CallFacts(input_tokens=1, price=Formula(1_000_000_000, 1, 3), ceiling_ours=True)
+    made = make_plan(Ask("h", facts, 5, 0, 60_000), [needy])
     own = 300_000_000
     short = facts.price.at(5) - own if facts.price else 0
     lent = Loan("usd", needy.key, RICH["d1"].key, own, short, 10**9, "short")
@@ -214,7 +214,7 @@ def test_who_borrows_in_one_unit_lends_in_another(reverse: bool) -> None:
     books = Books()
     middle = open_account(make_budget("middle", tokens=1_000, usd=1), {}, 0)
     facts = CallFacts(input_tokens=100, price=Formula(2_000_000_000))
-    made = make_plan(Ask("h", facts, 0, 0, False, 60_000), [NEEDY, middle])
+    made = make_plan(Ask("h", facts, 0, 0, 60_000), [NEEDY, middle])
     in_tokens = Loan("tokens", NEEDY.key, middle.key, 60, 40, 1_000, "short")
     in_usd = Loan("usd", middle.key, RICH["d1"].key, 10**9, 10**9, 2 * 10**9, "short")
     loans = (in_tokens, in_usd) if reverse else (in_usd, in_tokens)

@@ -180,9 +180,9 @@ def test_the_balance_of_a_result_is_the_sum_over_its_keys() -> None:
 # -- making plans ----------------------------------------------------------------------------------------------------
 
 
-def plan_for(*budgets: Budget, facts: CallFacts = FACTS, ours: bool = False, frozen: bool = False) -> Plan:
+def plan_for(*budgets: Budget, facts: CallFacts = FACTS, frozen: bool = False) -> Plan:
     accounts = [open_account(budget, {"user": "u"}, NOW, frozen=frozen) for budget in budgets]
-    return make_plan(Ask("id", facts, 500, 16, ours, NOW + 60_000), accounts, catalogue_version=3)
+    return make_plan(Ask("id", facts, 500, 16, NOW + 60_000), accounts, catalogue_version=3)
 
 
 def test_every_account_is_posted_in_every_unit_and_checked_in_those_it_limits() -> None:
@@ -213,7 +213,7 @@ def test_an_unknown_price_is_never_zero() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_what_each_mode_means_for_a_line(mode: str, ours: bool) -> None:
     budget = make_budget("b", tokens=5, on_exceed=mode, downgrade={"x": "y"} if mode == "downgrade" else None)
-    (only,) = plan_for(budget, ours=ours).lines
+    (only,) = plan_for(budget, facts=FACTS._replace(ceiling_ours=ours)).lines
     assert only.advisory == (mode == "warn")
     assert only.spent_only == (mode == "raise")
     assert only.elastic == (mode in ("clamp", "break") or (ours and mode not in ("warn", "raise")))
@@ -221,7 +221,7 @@ def test_what_each_mode_means_for_a_line(mode: str, ours: bool) -> None:
 
 def test_the_floor_is_never_above_what_was_asked() -> None:
     account = open_account(BUDGET, {}, NOW)
-    assert make_plan(Ask("id", FACTS, 5, 16, False, NOW), [account]).x_floor == 5
+    assert make_plan(Ask("id", FACTS, 5, 16, NOW), [account]).x_floor == 5
 
 
 def test_a_plan_is_good_until_its_earliest_window_ends() -> None:
@@ -284,7 +284,7 @@ def test_no_span_of_a_rolling_window_ever_holds_more_than_the_limit(per: str, ca
     instants = accumulate(wait * length_ms // 1_000 for wait, _ in calls)
     for now, (_, tokens) in zip(instants, calls, strict=True):
         account = open_account(budget, {}, NOW + now)
-        plan = make_plan(Ask("id", CallFacts(input_tokens=tokens), 0, 0, False, 0), [account])
+        plan = make_plan(Ask("id", CallFacts(input_tokens=tokens), 0, 0, 0), [account])
         verdict = evaluate(plan, lambda key: balances.get(key, ZERO))
 
         def within(span_ms: int, at: int = now) -> int:

@@ -30,7 +30,7 @@ def store(clock: FakeClock) -> MemoryStore:
 def hold(store: MemoryStore, budget: Budget, name: str, tokens: int, **tags: str) -> str:
     account = replace(store.catalogue().result().account(budget, tags, store.now()), limits=())
     facts = CallFacts(input_tokens=tokens, price=Formula(1_000 * tokens))
-    ask = Ask(name, facts, 0, 0, False, store.now() + 1_000)
+    ask = Ask(name, facts, 0, 0, store.now() + 1_000)
     store.place(make_plan(ask, [account], catalogue_version=store.catalogue().result().version)).result()
     return name
 

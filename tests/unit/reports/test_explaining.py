@@ -247,7 +247,7 @@ def made(here: Runtime, wanted: list[dict[str, Any]]) -> Ambient:
         account = replace(here.memory.accounts([named], {}, here.memory_store.now())[0], limits=())
         for index, amount in enumerate((spent, in_flight)):
             facts = CallFacts(model="m", input_tokens=amount)
-            ask = Ask(f"{number}-{index}", facts, 0, 0, False, here.memory_store.now() + 10_000)
+            ask = Ask(f"{number}-{index}", facts, 0, 0, here.memory_store.now() + 10_000)
             here.memory_store.place(make_plan(ask, [account], catalogue_version=here.memory.catalogue.version)).result()
             if index == 0:
                 here.memory_store.settle(ask.id, Outcome((("tokens", amount), ("usd", amount * 1_000)))).result()

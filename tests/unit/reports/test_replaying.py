@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from farthing import prices
 from farthing.calls.holding import accounts_for
-from farthing.kernel.budget import make_budget
+from farthing.kernel.budget import Budget, make_budget
 from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import Placed
 from farthing.kernel.plan import Ask, CallFacts, Formula, make_plan
@@ -62,7 +62,6 @@ def call(
         ),
         x_want=want,
         x_floor=1,
-        lowered=False,
         usage=usage,
         cost_nano=10 * IN + used * OUT if priced else None,
         ending="ok",
@@ -174,7 +173,7 @@ def clock() -> FakeClock:
 
 
 def place(store: MemoryStore, number: int, *, want: int = 100, budgets: tuple[str, ...] = ("b",)) -> str:
-    ask = Ask(f"call-{number}", CallFacts("gpt-4o", "openai", budgets=budgets, input_tokens=10), want, 1, False, 2**50)
+    ask = Ask(f"call-{number}", CallFacts("gpt-4o", "openai", budgets=budgets, input_tokens=10), want, 1, 2**50)
     store.place(make_plan(ask, ())).result()
     return ask.id
 
@@ -194,7 +193,7 @@ def test_corrections_are_the_truth_of_a_call(clock: FakeClock) -> None:
 
 def test_where_nothing_was_held_what_was_used_stands_for_what_was_asked(clock: FakeClock) -> None:
     store = MemoryStore(clock=clock)
-    plan = make_plan(Ask("call", CallFacts("gpt-4o", "openai", choices=2), 0, 0, False, 0), ())
+    plan = make_plan(Ask("call", CallFacts("gpt-4o", "openai", choices=2), 0, 0, 0), ())
     store.record(plan, Outcome((), Usage(input=5, output=31), 9)).result()
     (found,) = read_past(store)
     assert (found.x_want, found.x_floor, found.facts.input_tokens, found.facts.price) == (16, 1, 5, Formula(9))
@@ -231,33 +230,63 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(terms=st.lists(TERMS, min_size=1, max_size=3), steps=STEPS)
-def test_under_its_own_budgets_a_history_is_what_it_was(terms: list[dict[str, Any]], steps: list[Any]) -> None:
+def live(budgets: list[Budget], steps: list[Any]) -> tuple[MemoryStore, int, int]:
+    """These calls as they come, on a ledger of their own; and how many of them were denied, and cut short."""
     clock = FakeClock(NOON)
-    budgets = [make_budget(f"b{number}", **of, standing=True) for number, of in enumerate(terms)]
     store = MemoryStore(clock=clock)
     for budget in budgets:
         store.put_budget(budget).result()
     ledger = Ledger(store)
     ledger.refresh(store.catalogue().result())
-    in_flight: list[tuple[str, Outcome]] = []
+    in_flight: list[tuple[str, Outcome] | None] = []
+    denied = cut = 0
     for number, (seconds, want, used, user, ends, ours) in enumerate(steps):
         clock.advance(seconds=seconds)
         if ends and in_flight:
-            store.settle(*in_flight.pop()).result()
+            end = in_flight.pop()
+            if end is not None:
+                store.settle(*end).result()
             clock.advance(seconds=1)
         tags = {"user": user, "model": "m", "provider": "p"}
-        facts = CallFacts("m", "p", tags=(("user", user),), budgets=("b",), input_tokens=10)
-        ask = Ask(f"call-{number}", facts, want, 16, ours, 2**50)
+        facts = CallFacts("m", "p", tags=(("user", user),), budgets=("b",), input_tokens=10, ceiling_ours=ours)
+        ask = Ask(f"call-{number}", facts, want, 16, 2**50)
         accounts = accounts_for(ledger, ask, budgets, tags)
         placed = store.place(make_plan(ask, accounts, catalogue_version=ledger.catalogue.version)).result()
         if isinstance(placed, Placed):
             usage = Usage(input=10, output=min(used, placed.hold.x))
             in_flight.append((ask.id, Outcome((("tokens", usage.total_tokens), ("requests", 1)), usage)))
+            cut += placed.hold.x < min(used, want)
+        else:
+            in_flight.append(None)
+            denied += 1
         clock.advance(milliseconds=1)
     clock.advance(seconds=1)
     for end in in_flight:
-        store.settle(*end).result()
+        if end is not None:
+            store.settle(*end).result()
+    return store, denied, cut
+
+
+def again_from(store: MemoryStore, budgets: list[Budget]) -> tuple[int, int]:
     found = replay(read_past(store), budgets, settings=Settings(), prices=prices.default_book)
-    assert (found.whole.denied, found.whole.clamped) == (0, 0)
+    return found.whole.denied, found.whole.clamped
+
+
+@settings(max_examples=60, deadline=None)
+@given(terms=st.lists(TERMS, min_size=1, max_size=3), steps=STEPS)
+def test_under_its_own_budgets_a_history_is_what_it_was(terms: list[dict[str, Any]], steps: list[Any]) -> None:
+    budgets = [make_budget(f"b{number}", **of, standing=True) for number, of in enumerate(terms)]
+    store, _, _ = live(budgets, steps)
+    assert again_from(store, budgets) == (0, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(terms=st.lists(TERMS, min_size=1, max_size=3), steps=STEPS)
+def test_under_tighter_budgets_a_history_is_what_it_would_have_been(
+    terms: list[dict[str, Any]], steps: list[Any]
+) -> None:
+    """Denied and cut short by them are the very calls that are when they come with these budgets in force."""
+    wide, _, _ = live([make_budget("wide", tokens=10**9, standing=True)], steps)
+    budgets = [make_budget(f"b{number}", **of, standing=True) for number, of in enumerate(terms)]
+    _, denied, cut = live(budgets, steps)
+    assert again_from(wide, budgets) == (denied, cut)

@@ -46,7 +46,7 @@ def call(store: MemoryStore, call_id: str, *, tokens: int = 10, deadline_ms: int
     now = store.now()
     accounts = [catalogue.account(budget, {}, now) for budget in catalogue.budgets.values()]
     facts = CallFacts(input_tokens=tokens, price=Formula(3 * tokens))
-    return make_plan(Ask(call_id, facts, 0, 0, False, deadline_ms), accounts, catalogue_version=catalogue.version)
+    return make_plan(Ask(call_id, facts, 0, 0, deadline_ms), accounts, catalogue_version=catalogue.version)
 
 
 def said(tokens: int) -> Outcome:

@@ -168,7 +168,7 @@ class MemoryStore(Books):
         def run() -> dict[str, Asked]:
             rows = [row for row in self._entries.values() if _within(row.at_ms, since_ms, until_ms)]
             holds = [hold for row in rows if (hold := self.hold(row.hold_id)) is not None]
-            return {hold.id: Asked(hold.x_want, hold.x_floor, hold.x) for hold in holds}
+            return {hold.id: Asked(hold.x_want, hold.x_floor) for hold in holds}
 
         return Ready(self._locked(run))
 

@@ -123,8 +123,7 @@ def asked(connection: sqlite3.Connection, since_ms: int | None, until_ms: int | 
     """What the holds of these rows asked for, by id."""
     where, values = _between("entries.at_ms", since_ms, until_ms)
     found = connection.execute(
-        "SELECT holds.id, holds.x_want, holds.x_floor, holds.x "
-        f"FROM entries JOIN holds ON holds.id = entries.hold_id {where}",
+        f"SELECT holds.id, holds.x_want, holds.x_floor FROM entries JOIN holds ON holds.id = entries.hold_id {where}",
         values,
     )
     return {hold_id: Asked(*figures) for hold_id, *figures in found}

@@ -27,9 +27,8 @@ from ...kernel.usage import KINDS, Usage
 from ..contract import DenialKey
 
 FACTS = (
-    "model, provider, dialect, tags, budgets, input_tokens, choices, price, price_version, bound, asked_model".split(
-        ", "
-    )
+    *("model", "provider", "dialect", "tags", "budgets", "input_tokens", "choices", "price", "price_version", "bound"),
+    *("asked_model", "ceiling_ours"),
 )
 MUTABLE = ("state", "x", "deadline_ms", "changed_ms", "automatic", "outcome")
 """What becomes of a hold after it was placed; all else in its row stays."""
@@ -84,7 +83,7 @@ def shape_text(postings: tuple[Posting, ...]) -> str:
 
 def hold_row(hold: Hold, entry: Entry | None, shape: int) -> tuple[Any, ...]:
     """For ``INSERT_HOLD``."""
-    model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked_model = hold.facts
+    model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked, ours = hold.facts
     return (
         hold.id,
         hold.owner,
@@ -104,7 +103,8 @@ def hold_row(hold: Hold, entry: Entry | None, shape: int) -> tuple[Any, ...]:
         None if price is None else repr([*price]),
         version,
         bound,
-        asked_model,
+        asked,
+        ours,
         _dump(hold.loans) if hold.loans else None,
     )
 
@@ -310,7 +310,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def _facts(row: Sequence[Any]) -> CallFacts:
-    model, provider, dialect, tags, budgets, input_tokens, choices, price, price_version, bound, asked_model = row
+    model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked, ours = row
     return CallFacts(
         model,
         provider,
@@ -320,7 +320,8 @@ def _facts(row: Sequence[Any]) -> CallFacts:
         input_tokens,
         choices,
         None if price is None else Formula(*json.loads(price)),
-        price_version,
+        version,
         bound,
-        asked_model,
+        asked,
+        bool(ours),
     )

@@ -132,3 +132,14 @@ def test_what_was_in_flight_ends_as_if_nothing_had_happened(old: Path) -> None:
     ends = dict(connection.execute("SELECT key, ends_ms FROM balances"))
     assert {ends[RICH], ends[lent_key(RICH)], ends[NEEDY]} == {DAY_ENDS_MS, None}
     connection.close()
+
+
+def test_a_ceiling_that_was_lowered_was_ours(old: Path) -> None:
+    connection = sqlite3.connect(old)
+    connection.execute("UPDATE holds SET x = 29 WHERE id = 'done'")
+    connection.commit()
+    connection.close()
+    store = SQLiteStore(old)
+    ours = {row.hold_id: row.facts.ceiling_ours for row in store.entries().result()}
+    assert (ours["done"], ours["lost"]) == (True, False)
+    store.close()
