@@ -24,6 +24,9 @@ KEY = "farthing.connection"
 HEAD_BYTES = "farthing.head_bytes"
 """And this, at least as many bytes as its headers have."""
 _FRAMING = (b"content-length", b"transfer-encoding")
+for _status in range(600, 1000):
+    # No server should send them, and some do: they pass like all others (uvicorn's table ends before).
+    STATUS_LINE.setdefault(_status, b"HTTP/1.1 %d \r\n" % _status)
 _REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 
 
@@ -52,6 +55,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
+        self._last_seconds = self.loop.time()
+        self._timer = self.loop.call_later(self.bounds.read_seconds, self._look)
         if len(self.connections) > self.bounds.max_connections:
             self._refuse(503, "too_many_connections", "this proxy has as many connections as it takes; try again")
 
@@ -188,16 +193,19 @@ class Connection(HttpToolsProtocol):
         self._refuse(431, "headers_too_large", f"the request's headers are larger than {most} bytes")
 
     def _look(self) -> None:
-        """Whether the client still sends its request."""
+        """Whether the client still sends its request, or has begun to."""
         self._timer = None
-        if not self._reading or self.transport.is_closing():
+        if self.transport.is_closing():
             return
         quiet_seconds = self.loop.time() - self._last_seconds
         if quiet_seconds < self.bounds.read_seconds:
             self._timer = self.loop.call_later(self.bounds.read_seconds - quiet_seconds, self._look)
         elif self._in_headers:
             self._refuse(408, "request_timeout", "the request's headers did not come in time")
-        else:
+        elif self.cycle is None or self.cycle.response_complete:
+            # It never spoke, or it was answered before its request was whole: nobody here waits for more.
+            self.transport.close()
+        elif self._reading:
             # Its request is being answered already, by a task that waits for the body: that says so.
             self.too_slow = True
             self.cycle.message_event.set()

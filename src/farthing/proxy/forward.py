@@ -240,7 +240,8 @@ class _Exchange:
             return
         await advance_async(self._steps, decoded(response.headers, body))
         headers = without(b"content-length", incoming(response.headers))
-        headers.append((b"content-length", str(len(body)).encode()))
+        if response.status != 204:  # whose length nobody may tell (RFC 9110, 8.6)
+            headers.append((b"content-length", str(len(body)).encode()))
         await client.answer(response.status, [*headers, *about(self._call)], body)
 
     def _drain(self) -> None:

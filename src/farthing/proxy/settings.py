@@ -163,7 +163,8 @@ class Bounds:
     def __post_init__(self) -> None:
         for key in ("max_body_bytes", "max_header_bytes", "max_connections"):
             check_at_least(key, getattr(self, key), 1)
-        for key in ("read_seconds", "drain_seconds", "shutdown_seconds"):
+        _seconds("read_seconds", self.read_seconds)
+        for key in ("drain_seconds", "shutdown_seconds"):
             _seconds(key, getattr(self, key), least=0)
 
 

@@ -82,6 +82,25 @@ def test_a_request_that_does_not_come(path: str, part: str, fake_provider: FakeP
     assert (got.status, shaped(path, got)) == (408, "request_timeout")
 
 
+@pytest.mark.parametrize("said", ["nothing", "after a refusal", "line ends"])
+def test_a_connection_that_nobody_goes_on_with_is_closed(said: str, fake_provider: FakeProvider) -> None:
+    """A client that was refused before its request was whole, and one that never spoke, keep no place for ever."""
+    with proxy_with(settings_for(fake_provider, bounds=replace(BOUNDS, read_seconds=0.1))) as server:
+        where = urlsplit(server.url)
+        with socket.create_connection((where.hostname or "", where.port or 0), timeout=SECONDS) as client:
+            if said == "line ends":
+                client.sendall(b"\r\n\r\n")
+            if said == "after a refusal":
+                client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: elsewhere\r\ncontent-length: 100\r\n\r\n")
+                refused = b""
+                while b"not_loopback" not in refused:
+                    refused += client.recv(65536)
+                client.sendall(b"{")
+            while client.recv(65536):
+                pass
+        eventually(lambda: not server._worker.proxy.connections)  # type: ignore[union-attr]
+
+
 def test_one_connection_too_many(proxy: ProxyServer) -> None:
     where = urlsplit(proxy.url)
     held = [socket.create_connection((where.hostname or "", where.port or 0)) for _ in range(5)]

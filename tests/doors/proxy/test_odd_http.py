@@ -186,3 +186,22 @@ def test_a_packed_body_passes_unmetered_where_its_upstream_allows_that(
         assert entries(server) == []
     assert [request.body for request in fake_provider.requests] == [packed]
     assert "unmetered" in caplog.text
+
+
+@pytest.mark.parametrize("status", [600, 999])
+def test_a_status_that_no_server_should_send_passes(fake_provider: FakeProvider, status: int) -> None:
+    fake_provider.reply = Reply(status=status, body={"error": "of mine"})
+    with proxy_with(settings_for(fake_provider)) as server:
+        got = ask(server.url, "/v1/chat/completions", {"model": "gpt-4o", "messages": HI})
+        assert (got.status, got.json) == (status, {"error": "of mine"})
+        assert [entry.ending for entry in entries(server)] == [f"http_{status}"]
+
+
+def test_an_answer_without_content_tells_no_length(fake_provider: FakeProvider) -> None:
+    fake_provider.reply = Reply(status=204, body=b"")
+    with proxy_with(settings_for(fake_provider)) as server, connect(server.url) as client:
+        client.sendall(call() + HEALTH)
+        head = read_until(client, b'"ok"}').partition(b"\r\n\r\n")[0]
+        assert head.startswith(b"HTTP/1.1 204 ")
+        assert b"content-length" not in head.lower()
+        assert len(entries(server)) == 1
