@@ -8,12 +8,12 @@ call while it cannot wait (a cancelled task, a finaliser) uses :func:`advance_de
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Generator, Iterable
 from types import GeneratorType
 from typing import Any, NamedTuple
 
+from .. import loops
 from ..kernel.decision import Decision
 from ..stores.contract import Ready, Ticket
 
@@ -124,7 +124,7 @@ async def advance_async(
         while not isinstance(step, STEPS):
             try:
                 if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
+                    await loops.sleep(step.seconds)
                     answer = None
                 else:
                     answer = step.result() if type(step) is Ready else await step

@@ -118,7 +118,7 @@ class Exchange:
             return NotSent("connect_error")
         if names & {"TimeoutException", "TimeoutError"}:
             return Broken("timeout", str(error) or type(error).__name__)
-        if "CancelledError" in names:
+        if names & {"CancelledError", "Cancelled"}:  # asyncio's, and trio's
             return Broken("cancelled")
         if not isinstance(error, Exception):
             return Broken("interrupted", type(error).__name__)

@@ -18,6 +18,7 @@ from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ..loops import shielded
 from ..runtime.sockets import SLOW_SECONDS
 from .backlog import is_full, own_socket
 
@@ -147,7 +148,9 @@ class _AsyncRelay:
     async def aclose(self) -> None:
         try:
             if self._attempt.claim():
-                rest = await _leftover_async(self._attempt, self._extensions, self._chunks)
+                # All of it is here: nothing is waited for that a cancelled scope would have to be let out of.
+                with shielded():
+                    rest = await _leftover_async(self._attempt, self._extensions, self._chunks)
                 self._attempt.leave(rest)
             await self._stream.aclose()
         finally:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from ...errors import StoreUnavailable
 from ...kernel.hold import Hold
 from ...kernel.ledger import NOTHING, Change, Placed, Settled
+from ...loops import Bell
 from .books import Books
 from .patience import wake_at_last
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import asyncio
 
     _LoopWaiter = tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]
-    _Waiter = _LoopWaiter | threading.Lock
+    _Waiter = _LoopWaiter | threading.Lock | Bell
 
 T = TypeVar("T")
 
@@ -195,7 +196,11 @@ class Ticket(Generic[T]):
 
         if self._cannot_wait():
             return
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            yield from self._wait_elsewhere()
+            return
         while True:
             future: asyncio.Future[None] = loop.create_future()
             self._waiter = (loop, future)
@@ -212,6 +217,24 @@ class Ticket(Generic[T]):
             if not self._is_being_read():
                 break
         self._lose_patience()
+
+    def _wait_elsewhere(self) -> Generator[Any, None, None]:
+        """In an event loop that is not asyncio's."""
+        while (bell := Bell.here()) is not None:
+            self._waiter = bell
+            if self.done:
+                return
+            try:
+                yield from bell.wait(self._desk.patience_seconds).__await__()
+            except BaseException:  # called away: nobody waits here any more
+                self._leave()
+                raise
+            if self.done:
+                return
+            if not self._is_being_read():
+                self._lose_patience()
+                return
+        self._wait()
 
     def _is_being_read(self) -> bool:
         """Whether the ledger is at work on this answer: a report over many rows is neither locked nor silent."""

@@ -225,6 +225,13 @@ def test_uvloop(store: SQLiteStore) -> None:
         runner.run(main())
 
 
+def test_a_loop_that_nobody_knows(store: SQLiteStore) -> None:
+    """Its thread waits: a coroutine that is driven by hand gets its answer all the same."""
+    with pytest.raises(StopIteration):
+        _await_place(store, plan(store, "call")).send(None)
+    assert held(store) == ["call"]
+
+
 def test_a_finaliser_in_the_writers_own_thread_waits_for_nothing(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
