@@ -57,14 +57,14 @@ class Worker:
 
     def admitted(self) -> int:
         number = self.pipe.recv()
-        self.process.join(30)
+        self.process.join(60)
         assert self.process.exitcode == 0
         return int(number)
 
     def kill(self) -> None:
         """SIGKILL."""
         self.process.kill()
-        self.process.join(10)
+        self.process.join(60)
 
 
 @contextmanager

@@ -165,9 +165,9 @@ def test_a_second_signal_does_not_wait_and_the_calls_are_suspect(ledger: str) ->
 def test_a_session_without_a_name_begins_anew_after_a_clean_stop(ledger: str) -> None:
     with FakeProvider(Reply(output_tokens=5)) as provider:
         flags = ("--upstream", provider.openai_url, "--ledger", ledger, "--max-tokens-total", str(HI_TOKENS + CEILING))
-        with served("--port", "0", *flags) as proxy:
+        port = steady_port()
+        with served("--port", port, *flags) as proxy:
             url = proxy.ready()
-            port = url.rpartition(":")[2]
             assert asyncio.run(burst(url, 1)) == Counter({200: 1})
             assert asyncio.run(burst(url, 1)) == Counter({429: 1})
             assert proxy.stop() == 0
@@ -181,6 +181,15 @@ def test_a_session_without_a_name_begins_anew_after_a_clean_stop(ledger: str) ->
             assert asyncio.run(burst(url, 1)) == Counter({429: 1})
 
 
+def steady_port() -> str:
+    """One that the system gives to nobody who takes any: it is free again whenever its proxy has stopped."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return str(port)
+
+
 def refuses_connections(url: str) -> bool:
     where = urlsplit(url)
     with socket.socket() as probe:
@@ -190,7 +199,7 @@ def refuses_connections(url: str) -> bool:
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):  # the latter: it ended between these two
         return False
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] != "Z"

@@ -96,7 +96,7 @@ def test_the_program_is_killed(provider: FakeProvider, ledger: SQLiteStore) -> N
         assert line.recv() == "ready"
         provider.wait_in_flight(1, timeout=60)
         child.kill()
-        child.join(10)
+        child.join(60)
         provider.resume()
         eventually(lambda: not ledger.holds(HELD).result())
         assert counted(ledger) == Balance(settled=EACH), "the proxy hears the answer to its end"

@@ -87,9 +87,9 @@ def http2_provider() -> Iterator[tuple[str, list[str]]]:
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    ready.wait(10)
+    assert ready.wait(60)
     try:
         yield f"http://127.0.0.1:{servers[0].sockets[0].getsockname()[1]}/v1", seen
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)

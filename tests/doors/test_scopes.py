@@ -701,7 +701,7 @@ def test_work_submitted_inside_a_budget_that_is_gone_is_still_under_it() -> None
     """Their pool outlives the `with`, and nobody has the budget any more: its account stays while they may call."""
 
     def work() -> bool:
-        left.wait(10)
+        left.wait(60)
         runtime().put_units_away(most=1_000)
         try:
             with farthing.hold(tokens=100):
@@ -736,7 +736,7 @@ def test_a_function_that_many_run_at_once_has_one_account_for_each_run() -> None
         with farthing.hold(tokens=600):
             pass
         begun.release()
-        others.wait(10)
+        others.wait(60)
         runtime().put_units_away(most=1_000)
         try:
             with farthing.hold(tokens=401):
@@ -747,7 +747,7 @@ def test_a_function_that_many_run_at_once_has_one_account_for_each_run() -> None
     with ThreadPoolExecutor(8) as pool:
         tasks = [pool.submit(run) for _ in range(8)]
         for _ in tasks:
-            assert begun.acquire(timeout=10)
+            assert begun.acquire(timeout=60)
         others.set()
     assert [task.result() for task in tasks] == [(False, 600)] * 8
 

@@ -106,7 +106,7 @@ def test_who_has_room_does_not_wait_for_who_has_none(fake_provider: FakeProvider
     with (
         openai_client(fake_provider) as client,
         concurrent.futures.ThreadPoolExecutor() as pool,
-        farthing.budget("each", tokens=SIZE + LEFT, each=["user"], on_exceed="wait", wait_seconds=3) as budget,
+        farthing.budget("each", tokens=SIZE + LEFT, each=["user"], on_exceed="wait", wait_seconds=60) as budget,
     ):
         with farthing.track(user="alice"):
             stream = client.chat.completions.create(**ask, stream=True)
@@ -129,7 +129,7 @@ def test_a_waiter_finds_what_a_stream_gave_back_that_was_left(fake_provider: Fak
     ask: Any = {"model": "gpt-4o", "messages": HI, "max_tokens": 100}
     with (
         openai_client(fake_provider) as client,
-        farthing.budget(tokens=SIZE + LEFT, on_exceed="wait", wait_seconds=3) as budget,
+        farthing.budget(tokens=SIZE + LEFT, on_exceed="wait", wait_seconds=60) as budget,
     ):
         stream = client.chat.completions.create(**ask, stream=True)
         with concurrent.futures.ThreadPoolExecutor() as pool:

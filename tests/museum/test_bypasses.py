@@ -49,8 +49,8 @@ OPENAI: Mapping[str, Callable[[OpenAI], object]] = {
         c.responses.create(model="gpt-4o", input="hi", max_output_tokens=20, stream=True)
     ),
     "responses stream helper": lambda c: _drained(c.responses.stream(model="gpt-4o", input="hi", max_output_tokens=20)),
-    "with_options": lambda c: chat(c.with_options(timeout=5), 20),
-    "copy": lambda c: chat(c.copy(timeout=5), 20),
+    "with_options": lambda c: chat(c.with_options(timeout=60), 20),
+    "copy": lambda c: chat(c.copy(timeout=60), 20),
     "copy of a copy": lambda c: chat(c.copy().with_options(max_retries=1), 20),
     "beta parse": lambda c: c.beta.chat.completions.parse(
         model="gpt-4o", messages=HI, max_tokens=50, response_format=Word
@@ -64,8 +64,8 @@ ANTHROPIC: Mapping[str, Callable[[Anthropic], object]] = {
     "stream": lambda c: _drained(c.messages.create(**HAIKU, stream=True)),
     "stream helper": lambda c: _drained(c.messages.stream(**HAIKU)),
     "raw response": lambda c: c.messages.with_raw_response.create(**HAIKU),
-    "with_options": lambda c: c.with_options(timeout=5).messages.create(**HAIKU),
-    "copy": lambda c: c.copy(timeout=5).messages.create(**HAIKU),
+    "with_options": lambda c: c.with_options(timeout=60).messages.create(**HAIKU),
+    "copy": lambda c: c.copy(timeout=60).messages.create(**HAIKU),
     "beta": lambda c: c.beta.messages.create(**HAIKU),
     "beta stream": lambda c: _drained(c.beta.messages.stream(**HAIKU)),
 }
@@ -110,7 +110,7 @@ def test_async_clients_too(provider: FakeProvider) -> None:
 
     async def main() -> None:
         async with async_openai_client(provider) as client, async_anthropic_client(provider) as claude:
-            await client.with_options(timeout=5).chat.completions.create(model="gpt-4o", messages=HI, max_tokens=20)
+            await client.with_options(timeout=60).chat.completions.create(model="gpt-4o", messages=HI, max_tokens=20)
             async with client.chat.completions.stream(model="gpt-4o", messages=HI, max_tokens=20) as stream:
                 async for _ in stream:
                     pass

@@ -206,7 +206,7 @@ def test_m3_kill_does_not_reset_the_budget(provider: FakeProvider, tmp_path: Pat
     with workers(1, ledger, provider, limits, 2, 50) as (worker,):
         worker.go()
         for _ in range(14):
-            assert arrived.acquire(timeout=10)
+            assert arrived.acquire(timeout=60)
         worker.kill()
     provider.wait_idle()
     provider.respond(None)
@@ -248,7 +248,7 @@ def test_spend_survives_a_supervisors_sigterm(provider: FakeProvider, tmp_path: 
     with workers(1, ledger, provider, {"tokens": 5_000}, 1, 11) as (worker,):
         worker.go()
         for _ in range(11):
-            assert arrived.acquire(timeout=10)
+            assert arrived.acquire(timeout=60)
         worker.terminate()
     provider.wait_idle()
     farthing.configure(ledger=ledger)

@@ -38,7 +38,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BudgetMa
     ledger = None if request.param == "memory" else f"sqlite:///{tmp_path / 'ledger.db'}"
     mine = Runtime(Settings(ledger=ledger))
     before = use(mine)
-    manager = BudgetManager(name=None if ledger is None else "crew", wait_seconds=20)
+    manager = BudgetManager(name=None if ledger is None else "crew", wait_seconds=120)
     for name, (priority, tokens) in AGENTS.items():
         manager.register_agent(name, priority, tokens)
     yield manager

@@ -40,17 +40,17 @@ class Worker:
     def kill(self) -> None:
         """SIGKILL: nothing of its own runs any more."""
         self.process.kill()
-        self.process.join(10)
+        self.process.join(60)
 
     def terminate(self) -> None:
         """SIGTERM, as a supervisor stops a service that has no handler for it."""
         os.kill(self.process.pid or 0, signal.SIGTERM)
-        self.process.join(10)
+        self.process.join(60)
 
     def admitted(self) -> int:
         """How many calls it was allowed, once it has ended well."""
         number = self.pipe.recv()
-        self.process.join(30)
+        self.process.join(60)
         assert self.process.exitcode == 0
         return int(number)
 

@@ -197,7 +197,8 @@ class Crew:
     def _settle_in(self) -> None:
         """After a change of the ledger: name what was registered here in it, unless it is known there."""
         known = self.ledger.catalogue.budgets
-        missing = [budget for name, budget in self._mine.items() if name not in known]
+        mine = self._mine.copy()  # other threads may register agents meanwhile
+        missing = [budget for name, budget in mine.items() if name not in known]
         if not missing:
             return
         self.refresh()

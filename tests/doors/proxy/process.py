@@ -44,8 +44,10 @@ class Served:
         """Wait until it has said this so often; returns what the pattern's groups found."""
 
         def found() -> list[str] | None:
+            if ended := self.process.poll() is not None:
+                self._reader.join(SECONDS)  # its last words may still be on their way
             matches = re.findall(pattern, self.said)
-            if len(matches) < times and self.process.poll() is not None:
+            if len(matches) < times and ended:
                 raise AssertionError(f"it ended with {self.process.returncode}: {self.said}")
             return matches if len(matches) >= times else None
 

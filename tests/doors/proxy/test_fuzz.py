@@ -164,7 +164,7 @@ def talk(url: str, pieces: list[bytes]) -> bytes:
     """Send this in these pieces, and read until the answer ends."""
     where = urlsplit(url)
     answer = b""
-    with socket.create_connection((where.hostname or "", where.port or 0), timeout=20) as connection:
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             for piece in pieces:

@@ -29,7 +29,7 @@ def call(*, stream: bool = False, version: str = "1.1") -> bytes:
 
 def connect(url: str) -> socket.socket:
     where = urlsplit(url)
-    return socket.create_connection((where.hostname, where.port), timeout=20)
+    return socket.create_connection((where.hostname, where.port), timeout=60)
 
 
 def read_until(client: socket.socket, mark: bytes, *, times: int = 1) -> bytes:

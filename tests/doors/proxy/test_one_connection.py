@@ -19,7 +19,7 @@ def request(words: str, *headers: str, stream: bool = False) -> bytes:
 
 def exchange(url: str, sent: bytes) -> list[tuple[bytes, bytes]]:
     """The heads and bodies of all answers until the server closes."""
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60) as connection:
         connection.sendall(sent)
         received = b""
         while data := connection.recv(65536):

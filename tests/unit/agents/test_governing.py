@@ -26,7 +26,7 @@ OUT = tokens.count_text(WORDS)
 
 @pytest.fixture
 def manager() -> BudgetManager:
-    manager = BudgetManager(wait_seconds=5)
+    manager = BudgetManager(wait_seconds=60)
     manager.register_agent("a", max_tokens=5000)
     return manager
 

@@ -13,6 +13,7 @@ from farthing import hold, report
 from farthing.admin.standing import set_budget
 from farthing.agents import BudgetExceededError, BudgetManager, ConfidenceReached, UnknownAgent
 from farthing.errors import BudgetExceeded, ConfigError, StoreUnavailable
+from farthing.kernel.budget import Budget
 from farthing.kernel.catalogue import Grant
 from farthing.runtime.default import runtime, use
 from farthing.runtime.runtime import Runtime
@@ -50,6 +51,23 @@ def spend(manager: BudgetManager, agent: str, tokens: int) -> None:
 
 def allocated(manager: BudgetManager) -> dict[str, int]:
     return {name: int(of["allocated"]) for name, of in manager.report().items()}
+
+
+def test_agents_are_looked_for_while_others_are_registered(
+    manager: BudgetManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread; here at the worst instant."""
+    crew = manager.crew
+    budget, _ = crew.budget("idler")
+    known = crew.ledger.catalogue
+
+    class Meanwhile(dict[str, Budget]):
+        def __contains__(self, name: object) -> bool:
+            crew._mine[f"another {len(crew._mine)}"] = budget
+            return super().__contains__(name)
+
+    monkeypatch.setattr(crew.ledger, "catalogue", known._replace(budgets=Meanwhile(known.budgets)))
+    assert list(crew.members()) == ["planner", "worker", "idler"]
 
 
 # -- lending -----------------------------------------------------------------------------------------------------------

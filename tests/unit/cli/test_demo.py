@@ -60,7 +60,7 @@ def nothing_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert len(farthing.report(since="all")) == 0
     farthing.reset()
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive(), f"{thread.name} still runs"
 
 

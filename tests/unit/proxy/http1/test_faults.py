@@ -8,13 +8,11 @@ import re
 
 from farthing.proxy.http1.client import Http1Client
 from farthing.proxy.http1.pool import Limits
-from farthing.proxy.settings import Timeouts
 from farthing.proxy.upstream import Broken, NotSent
 from tests.unit.proxy.http1.hostile import Peer, ask, client_of, hostile, run, whole
 
 CALLS = 4_000
 AT_ONCE = 64
-TIMEOUTS = Timeouts(connect_seconds=10, idle_seconds=5, total_seconds=20)
 
 
 class Provider:
@@ -62,7 +60,7 @@ class Provider:
 async def call(client: Http1Client, url: str, number: int, chance: random.Random) -> str:
     """How it went. Callers misbehave too: they go before the answer, or within it."""
     try:
-        response = await ask(client, url, b"{%d}" % number, TIMEOUTS)
+        response = await ask(client, url, b"{%d}" % number)
         if chance.random() < 0.1:
             response.abort()
             return "left"
