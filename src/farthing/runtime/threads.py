@@ -5,14 +5,19 @@ asyncio tasks inherit context variables, plain threads do not, and fifty threads
 fifty budgets. So starting a thread and submitting to a pool carry our one variable along, and nothing else. Every task
 gets it set, also to empty: a pool's worker that was born inside budget A must not run a later task as A.
 
+gevent's greenlets begin with an empty context too, so they are told the same where gevent is loaded.
+
 Installed on the first use of a budget or of tags; ``follow(False)`` takes it out again.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
+from contextvars import Context
 from functools import wraps
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .. import forks
@@ -23,24 +28,32 @@ if TYPE_CHECKING:
 
 _originals: list[tuple[Any, str, Any]] = []
 _following = False
+_greenlets: Any = None
+"""gevent's class of them, once they follow."""
 _lock = forks.lock()
 
 
 def follow(on: bool = True) -> None:
-    """Carry the ambient scope into threads and thread pools, or stop doing so. Idempotent."""
+    """Carry the ambient scope into threads, thread pools and greenlets, or stop doing so. Idempotent."""
     global _following  # noqa: PLW0603 - what of this process is replaced is state of the process
-    if _following == on:
+    if _following == on and (_greenlets is not None or not on or "gevent" not in sys.modules):
         return
     with _lock:
         if _following != on:
             _put_back()
             if on:
                 _install()
-            # Last: whoever sees it goes on at once, and starts threads.
-            _following = on
+        if on and _greenlets is None and "gevent" in sys.modules:
+            _install_greenlets()
+        # Last: whoever sees it goes on at once, and starts threads.
+        _following = on
 
 
 def _put_back() -> None:
+    global _greenlets  # noqa: PLW0603 - as above
+    if _greenlets is not None:
+        _greenlets.remove_spawn_callback(_spawned)
+        _greenlets = None
     while _originals:
         owner, name, original = _originals[-1]
         if original is not None:
@@ -66,6 +79,24 @@ def _install() -> None:
     for name in ("apply_async", "_map_async", "imap", "imap_unordered"):
         # ThreadPool's public methods all end in one of these; a pool of processes inherits the originals untouched.
         _replace(ThreadPool, name, _pooled)
+
+
+def _install_greenlets() -> None:
+    global _greenlets  # noqa: PLW0603 - as above
+    with forks.loading():
+        greenlets, pool = import_module("gevent").Greenlet, import_module("gevent.threadpool").ThreadPool
+    _replace(pool, "spawn", _pooled)
+    greenlets.add_spawn_callback(_spawned)
+    _greenlets = greenlets
+
+
+def _spawned(greenlet: Any) -> None:
+    """A greenlet is about to start, from here."""
+    ambient = current()
+    if ambient != Ambient():
+        context = greenlet.gr_context or Context()
+        context.run(enter, ambient)
+        greenlet.gr_context = context
 
 
 def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,9 +120,68 @@ threading.Thread(target=work).start()
 """
 
 
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="once the main thread has ended, 3.12 starts no other")
 def test_a_thread_that_outlives_the_main_one_may_be_the_first_to_use_a_budget() -> None:
     """The interpreter waits for it, and loads no thread pool any more."""
     done = subprocess.run(
         [sys.executable, "-c", OUTLIVES_THE_MAIN_THREAD], capture_output=True, text=True, timeout=100, check=False
     )
     assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+GREENLETS = """
+import sys
+
+if "patched" in sys.argv:
+    from gevent import monkey; monkey.patch_all()
+
+import farthing
+from farthing import BudgetExceeded, budget, configure
+
+configure(ledger=sys.argv[1])
+if "late" in sys.argv:
+    with budget(tokens=1):
+        pass
+
+import gevent.pool, gevent.threadpool
+
+def work(*ignored):
+    try:
+        with farthing.hold(tokens=10, model="gpt-4o") as held:
+            gevent.sleep(0)
+            held.settle({"output_tokens": 10})
+        return 1
+    except BudgetExceeded:
+        return 0
+
+def ran(how, tasks):
+    gevent.joinall(tasks)
+    print(how, sum(task.value for task in tasks), "within", day.spent.tokens)
+
+group, threads = gevent.pool.Pool(3), gevent.threadpool.ThreadPool(3)
+for how, begin in {
+    "greenlets": gevent.spawn,
+    "later": lambda work: gevent.spawn_later(0, work),
+    "pooled": group.spawn,
+    "threads": lambda work: threads.spawn(work),
+}.items():
+    with budget(None if sys.argv[1] == "memory:" else how, tokens=50) as day:
+        ran(how, [begin(work) for _ in range(20)])
+
+free = gevent.spawn(work)
+gevent.joinall([free])
+print("outside", free.value, "within", day.spent.tokens)
+"""
+
+
+@pytest.mark.parametrize("order", [["patched"], [], ["late"]])
+@pytest.mark.parametrize("ledger", ["memory", "file"])
+def test_greenlets_follow(order: list[str], ledger: str, tmp_path: Path) -> None:
+    """Each begins with an empty context: twenty of them had twenty budgets."""
+    pytest.importorskip("gevent")
+    where = "memory:" if ledger == "memory" else f"sqlite:///{tmp_path / 'ledger.db'}"
+    done = subprocess.run(
+        [sys.executable, "-c", GREENLETS, where, *order], capture_output=True, text=True, timeout=100, check=False
+    )
+    within = "".join(f"{how} 5 within 50\n" for how in ("greenlets", "later", "pooled", "threads"))
+    assert (done.stdout, done.stderr) == (within + "outside 1 within 50\n", "")
