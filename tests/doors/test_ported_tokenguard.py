@@ -243,7 +243,7 @@ def test_the_sqlite_sink_and_its_six_columns(tmp_path: Path) -> None:
     assert subscription is not None
     with track(feature="search"):
         spend()
-    assert subscription.flush()
+    assert subscription.flush(60)
     with sqlite3.connect(tmp_path / "spend.db") as file:
         (row,) = file.execute("SELECT tags, usd, input_tokens, output_tokens, reasoning_tokens, model FROM spend")
     file.close()

@@ -50,7 +50,7 @@ def test_e2_a_sink_whose_file_is_locked(provider: FakeProvider, client: OpenAI, 
     assert provider.calls == 5, "all were answered, and the file is still locked"
     assert other.in_transaction
     other.execute("ROLLBACK")
-    assert subscription.flush()
+    assert subscription.flush(60)
     assert other.execute("SELECT count(*) FROM calls").fetchone() == (5,)
     other.close()
 
@@ -124,7 +124,7 @@ def test_the_events_that_were_never_sent(provider: FakeProvider, client: OpenAI)
     with farthing.budget("runaway", tokens=10, on_exceed="raise", description="a guard"):
         for _ in range(2):
             admitted(lambda: chat(client))
-    assert subscription.flush()
+    assert subscription.flush(60)
     assert [(event.action, event.name) for event in heard] == [
         ("blocked", "budget-0"),
         ("blocked", "budget-1"),
@@ -150,5 +150,5 @@ def test_an_alert_is_not_repeated(provider: FakeProvider, client: OpenAI) -> Non
     with farthing.budget("team", tokens=10 * LONG_SIZE, alerts=[0.3, 0.95]):
         for _ in range(10):
             chat(client)
-    assert subscription.flush()
+    assert subscription.flush(60)
     assert [str(event.threshold) for event in heard] == ["0.3", "0.95"]

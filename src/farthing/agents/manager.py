@@ -386,9 +386,8 @@ class BudgetManager:
         figures = self.crew.figures(members)
         if not detail:
             return {name: dict(three(main_unit(units))) for name, units in figures.items()}
-        return {
-            name: _detailed(self.contracts[name], units) for name, units in figures.items() if name in self.contracts
-        }
+        contracts = self.contracts  # once: another thread may be closing one of them
+        return {name: _detailed(contracts[name], units) for name, units in figures.items() if name in contracts}
 
     def past(self, agent_name: str) -> Past:
         """What the agent's calls came to, in this process."""

@@ -55,7 +55,7 @@ def test_metrics_and_a_span_inside_the_callers(meters: MeterProvider, reader: In
             client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=50)
         with pytest.raises(farthing.BudgetExceeded), farthing.budget("tight", tokens=1):
             client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=50)
-        assert sinks.flush()
+        assert sinks.flush(60)
         found = points(reader)
     (row,) = farthing.report()
     usage = {
@@ -86,7 +86,7 @@ def test_metrics_and_a_span_inside_the_callers(meters: MeterProvider, reader: In
 def test_tags_can_be_left_out(meters: MeterProvider, reader: InMemoryMetricReader) -> None:
     farthing.use_sink(sinks.OTelSink(tags=False, meter=meters.get_meter("test"), spans=False))
     farthing.record({"input_tokens": 10}, model="gpt-4o", user="alice")
-    assert sinks.flush()
+    assert sinks.flush(60)
     assert not [name for of, _ in points(reader)["gen_ai.client.token.usage"] for name in of if "alice" in str(of)]
     assert "gen_ai.client.operation.duration" in points(reader)
 
@@ -95,5 +95,5 @@ def test_without_a_provider_nothing_fails() -> None:
     subscription = farthing.use_sink(sinks.OTelSink())
     assert subscription is not None
     farthing.record({"input_tokens": 10}, model="gpt-4o")
-    assert subscription.flush()
+    assert subscription.flush(60)
     assert subscription.failed == 0

@@ -65,7 +65,7 @@ def test_a_flush_brings_the_alerts_of_a_durable_ledger_too(tmp_path: Path) -> No
     with use(events=events.append) as subscription, farthing.budget("team", tokens=100, alerts=[0.5]):
         with farthing.hold(tokens=60):
             pass
-        assert subscription.flush()
+        assert subscription.flush(60)
         assert [(event.action, event.spent) for event in events] == [("alert", 60)]
     farthing.reset()
 
@@ -76,7 +76,7 @@ def test_events_tell_what_budgets_did() -> None:
         deny()
         with farthing.budget("shadow", tokens=10, on_exceed="warn"), farthing.hold(tokens=20):
             pass
-        assert subscription.flush()
+        assert subscription.flush(60)
         blocked, would = events
     assert (blocked.action, blocked.name, blocked.unit, blocked.limit, blocked.asked) == (
         "blocked",
@@ -98,7 +98,7 @@ def test_several_at_once_each_get_everything(tmp_path: Path) -> None:
     for number in range(30):
         call(number=str(number))
     deny()
-    assert sinks.flush()
+    assert sinks.flush(60)
     lines = [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
     assert [line for line in lines if line["kind"] == "call"] == rows
     assert [(line["action"], line["name"]) for line in lines if line["kind"] == "event"] == [("blocked", "tight")]
@@ -122,7 +122,7 @@ def test_a_correction_is_a_row_of_differences(tmp_path: Path) -> None:
         assert here.durable is not None
         here.durable.store.suspect(held.id, ending="expired").result()
         held.settle(USAGE)
-    assert sinks.flush()
+    assert sinks.flush(60)
     (row,) = rows
     assert (row["id"], row["kind"]) == (held.id, "correction")
     assert Decimal(row["usd"]) < 0
@@ -148,8 +148,8 @@ def test_a_sink_that_fails_reaches_nobody(tmp_path: Path, caplog: pytest.LogCapt
     with use(sink) as failing, use(good.append) as working:
         for _ in range(5):
             call()
-        assert failing.flush()
-        assert working.flush()
+        assert failing.flush(60)
+        assert working.flush(60)
         assert (failing.failed, working.failed) == (5, 0)
     assert len(good) == 5
     assert farthing.report().totals()["calls"] == 5
@@ -244,7 +244,7 @@ if {fork}:
     if child == 0:
         for number in range(5):
             farthing.record({{"input_tokens": 10}}, model="gpt-4o", by="child")
-        assert sinks.flush()
+        assert sinks.flush(60)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 farthing.record({{"input_tokens": 10}}, model="gpt-4o", by="parent")
