@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farthing.calls.endings import says_anything
 from farthing.kernel.usage import Usage
 from farthing.wire.facts import AnswerFacts, Image, RequestFacts
 from farthing.wire.gemini.embeddings import GeminiEmbeddings
@@ -438,6 +439,8 @@ def test_embeddings_without_a_figure_are_complete() -> None:
     facts = EMBEDDINGS.read_request(body(content={"parts": [{"text": "hi"}]}), GEMINI_EMBEDDINGS_PATH)
     answer = EMBEDDINGS.read_answer(facts, 200, body(embedding={"values": [1.0]}))
     assert (answer.usage, answer.complete, answer.error) == (None, True, False)
+    assert says_anything(answer)
+    assert not says_anything(EMBEDDINGS.read_answer(facts, 200, b"{}"))
 
 
 def test_what_is_embedded_beside_text_is_open() -> None:

@@ -323,6 +323,20 @@ def test_a_running_figure_is_not_the_final_one() -> None:
     assert meter.facts().usage == Usage(input=5, output=3)
     assert meter.complete
 
+def test_groqs_figure_stands_in_a_place_of_its_own() -> None:
+    """The last chunk of every stream of it, asked or not (API reference of Groq, 2026-11)."""
+    meter = chat_meter()
+    usage = {"queue_time": 0.1, "prompt_tokens": 8, "prompt_time": 0.2, "completion_tokens": 50, "total_tokens": 58}
+    first = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}], "x_groq": {"id": "req_1"}}
+    last = {
+        "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+        "x_groq": {"id": "req_1", "usage": usage},
+    }
+    said = b"".join(b"data: %b\n\n" % json.dumps(of).encode() for of in (first, last)) + b"data: [DONE]\n\n"
+    assert meter.feed(said) == said
+    assert meter.facts().usage == Usage(input=8, output=50)
+
+
 
 def test_with_several_choices_the_answer_ends_with_the_last() -> None:
     meter = chat_meter(n=2)

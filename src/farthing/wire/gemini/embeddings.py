@@ -85,7 +85,11 @@ class GeminiEmbeddings(JsonDialect):
             return AnswerFacts(error=not 200 <= status < 300)
         usage, note = reported(mapping(answer.get("usageMetadata")))
         refused = bool(answer.get("error")) and usage is None
-        return AnswerFacts(usage=usage, usage_note=note, complete=True, error=refused or not 200 <= status < 300)
+        # All that an answer without a figure says is that there is one.
+        model = facts.model if usage is None and (answer.get("embedding") or answer.get("embeddings")) else None
+        return AnswerFacts(
+            usage=usage, usage_note=note, model=model, complete=True, error=refused or not 200 <= status < 300
+        )
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> SingleAnswer:
         """These methods have no streams: whatever arrives as one is read at its end, as the answer it is."""

@@ -120,7 +120,8 @@ class ChatMeter(EventMeter):
             if isinstance(reason, str):
                 index = choice.get("index")
                 self._finishes[index if isinstance(index, int) else 0] = reason
-        usage, note = reported(data.get("usage"))
+        # Groq tells it in the last chunk of every stream, in a place of its own.
+        usage, note = reported(data.get("usage") or mapping(data.get("x_groq")).get("usage"))
         if usage is not None:
             self._usage, self._note = usage, note
             self._final = not choices or self._ended
