@@ -200,6 +200,7 @@ class _Reading:
 
     def _upstreams(self) -> tuple[Upstream, ...]:
         found = []
+        prefixes: dict[str, str] = {}
         for name, table in self._tables("upstreams", UpstreamTable):
             path = ("upstreams", name)
             terms = _said_in(table)
@@ -214,6 +215,9 @@ class _Reading:
                 lambda: _taken(Upstream, {**terms, "name": name, "timeouts": timeouts or Timeouts()}),  # noqa: B023 - called at once
             )
             if upstream is not None:
+                other = prefixes.setdefault(upstream.prefix, name) if upstream.prefix else name
+                if other != name:
+                    self._wrong((*path, "prefix"), f"is that of {other!r} above already: nothing would reach this one")
                 if self._for_proxy:
                     self._made(path, upstream.check_files)
                 found.append(upstream)

@@ -92,10 +92,17 @@ class Upstream:
         where = f"upstreams.{self.name}"
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.name):
             raise ConfigError(f"an upstream's name is letters, digits, '_', '.' and '-', not {self.name!r}", key=where)
-        url = urlsplit(self.base_url)
+        try:
+            url = urlsplit(self.base_url)
+            _ = url.port  # only when it is asked for is it looked at
+        except ValueError as error:
+            raise ConfigError("is no URL: look at its host and its port", key=f"{where}.base_url") from error
         if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
             # Not repeated whole: people put passwords into URLs.
             raise ConfigError("must be an http:// or https:// URL without a query", key=f"{where}.base_url")
+        if not re.fullmatch(r"[!-~]*", url.path) or re.search(r"\s", self.base_url):
+            message = "has characters that no URL may have (spaces, letters beyond ASCII): they must be percent-encoded"
+            raise ConfigError(message, key=f"{where}.base_url")
         if url.username or url.password:
             raise ConfigError("has a password in it; give the credential as api_key", key=f"{where}.base_url")
         if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
@@ -104,6 +111,8 @@ class Upstream:
             raise ConfigError(f"must be some of {', '.join(SPEAKS)}", key=f"{where}.speaks")
         if self.prefix and not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", self.prefix):
             raise ConfigError(f"must look like '/groq', not {self.prefix!r}", key=f"{where}.prefix")
+        if f"{self.prefix}/".startswith("/admin/"):
+            raise ConfigError("'/admin/…' is this proxy's own", key=f"{where}.prefix")
         check_choice(f"{where}.unmetered", self.unmetered, UNMETERED)
         check_choice(f"{where}.unknown_endings", self.unknown_endings, UNKNOWN_ENDINGS)
         if self.ceiling_field is not None:

@@ -13,6 +13,11 @@ from farthing.errors import ConfigError
 from farthing.kernel.budget import make_budget
 from farthing.proxy.settings import DEFAULT_UPSTREAMS
 
+NO_URL = "line 2: upstreams.x.base_url: is no URL: look at its host and its port"
+UNESCAPED = (
+    "line 2: upstreams.x.base_url: has characters that no URL may have (spaces, letters beyond ASCII): "
+    "they must be percent-encoded"
+)
 GOOD = """
 ledger = "/var/lib/farthing/ledger.db"
 suspect_after_hours = 0.5
@@ -204,6 +209,20 @@ def test_the_error_has_every_mistake_as_evidence(tmp_path: Path) -> None:
         (
             '[upstreams.x]\nbase_url = "https://h"\napi_key = "sk-a\u2026"',
             "line 3: upstreams.x.api_key: has characters that no header may have (spaces, line ends, …)",
+        ),
+        ('[upstreams.x]\nbase_url = "http://h:80000/v1"', NO_URL),
+        ('[upstreams.x]\nbase_url = "http://h:a/v1"', NO_URL),
+        ('[upstreams.x]\nbase_url = "http://[::1/v1"', NO_URL),
+        ('[upstreams.x]\nbase_url = "http://h/a b"', UNESCAPED),
+        ('[upstreams.x]\nbase_url = "http://h/\u00e9"', UNESCAPED),
+        ('[upstreams.x]\nbase_url = "http://h h/"', UNESCAPED),
+        (
+            '[upstreams.x]\nbase_url = "http://h"\nprefix = "/admin"',
+            "line 3: upstreams.x.prefix: '/admin/…' is this proxy's own",
+        ),
+        (
+            '[upstreams.x]\nbase_url = "http://h"\nprefix="/p"\n[upstreams.y]\nbase_url = "http://h"\nprefix="/p"',
+            "line 6: upstreams.y.prefix: is that of 'x' above already: nothing would reach this one",
         ),
         (
             "[proxy]\nworkers = 2",

@@ -323,6 +323,7 @@ def test_a_running_figure_is_not_the_final_one() -> None:
     assert meter.facts().usage == Usage(input=5, output=3)
     assert meter.complete
 
+
 def test_groqs_figure_stands_in_a_place_of_its_own() -> None:
     """The last chunk of every stream of it, asked or not (API reference of Groq, 2026-11)."""
     meter = chat_meter()
@@ -335,7 +336,6 @@ def test_groqs_figure_stands_in_a_place_of_its_own() -> None:
     said = b"".join(b"data: %b\n\n" % json.dumps(of).encode() for of in (first, last)) + b"data: [DONE]\n\n"
     assert meter.feed(said) == said
     assert meter.facts().usage == Usage(input=8, output=50)
-
 
 
 def test_with_several_choices_the_answer_ends_with_the_last() -> None:
