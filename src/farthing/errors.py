@@ -273,7 +273,8 @@ class AgentFunctionError(TBCError, ValueError):
         self.result = result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_remake, (type(self), (self.function, self.agent_name, self.problem), {}))
+        given = (self.function, self.agent_name, self.problem)
+        return (_remake, (type(self), given, {"result": _portable(self.result)}))
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "function": self.function, "agent_name": self.agent_name, "problem": self.problem}

@@ -433,7 +433,8 @@ def test_open_bound(provider: FakeProvider, client: OpenAI) -> None:
     with farthing.budget(tokens=10_000), pytest.raises(farthing.BudgetExceeded) as denied:
         client.responses.create(**keywords)
     assert denied.value.asked == 128_016
-    with farthing.budget(tokens=1_000_000, open_bound="reject"), pytest.raises(farthing.UnmeteredCall) as refused:
+    lenient, strict = farthing.budget("lenient", tokens=9), farthing.budget("strict", tokens=9, open_bound="reject")
+    with lenient, strict, pytest.raises(farthing.UnmeteredCall, match="budget 'strict' is in force") as refused:
         client.responses.create(**keywords)
     assert isinstance(refused.value, openai.OpenAIError)
     assert provider.posts == 0

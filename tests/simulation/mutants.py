@@ -533,7 +533,7 @@ def the_proxy_holds_on_its_own_accounts_alone(patch: Patch) -> None:
 def whoever_answers_is_believed(patch: Patch) -> None:
     """An answer that says that it came through a proxy is enough to leave the counting to it."""
 
-    def believed(call: Any, admitted: Any) -> Iterator[Any]:
+    def believed(call: Any) -> Iterator[Any]:
         call.counted_elsewhere = True
         yield from ()
 

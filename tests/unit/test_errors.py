@@ -165,6 +165,9 @@ def test_a_paid_answer_crosses_process_pools() -> None:
         assert again.result == {"paid": "answer"}
         assert again.truncates == {"unit-1"}
         assert again.decision == DENIED
+    failed = AgentFunctionError("usage_fn", "critic", "raised KeyError", result={"paid": "answer"})
+    for same in (pickle.loads(pickle.dumps(failed)), copy.copy(failed)):
+        assert same.result == {"paid": "answer"}
 
 
 def test_an_answer_that_cannot_be_pickled_stays_behind_and_its_error_does_not() -> None:

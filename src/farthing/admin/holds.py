@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ..kernel.hold import HELD, SUSPECT, Hold
-from ..kernel.money import usd_from_nano
+from ..kernel.money import usd_decimal
 from ..kernel.window import datetime_from_ms
 from ..stores.contract import Store, SweepPolicy
 
@@ -43,7 +43,7 @@ class OpenHold:
             "budgets": list(self.budgets),
             "tags": self.tags,
             "tokens": self.tokens,
-            "usd": None if self.usd_nano is None else format(usd_from_nano(self.usd_nano), "f"),
+            "usd": None if self.usd_nano is None else usd_decimal(self.usd_nano),
             "owner": self.owner,
             "placed_at": self.placed_at.isoformat(),
             "since": self.since.isoformat(),

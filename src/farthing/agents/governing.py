@@ -12,10 +12,10 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar
 
-from ..calls.steps import advance, advance_async
+from ..calls.steps import advance, advance_async, advance_detached
 from ..runtime.default import runtime
 from ..scopes.bodies import around
-from .piece import Governing, Piece, run_detached
+from .piece import Governing, Piece
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,7 +54,7 @@ def _plain(function: Callable[..., Any], governing: Governing) -> Callable[..., 
             advance(piece.fail(error))
             raise
         except BaseException as error:  # called away: it may not wait for anything
-            run_detached(piece.fail(error))
+            advance_detached(piece.fail(error))
             raise
         # Another decorator may hide what kind of function this is: then the work is still to be done.
         if inspect.isawaitable(result):
@@ -85,7 +85,7 @@ async def _awaited(work: Any, piece: Piece) -> Any:
         await advance_async(piece.fail(error))
         raise
     except BaseException as error:  # cancelled: it may not wait for anything
-        run_detached(piece.fail(error))
+        advance_detached(piece.fail(error))
         raise
     await advance_async(piece.finish(result))
     return result
@@ -118,7 +118,7 @@ def _generator(function: Callable[..., Any], governing: Governing, begun: Piece 
             except GeneratorExit:
                 body.close()
                 # It may be collected right now, wherever that is: so this only enqueues.
-                housekeeper.put(lambda: run_detached(piece.leave(said)))
+                housekeeper.put(lambda: advance_detached(piece.leave(said)))
                 raise
             except BaseException as error:  # noqa: BLE001 - handed to the body, as a plain generator would have it
                 step = functools.partial(body.throw, error)
@@ -150,7 +150,7 @@ def _async_generator(
                 await advance_async(piece.fail(error))
                 raise
             except BaseException as error:  # cancelled: it may not wait for anything
-                run_detached(piece.fail(error))
+                advance_detached(piece.fail(error))
                 raise
             said.append(value)
             try:
@@ -158,7 +158,7 @@ def _async_generator(
             except GeneratorExit:
                 await body.aclose()
                 # It may be collected right now, wherever that is: so this only enqueues.
-                housekeeper.put(lambda: run_detached(piece.leave(said)))
+                housekeeper.put(lambda: advance_detached(piece.leave(said)))
                 raise
             except BaseException as error:  # noqa: BLE001 - handed to the body, as a plain generator would have it
                 step = functools.partial(body.athrow, error)

@@ -28,7 +28,7 @@ from . import delegation
 from .adopting import adopt, used_by
 from .child import Child
 from .confidence import Answer, Gates
-from .contract import AgentContract, ConfidenceGate, check_confidence
+from .contract import DEFAULT_TOKENS, AgentContract, ConfidenceGate, check_confidence
 from .crew import Amount, Crew, Figures
 from .delegation import Expires
 from .governing import governed, is_method
@@ -125,7 +125,7 @@ class BudgetManager:
         same terms changes nothing; on others, it is a ConfigError: that is what :meth:`update_agent` is for.
         """
         if max_tokens is None and max_usd is None:
-            max_tokens = 1_000
+            max_tokens = DEFAULT_TOKENS
         contract = AgentContract(
             agent_name,
             priority,

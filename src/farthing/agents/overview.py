@@ -7,7 +7,7 @@ from typing import Any
 
 from ..kernel import loans
 from ..kernel.hold import LIVE
-from ..kernel.money import usd_from_nano
+from ..kernel.money import usd_decimal
 from ..kernel.scope import read_account_key
 from ..runtime.ledgers import Ledger
 from ..stores.contract import Store
@@ -130,4 +130,4 @@ def _lent(store: Store) -> dict[tuple[str, str, str], list[int]]:
 
 
 def _json(unit: str, amount: int) -> int | str:
-    return format(usd_from_nano(amount), "f") if unit == "usd" else amount
+    return usd_decimal(amount) if unit == "usd" else amount

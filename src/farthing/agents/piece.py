@@ -22,7 +22,7 @@ from ..calls.telling import say_denied
 from ..errors import AgentFunctionError, BudgetExceeded, UnpricedModel
 from ..kernel.budget import Budget
 from ..kernel.decision import denial, refusal
-from ..kernel.hold import HELD, Hold, Outcome
+from ..kernel.hold import HELD, Hold, Outcome, paid
 from ..kernel.money import COUNTER_MAX
 from ..kernel.plan import Ask, CallFacts, Formula, LineResult
 from ..kernel.usage import Usage
@@ -279,10 +279,7 @@ class Piece:
             output = min(COUNTER_MAX, tokens_in(result, *_joined(said or ()), model=governing.model))
             usage, source = Usage(input=self._input_tokens, output=output), "counted"
         cost_nano = None if self._rates is None else self._rates.cost_nano(usage)
-        amounts = [("tokens", usage.total_tokens), ("requests", 1)]
-        if cost_nano is not None:
-            amounts.append(("usd", cost_nano))
-        return Outcome(tuple(amounts), usage, cost_nano, "ok", source, None, governing.name), trouble
+        return paid(usage, cost_nano, source=source)._replace(note=governing.name), trouble
 
     def _as_usage(self, value: Any) -> Usage:
         found = value if type(value) is int else read_usage(value)
@@ -346,15 +343,3 @@ def _joined(said: Iterable[Any]) -> Iterator[Any]:
         else:
             yield value
     yield "".join(text)
-
-
-def run_detached(life: Life) -> None:
-    """End a life without waiting: its commands are given, and the stores carry them out."""
-    from ..stores.contract import Ready
-
-    try:
-        step: Any = next(life)
-        while True:
-            step = life.send(step.result() if type(step) is Ready else None)
-    except StopIteration:
-        return

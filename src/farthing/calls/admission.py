@@ -22,7 +22,7 @@ from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..runtime.waiting import Place, queue_of
 from ..stores.contract import Ticket
 from . import lending
-from .asking import Asked, ask_for, continued, find_rates, terms_of
+from .asking import Asked, ask_for, continued, find_rates, strictest_of
 from .call import Call, History
 from .exceeding import Allow, Consult, Deny, Downgrade, Wait, next_step
 from .holding import REPLANS_MAX, Granted, catalogue_versions, give_back, hold_once, numbered, restless, take_back
@@ -233,24 +233,24 @@ def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: i
     runtime = call.runtime
     now_ms = call.started_ms
     provider = call.request.provider
-    told = terms_of(budgets)
+    strictest = strictest_of(budgets)
     rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=runtime.settings.price_as)
     request = call.request if call.history is None else continued(call.request, call.history, model)
     return ask_for(
         request,
-        told,
+        strictest,
         call_id=call.id,
         model=model,
         rates=rates,
         tags=tuple(call.tags.items()),
-        titles=told.titles,
+        titles=strictest.titles,
         deadline_ms=call.deadline_ms(now_ms),
         unpriced=runtime.settings.unpriced,
         url=str(call.url) if request.open_reasons else "",
         allowed_output=allowed_output,
         exact=call.exact,
         family=runtime.learner.family(model, call.request.dialect),
-        cut_margin=_cut_margin(call) if told.breaks or told.uncapped == "watch" else None,
+        cut_margin=_cut_margin(call) if strictest.breaks or strictest.uncapped == "watch" else None,
     )
 
 

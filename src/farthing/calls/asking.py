@@ -12,7 +12,7 @@ from .. import tokens
 from ..errors import UnmeteredCall, UnpricedModel
 from ..kernel.balances import bare
 from ..kernel.budget import OPEN_BOUND, UNCAPPED, Budget
-from ..kernel.decision import Decision
+from ..kernel.decision import Decision, refusal
 from ..kernel.plan import Ask, CallFacts, Formula
 from ..prices import PriceBook, Rates
 from ..tokens import Family, ModelFacts, Weight
@@ -23,7 +23,7 @@ from .call import History
 DEFAULT_OUTPUT_TOKENS = 4_096
 
 
-class Terms(NamedTuple):
+class Strictest(NamedTuple):
     """What the matching budgets say together: of several, the strictest."""
 
     hard: tuple[Budget, ...]
@@ -39,7 +39,7 @@ class Terms(NamedTuple):
     """Of all of them, in order."""
 
     @classmethod
-    def of(cls, budgets: list[Budget]) -> Terms:
+    def of(cls, budgets: list[Budget]) -> Strictest:
         hard = []
         counts_usd = default = None
         uncapped, open_bound, least = UNCAPPED[-1], OPEN_BOUND[-1], 1
@@ -65,19 +65,19 @@ class Terms(NamedTuple):
         return cls(tuple(hard), counts_usd, breaks, uncapped, open_bound, least, default, titles)
 
 
-TERMS_KEPT = 1_024
-_kept: dict[tuple[int, ...], tuple[tuple[Budget, ...], Terms]] = {}
+STRICTEST_KEPT = 1_024
+_kept: dict[tuple[int, ...], tuple[tuple[Budget, ...], Strictest]] = {}
 
 
-def terms_of(budgets: list[Budget]) -> Terms:
-    """``Terms.of(budgets)``, looked at once for the same ones."""
+def strictest_of(budgets: list[Budget]) -> Strictest:
+    """``Strictest.of(budgets)``, looked at once for the same ones."""
     key = tuple(map(id, budgets))
     known = _kept.get(key)
     if known is None:
-        if len(_kept) >= TERMS_KEPT:
+        if len(_kept) >= STRICTEST_KEPT:
             _kept.clear()
         # The budgets are kept beside their terms: as long as they are, no other object has their ids.
-        known = _kept[key] = tuple(budgets), Terms.of(budgets)
+        known = _kept[key] = tuple(budgets), Strictest.of(budgets)
     return known[1]
 
 
@@ -137,7 +137,7 @@ def continued(request: RequestFacts, history: History, model: str) -> RequestFac
 
 def ask_for(
     request: RequestFacts,
-    terms: Terms,
+    strictest: Strictest,
     *,
     call_id: str,
     model: str,
@@ -161,25 +161,25 @@ def ask_for(
     Raises UnpricedModel where a budget counts USD and the policy is ``reject``; UnmeteredCall where the input has no
     bound on this side and the policy is ``reject`` (or nothing is known that could bound it).
     """
-    if rates is None and terms.counts_usd is not None and unpriced == "reject":
-        raise UnpricedModel(model, provider=request.provider, budget=terms.counts_usd.title)
+    if rates is None and strictest.counts_usd is not None and unpriced == "reject":
+        raise UnpricedModel(model, provider=request.provider, budget=strictest.counts_usd.title)
     known = tokens.facts_of(model, request.provider)
     family = family or tokens.family_of(model)
     weight = tokens.weigh(
         request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images, exact=exact
     )
     input_tokens = weight.bound(family)
-    if request.open_reasons and terms.hard:
-        input_tokens = _open_input(request, terms, known, input_tokens, url=url)
+    if request.open_reasons and strictest.hard:
+        input_tokens = _open_input(request, strictest, known, input_tokens, url=url)
     ceiling = request.output_ceiling
     uncapped = ceiling is None and request.implied_ceiling is None and allowed_output is None
     # What a model reasons unseen, no cut could notice.
     seen = request.no_reasoning or not known.hidden_reasoning
-    watched = uncapped and seen and terms.uncapped == "watch" and cut_margin is not None
-    if not terms.breaks and not watched:
+    watched = uncapped and seen and strictest.uncapped == "watch" and cut_margin is not None
+    if not strictest.breaks and not watched:
         cut_margin = None
     # A cut comes a margin before the hold's end, and what comes before it must be of use.
-    floor = max(terms.min_output_tokens, request.min_output_tokens) + (cut_margin or 0)
+    floor = max(strictest.min_output_tokens, request.min_output_tokens) + (cut_margin or 0)
     injected = ours = False
     if allowed_output is not None:
         # A callable lowered it: it goes on the wire, and it is what is asked for now.
@@ -187,11 +187,11 @@ def ask_for(
     elif ceiling is None:
         ceiling = request.implied_ceiling
         if ceiling is None:
-            if terms.hard and terms.uncapped == "reject":
-                return _reject_uncapped(terms)
-            ceiling = _default_output(known, terms, input_tokens, least=1 if cut_margin is None else floor)
+            if strictest.hard and strictest.uncapped == "reject":
+                return _reject_uncapped(strictest)
+            ceiling = _default_output(known, strictest, input_tokens, least=1 if cut_margin is None else floor)
         # An implied one goes on the wire too: a compatible server may not keep to what the provider documents.
-        ours = bool(terms.hard)
+        ours = bool(strictest.hard)
         injected = ours and not watched
     told = injected or not uncapped
     price = None
@@ -227,26 +227,27 @@ def ask_for(
     return Asked(ask, rates, known, injected, learned_from, cut_margin, uncapped and ours, watched, countable, told)
 
 
-def _open_input(request: RequestFacts, terms: Terms, known: ModelFacts, input_tokens: int, *, url: str) -> int:
+def _open_input(request: RequestFacts, strictest: Strictest, known: ModelFacts, input_tokens: int, *, url: str) -> int:
     """The input to hold for a request whose input has no bound on this side."""
-    if terms.open_bound == "overrun":
+    if strictest.open_bound == "overrun":
         return input_tokens
     why = ", ".join(request.open_reasons)
-    if terms.open_bound == "reject":
+    title = next(budget.title for budget in strictest.hard if budget.open_bound == strictest.open_bound)
+    if strictest.open_bound == "reject":
         reason = f"its cost has no bound on this side ({why}) and the budget says open_bound='reject'"
-        raise UnmeteredCall("POST", url, budget=terms.hard[0].title, reason=reason)
+        raise UnmeteredCall("POST", url, budget=title, reason=reason)
     if known.context is None:
         reason = (
             f"its cost has no bound on this side ({why}), and the context window of {request.model!r} is not known; "
             "open_bound='overrun' would admit it"
         )
-        raise UnmeteredCall("POST", url, budget=terms.hard[0].title, reason=reason)
+        raise UnmeteredCall("POST", url, budget=title, reason=reason)
     return max(input_tokens, known.context)
 
 
-def _default_output(known: ModelFacts, terms: Terms, input_tokens: int, *, least: int) -> int:
+def _default_output(known: ModelFacts, strictest: Strictest, input_tokens: int, *, least: int) -> int:
     """What a request without a ceiling may use: the budgets' own default, else the model's."""
-    ceiling = max(terms.default_output_tokens or known.default_output or DEFAULT_OUTPUT_TOKENS, least)
+    ceiling = max(strictest.default_output_tokens or known.default_output or DEFAULT_OUTPUT_TOKENS, least)
     if known.known and known.max_output is not None:
         ceiling = min(ceiling, known.max_output)
     if known.known and known.context is not None and known.context > input_tokens:
@@ -254,10 +255,10 @@ def _default_output(known: ModelFacts, terms: Terms, input_tokens: int, *, least
     return max(ceiling, 1)
 
 
-def _reject_uncapped(terms: Terms) -> Decision:
-    title = next(budget.title for budget in terms.hard if budget.uncapped == "reject")
+def _reject_uncapped(strictest: Strictest) -> Decision:
+    title = next(budget.title for budget in strictest.hard if budget.uncapped == "reject")
     remedy = (
         f"budget {title!r} rejects requests without an output ceiling (uncapped='reject'): set max_completion_tokens, "
         "max_tokens or max_output_tokens on the request."
     )
-    return Decision(allowed=False, budget=title, remedy=remedy)
+    return refusal(budget=title, remedy=remedy)

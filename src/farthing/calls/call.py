@@ -82,6 +82,12 @@ class Call:
         self._matched = dict(self.ambient.tags)
         self.tags = {**self.free_tags, **self._matched} if self.free_tags else self._matched
 
+    @property
+    def hold_id(self) -> str:
+        """The id under which the ledgers know it."""
+        admitted = self.admitted
+        return self.id if admitted is None or admitted.granted is None else admitted.granted.id
+
     def scope_tags(self, model: str) -> dict[str, str]:
         """The tags that budgets match: the ambient ones, and what the request itself says."""
         return {**self._matched, "model": model, "provider": self.request.provider}

@@ -28,8 +28,6 @@ from ..wire.facts import AnswerFacts
 
 GATEWAY_TIMEOUTS = (504, 524)
 """Answers of a gateway that gave up on a provider that may still be generating, and billing."""
-
-
 OUTCOME = (b"x-farthing-outcome", b"unknown")
 """A header of such an answer: the call may have been billed."""
 BACKGROUND = "background"
@@ -137,7 +135,7 @@ def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None
     output, source = bounds.output(_count(answer, limits.model) + limits.margin_tokens), "counted"
     if bounds.hidden_reasoning or not arrived:
         output, source = max(output, bounds.output_tokens), "estimate"
-    usage = _with_output(base, output)
+    usage = base.with_output(output)
     outcome = priced(usage, limits, ending=ending, source=source, answer=answer)
     return Settle(outcome._replace(note=note))
 
@@ -202,22 +200,9 @@ def _counted(answer: AnswerFacts, limits: Limits) -> Outcome:
     output, source = bounds.output(_count(answer, limits.model)), "counted"
     if bounds.hidden_reasoning and bounds.known_model:
         output, source = max(output, bounds.output_tokens), "estimate"
-    usage = _with_output(answer.partial_input or Usage(input=bounds.input_tokens), output)
+    usage = (answer.partial_input or Usage(input=bounds.input_tokens)).with_output(output)
     return priced(usage, limits, ending="ok", source=source, answer=answer)
 
 
 def _count(answer: AnswerFacts, model: str) -> int:
     return sum(tokens.count_text(text, model) for text in answer.text)
-
-
-def _with_output(base: Usage, output: int) -> Usage:
-    return Usage(
-        input=base.input,
-        cached=base.cached,
-        cache_write=base.cache_write,
-        cache_write_1h=base.cache_write_1h,
-        input_audio=base.input_audio,
-        cached_audio=base.cached_audio,
-        input_image=base.input_image,
-        output=output,
-    )

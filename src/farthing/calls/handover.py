@@ -23,7 +23,6 @@ from ..errors import StoreUnavailable
 from ..kernel.hold import VOIDED
 from ..runtime.runtime import log
 from ..stores.contract import Ticket
-from .admission import Admitted
 from .call import Call
 
 OFFER_HEADER = "x-farthing-hold"
@@ -35,25 +34,18 @@ ID_LENGTH_MAX = 80
 
 def offer(call: Call) -> str | None:
     """What to send along with this admitted call, to whoever may be a proxy; None: nothing."""
-    admitted = call.admitted
-    if not call.offers or admitted is None:
-        return None
-    return _offered(call, admitted)
+    return call.hold_id if call.offers and call.admitted is not None else None
 
 
-def taken_over(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, None]:
+def taken_over(call: Call) -> Generator[Ticket[Any], Any, None]:
     """The answer begins. Did the proxy that it came through take over what this call holds on the durable ledger?"""
     durable = call.runtime.durable
     if not call.offers or durable is None:
         return
     try:
-        hold = yield durable.store.find(_offered(call, admitted))
+        hold = yield durable.store.find(call.hold_id)
     except StoreUnavailable as error:
         log.warning("%s; whether a proxy counts call %s is unknown: it is counted here too", error, call.id)
     else:
         # Given back without our word, and not by time or a person: only who takes it over does that.
         call.counted_elsewhere = hold is not None and hold.state == VOIDED and not hold.automatic
-
-
-def _offered(call: Call, admitted: Admitted) -> str:
-    return call.id if admitted.granted is None else admitted.granted.id

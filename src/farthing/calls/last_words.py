@@ -17,7 +17,7 @@ from ..kernel.balances import Balances
 from ..kernel.decision import Decision, denial
 from ..kernel.hold import Entry, Outcome
 from ..kernel.ledger import Settled
-from ..kernel.plan import CallFacts, Formula, LineResult, Plan, spent_line
+from ..kernel.plan import CallFacts, Formula, LineResult, Plan, empty_plan, spent_line
 from ..runtime.events import Who
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..stores.contract import Ticket
@@ -147,9 +147,9 @@ def _last_words(
             lost = isinstance(ending, Lost) and (store.durable or ending.kept_as is not None)
             outcome = _said(call, admitted, ending)
             if lost:
-                plan = _unheld(call, admitted, hold_id)
+                plan = _lost_plan(call, admitted, hold_id)
             else:
-                plan = Plan(hold_id, _facts(call, admitted), (), (), 0, 0, call.started_ms)
+                plan = empty_plan(hold_id, _facts(call, admitted), call.started_ms)
             if granted is not None and granted.unheld:
                 plan = plan._replace(postings=granted.unheld_postings(store))
             record = partial(store.record, plan, outcome, lost=lost)
@@ -168,7 +168,7 @@ def _last_words(
     return words
 
 
-def _unheld(call: Call, admitted: Admitted, hold_id: str) -> Plan:
+def _lost_plan(call: Call, admitted: Admitted, hold_id: str) -> Plan:
     """A plan that says what a call may cost, for a ledger in which nothing was held for it."""
     if admitted.asked is not None and admitted.granted is not None:
         facts, x = admitted.asked.ask.facts, admitted.granted.x
@@ -177,7 +177,7 @@ def _unheld(call: Call, admitted: Admitted, hold_id: str) -> Plan:
         if isinstance(asked, Decision):
             raise InvariantError(f"without a budget a call was denied: {asked!r}")
         facts, x = asked.ask.facts, asked.ask.x_want
-    return Plan(hold_id, facts, (), (), x, x, call.started_ms)
+    return empty_plan(hold_id, facts, call.started_ms, x=x)
 
 
 def _said(call: Call, admitted: Admitted, ending: Ending) -> Outcome:

@@ -42,7 +42,7 @@ def life(call: Call) -> Life:
         sent = True
         answered: Answered = yield send
         if answered.proxied_as is not None:
-            yield from taken_over(call, admitted)
+            yield from taken_over(call)
     except NotSent as reason:
         yield from end(call, admitted, endings.never_sent(str(reason) or "not_sent"))
         return Finished()

@@ -16,9 +16,9 @@ from typing import Any, Self
 from ..errors import BudgetExceeded, StoreUnavailable, UnpricedModel
 from ..kernel.budget import Budget
 from ..kernel.decision import denial
-from ..kernel.hold import Entry, Outcome
+from ..kernel.hold import Entry, Outcome, paid
 from ..kernel.money import count_of, nano_from_usd
-from ..kernel.plan import Ask, CallFacts, Formula, Plan, make_plan
+from ..kernel.plan import Ask, CallFacts, Formula, empty_plan, make_plan
 from ..kernel.scope import check_own, check_tags
 from ..kernel.usage import Usage
 from ..prices import Rates
@@ -118,7 +118,7 @@ class ManualHold:
         if figure is None and usd is None:
             self._end(self._at_hold(), void=False)
             return
-        outcome = _outcome(figure or Usage(), self._rates, usd, source="provider")
+        outcome = _outcome(figure or Usage(), self._rates, usd)
         self._end(at_least_priced(outcome, self._facts, 0), void=False)
 
     def void(self) -> None:
@@ -215,7 +215,7 @@ class ManualHold:
     def _at_hold(self) -> Outcome:
         usage = Usage(input=self._facts.input_tokens)
         cost_nano = None if self._facts.price is None else self._facts.price.at(0)
-        return _with_amounts(usage, cost_nano, ending="ok", source="estimate")
+        return paid(usage, cost_nano, source="estimate")
 
     def _end(self, outcome: Outcome, *, void: bool, raises: bool = True) -> None:
         if self._granted is None:
@@ -237,7 +237,7 @@ class ManualHold:
 def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome, *, void: bool = False) -> Life:
     """End what was held for a call, on every ledger; where nothing was held it is recorded."""
     held = [ledger for ledger, _ in granted.held]
-    plan = Plan(granted.id, facts, (), (), 0, 0, here.memory_store.now())
+    plan = empty_plan(granted.id, facts, here.memory_store.now())
     entry: Entry | None = None
     for ledger in (here.memory, here.durable):
         if ledger is None:
@@ -337,7 +337,7 @@ def record(
     if rates is None and model is not None and usd is None:
         warn_unpriced(here, model)
     figure = _figure(usage, None) or Usage()
-    outcome = _outcome(figure, rates, usd, source="provider")
+    outcome = _outcome(figure, rates, usd)
     whose = _provider(provider, rates)
     matched = {**dict(ambient.tags), "model": model or "", "provider": whose or ""}
     memory, durable = here.budgets(ambient, matched)
@@ -401,13 +401,6 @@ def _figure(usage: object, tokens: int | None) -> Usage | None:
     return None if usage is None else usage_from(usage)
 
 
-def _outcome(usage: Usage, rates: Rates | None, usd: Any, *, source: str) -> Outcome:
+def _outcome(usage: Usage, rates: Rates | None, usd: Any) -> Outcome:
     cost_nano = nano_from_usd(usd, field="usd") if usd is not None else rates.cost_nano(usage) if rates else None
-    return _with_amounts(usage, cost_nano, ending="ok", source=source)
-
-
-def _with_amounts(usage: Usage, cost_nano: int | None, *, ending: str, source: str) -> Outcome:
-    amounts = [("tokens", usage.total_tokens), ("requests", 1)]
-    if cost_nano is not None:
-        amounts.append(("usd", cost_nano))
-    return Outcome(tuple(amounts), usage, cost_nano, ending=ending, usage_source=source)
+    return paid(usage, cost_nano, source="provider")

@@ -17,29 +17,30 @@ from ..kernel.hold import LIVE, Hold
 from ..runtime.ledgers import Ledger
 from ..runtime.runtime import log
 from ..stores.contract import Ticket
-from ..wire.facts import AnswerFacts, RequestFacts
+from ..wire.facts import AnswerFacts, Dialect, RequestFacts
 from . import endings
 from .asking import find_rates
 from .call import Call
 from .endings import Bounds, Limits, Settle, Void
-from .steps import Answered, Broken, Finished, Life, NotSent, ReadAll, Relay, Send
+from .steps import READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, NotSent, Relay
 
 
-def asks(dialect: str, provider: str, *, stream: bool, path: str) -> RequestFacts:
-    """The request that asks: it has no body, and costs nothing."""
-    return RequestFacts(dialect, provider, "", {}, 0, stream, (), 0, path=path)
+def asks(dialect: Dialect, path: str) -> RequestFacts:
+    """The request that asks: it has no body, and costs nothing. *path*: with its query."""
+    stream = "stream=true" in path.lower()
+    return RequestFacts(dialect.name, dialect.provider, "", {}, 0, stream, (), 0, path=path)
 
 
 def poll(call: Call) -> Life:
     """Send it as it is, pass the answer on as it comes, and settle the call that it tells of."""
     try:
-        answered: Answered = yield Send(None)
+        answered: Answered = yield SEND_AS_IT_IS
     except (NotSent, Broken):
         return Finished()
     if answered.streamed:
         return (yield from _stream(call))
     try:
-        body: bytes = yield ReadAll()
+        body: bytes = yield READ_ALL
     except Broken:
         return Finished()
     yield from _told(call, call.dialect.read_answer(call.request, answered.status, body))

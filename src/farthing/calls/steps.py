@@ -137,7 +137,7 @@ async def advance_async(
     return step
 
 
-def advance_detached(life: Life, error: BaseException, rest: Iterable[bytes] = ()) -> None:
+def advance_detached(life: Life, error: BaseException | None = None, rest: Iterable[bytes] = ()) -> None:
     """
     End a life without waiting for anything: its last commands are given, and the stores carry them out in order.
 
@@ -151,7 +151,7 @@ def advance_detached(life: Life, error: BaseException, rest: Iterable[bytes] = (
             step = life.send(chunk)
             while not isinstance(step, STEPS):
                 step = life.send(step.result() if type(step) is Ready else None)
-        step = life.throw(error)
+        step = life.send(None) if error is None else life.throw(error)
         while True:
             step = life.send(step.result() if type(step) is Ready else None)
     except StopIteration:

@@ -12,7 +12,7 @@ import typer
 from ..admin.standing import grant_more, set_budget
 from ..kernel.balances import UNITS
 from ..kernel.budget import MODES, OPEN_BOUND, UNCAPPED, Budget
-from ..kernel.money import usd_from_nano
+from ..kernel.money import usd_decimal
 from ..reports.accounts import BudgetFigures, list_accounts
 from ..reports.outlook import Outlook, outlooks
 from .amounts import (
@@ -84,7 +84,7 @@ def show(name: Name, json: JsonOption = False, ledger: LedgerOption = None) -> N
         grants = [
             {
                 **grant._asdict(),
-                "amount": format(usd_from_nano(grant.amount), "f") if grant.unit == "usd" else grant.amount,
+                "amount": usd_decimal(grant.amount) if grant.unit == "usd" else grant.amount,
                 "scope": dict(grant.scope),
             }
             for grant in found.grants

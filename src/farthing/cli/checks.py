@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,11 +19,12 @@ from ..kernel.ratios import Ratios
 from ..runtime.learning import learned_of
 from ..sdk.known import installed_packages
 from ..stores import open_store
+from ..stores.contract import wall_clock_ms
 from ..stores.sqlite.files import file_system_type
 from ..tokens.vocab import backend
 from .amounts import number_of
 from .configured import Check, check_configuration, check_upstreams
-from .ledger import ledger_url
+from .ledger import file_of, ledger_url
 
 STALE_DAYS = 30
 CLOCK_AHEAD_MS = 60_000
@@ -54,9 +54,10 @@ def _python() -> Check:
 
 def _ledger(given: str | None, wanted: Sequence[Budget] = ()) -> Iterator[Check]:
     url = ledger_url(given)
-    path = Path(url.removeprefix("sqlite:///")).expanduser()
+    file = file_of(url)
+    path = file or Path(url)
     whose = "from --ledger, FARTHING_LEDGER or --config" if given else "your own; FARTHING_LEDGER names another"
-    if url.startswith("sqlite:///") and not path.exists():
+    if file is not None and not file.exists():
         yield Check("ledger", "note", f"none at {path} yet ({whose}): the first program that uses it makes it")
         yield _folder(path)
         return
@@ -124,7 +125,7 @@ def _folder(path: Path) -> Check:
 
 def _clock(ledger_ms: int) -> Check:
     """Windows go by the later of this clock and the last time that the ledger has seen."""
-    behind_ms = ledger_ms - time.time_ns() // 1_000_000
+    behind_ms = ledger_ms - wall_clock_ms()
     if behind_ms > CLOCK_AHEAD_MS:
         says = f"this clock is {behind_ms // 1000} s behind the last time that the ledger has seen"
         return Check("clock", "warning", says, "set this machine's clock: windows end late until it has caught up")

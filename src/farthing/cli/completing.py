@@ -7,9 +7,7 @@ A completion says nothing and fails at nothing: without a ledger there are no na
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
@@ -63,10 +61,11 @@ def models(incomplete: str) -> list[str]:
     """Models of the price table, by the names that their own vendors give them."""
     from ..prices.listing import list_prices
     from ..prices.table import VENDORS
+    from ..stores.contract import wall_clock_ms
 
     if not incomplete:
         return []  # more than anybody reads
-    found = list_prices(pattern=f"{incomplete}*", at_ms=time.time_ns() // 1_000_000)
+    found = list_prices(pattern=f"{incomplete}*", at_ms=wall_clock_ms())
     return _beginning(incomplete, (price.model for price in found if price.provider in VENDORS))
 
 
@@ -84,11 +83,12 @@ def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
 def _of_ledger(ctx: typer.Context, question: Callable[[Store], Iterable[T]]) -> list[T]:
     """What the ledger of the command line or the environment answers; nothing if none is there, or none answers."""
     from ..stores import open_store
-    from .ledger import ledger_url
+    from .ledger import file_of, ledger_url
 
     try:
         url = ledger_url(ctx.params.get("ledger") or os.environ.get("FARTHING_LEDGER"))
-        if not Path(url.removeprefix("sqlite:///")).expanduser().exists():
+        file = file_of(url)
+        if file is None or not file.exists():
             return []
         store = open_store(url)
         try:

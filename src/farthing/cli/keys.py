@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from ..admin.keys import KeyFigures, create_key, list_keys, revoke_key, rotate_key
 from ..kernel.keys import DENY_STATUSES
+from ..kernel.window import datetime_from_ms
 from .amounts import count_from_text, pairs_from_texts
 from .completing import key_ids, one_of
 from .failing import UsageMistake, as_typed
@@ -189,4 +189,4 @@ def _whose(figures: KeyFigures) -> str:
 
 
 def _when(at_ms: int) -> str:
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{datetime_from_ms(at_ms):%Y-%m-%d %H:%M} UTC"

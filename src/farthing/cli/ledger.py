@@ -29,6 +29,11 @@ def ledger_url(given: str | None) -> str:
     return url_of(given)
 
 
+def file_of(url: str) -> Path | None:
+    """The file that a ledger's URL names; None if it names none: opening it says what is wrong with it."""
+    return Path(url.removeprefix("sqlite:///")).expanduser() if url.startswith("sqlite:///") else None
+
+
 @contextmanager
 def open_ledger(given: str | None, *, as_json: bool, make: bool = False) -> Iterator[Store]:
     """
@@ -55,7 +60,8 @@ def learned_ratios(given: str | None) -> Ratios:
     from ..stores import open_store
 
     url = ledger_url(given)
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).expanduser().exists():
+    file = file_of(url)
+    if file is not None and not file.exists():
         return {}
     try:
         store = open_store(url, key="--ledger")
@@ -86,10 +92,10 @@ def open_runtime(given: str | None, *, as_json: bool) -> Iterator[Runtime]:
 
 def _url(given: str | None, *, make: bool) -> str:
     url = ledger_url(given)
-    path = Path(url.removeprefix("sqlite:///")).expanduser()
-    if url.startswith("sqlite:///") and not make and not path.exists():
+    file = file_of(url)
+    if file is not None and not make and not file.exists():
         raise Failure(
-            f"there is no ledger at {path} yet. The first program that runs with FARTHING_LEDGER={path} makes it, "
+            f"there is no ledger at {file} yet. The first program that runs with FARTHING_LEDGER={file} makes it, "
             "and so does `farthing budgets set`; --ledger names another"
         )
     return url

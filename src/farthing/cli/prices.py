@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from rich.table import Table
 from .. import prices
 from ..prices.listing import list_prices
 from ..runtime.learning import learned_of
+from ..stores.contract import wall_clock_ms
 from .amounts import per_million
 from .completing import providers
 from .failing import FAILED, Failure, as_typed
@@ -77,7 +77,7 @@ def list_(
     json: JsonOption = False,
 ) -> None:
     """The price table, in USD per million tokens."""
-    found = list(list_prices(provider=provider, pattern=pattern, at_ms=time.time_ns() // 1_000_000))
+    found = list(list_prices(provider=provider, pattern=pattern, at_ms=wall_clock_ms()))
     if not found:
         with as_typed():
             prices.check_provider(provider, pattern or "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from ..kernel.money import usd_from_nano
+from ..kernel.money import usd_decimal
 from ..kernel.window import datetime_from_ms
 from .amounts import names_from_texts, number_of, usd_column, usd_text
 from .completing import group_keys
@@ -121,14 +120,10 @@ def _sums(sums: Sums) -> dict[str, Any]:
     return {
         "calls": sums.calls,
         **{what: getattr(sums, what) for what in _WHAT},
-        "usd": _usd(sums.spent_nano),
-        "usd_then": _usd(sums.would_nano),
+        "usd": usd_decimal(sums.spent_nano),
+        "usd_then": usd_decimal(sums.would_nano),
         "first_denied_at": _iso(sums.first_ms),
     }
-
-
-def _usd(amount_nano: int) -> str:
-    return format(Decimal(usd_from_nano(amount_nano)), "f")
 
 
 def _iso(at_ms: int | None) -> str | None:

@@ -149,7 +149,7 @@ def _all_pass_after(lines: tuple[FailedLine, ...]) -> float | None:
 
 
 def refusal(*, budget: str, remedy: str) -> Decision:
-    """A denial that no figure explains: an account that a fork inherited, say."""
+    """A denial that no figure explains: of a request without a ceiling, or of an account that a fork inherited."""
     return Decision(allowed=False, budget=budget, remedy=remedy)
 
 
@@ -202,7 +202,7 @@ def resets_ms(result: LineResult, now_ms: int) -> int | None:
     if window.kind != "rolling" or line.starts_ms is None:
         return line.ends_ms
     excess = result.balance.total + result.needed - line.ceiling
-    leaves_ms = line.starts_ms + (len(line.keys)) * window.bucket_ms
+    leaves_ms = line.starts_ms + len(line.keys) * window.bucket_ms
     for balance in result.balances:
         excess -= balance.total
         if excess <= 0 and leaves_ms > now_ms:
@@ -211,23 +211,23 @@ def resets_ms(result: LineResult, now_ms: int) -> int | None:
     return leaves_ms
 
 
-def _remedy(line: Line, settled: int, suspect: int, asked: int, resets_ms: int | None) -> str:
+def _remedy(line: Line, settled: int, suspect: int, needed: int, resets_ms: int | None) -> str:
     """One thing to do about it."""
     name = line.budget.title
     if line.frozen:
         return f"It is frozen: unfreeze budget {name!r} to allow calls again."
     if not line.ceiling:
         return f"Its limit is 0, which denies every call: raise the limit of budget {name!r} to allow some."
-    if line.unit in ("tokens", "usd") and asked > line.ceiling:
+    if line.unit in ("tokens", "usd") and needed > line.ceiling:
         return (
             "This call alone asks for more than the whole limit: shorten the prompt, lower its output ceiling or "
             "thinking budget, or raise the limit."
         )
     if line.unit == "concurrency":
         return "Wait until a call in flight ends, or raise the limit."
-    if line.budget.on_exceed != "raise" and settled + suspect + asked <= line.ceiling:
+    if line.budget.on_exceed != "raise" and settled + suspect + needed <= line.ceiling:
         return "It would fit once calls in flight have settled: try again then, or raise the limit."
-    if suspect and settled + asked <= line.ceiling:
+    if suspect and settled + needed <= line.ceiling:
         if line.budget.anonymous:
             return "Calls with an unknown outcome are in its way: they may have been billed, so they stay counted."
         return "Calls with an unknown outcome are in its way: look at them with `farthing holds list`."

@@ -98,6 +98,14 @@ class Hold(NamedTuple):
         return estimated(self.facts, self.x if x is None else x)
 
 
+def paid(usage: Usage, cost_nano: int | None, *, source: str) -> Outcome:
+    """The outcome of a call that used this and cost that (None: no price is known), as *source* says."""
+    amounts: tuple[tuple[str, int], ...] = (("tokens", usage.total_tokens), ("requests", 1))
+    if cost_nano is not None:
+        amounts = (*amounts, ("usd", cost_nano))
+    return Outcome(amounts, usage, cost_nano, usage_source=source)
+
+
 def estimated(facts: CallFacts, x: int) -> Outcome:
     """All that this call may cost with ``x`` output tokens per choice."""
     usage = Usage(input=facts.input_tokens, output=facts.choices * x)

@@ -115,6 +115,11 @@ def nano_of_usd(amount: Decimal) -> int:
     return int(_EXACT.multiply(amount, NANO_PER_USD))
 
 
+def usd_decimal(amount_nano: int) -> str:
+    """The same as programs read it, in JSON and in headers: decimal text, ``0.0001234``."""
+    return format(usd_from_nano(amount_nano), "f")
+
+
 def format_usd(amount_nano: int) -> str:
     """
     The amount as people read it: at least cents, never fewer digits than it needs: ``$5.00``, ``$0.0001234``.

@@ -310,6 +310,11 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     return bare(Plan, fields)
 
 
+def empty_plan(hold_id: str, facts: CallFacts, deadline_ms: int, *, x: int = 0, catalogue_version: int = 0) -> Plan:
+    """The plan of a call that no budget is looked at for: it holds on no account."""
+    return bare(Plan, (hold_id, facts, (), (), x, x, deadline_ms, catalogue_version, None, None, ()))
+
+
 def spent_line(account: Account, unit: str, ceiling: int, keys: tuple[str, ...]) -> Line:
     """A line that only looks at what is spent on an account, and asks for nothing."""
     return Line(

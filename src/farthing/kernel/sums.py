@@ -11,15 +11,13 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from .hold import Entry
+from .usage import CACHED_KINDS, INPUT_KINDS, OUTPUT_KINDS
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 SPANS_MS = {"day": DAY_MS, "hour": HOUR_MS}
 KEYS = ("model", "provider", "tags", "budgets")
 """What calls are told apart by, beside the ``day`` or ``hour`` (UTC) that they were placed in."""
-INPUT_KINDS = ("input", "cached", "cache_write", "cache_write_1h", "input_audio", "cached_audio", "input_image")
-CACHED_KINDS = ("cached", "cached_audio")
-OUTPUT_KINDS = ("output", "output_audio", "output_image")
 
 
 class Figures(NamedTuple):

@@ -9,8 +9,8 @@ it for reports.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter, itemgetter
 
 
@@ -46,7 +46,7 @@ class Usage:
     output_image: int = 0
 
     def __post_init__(self) -> None:
-        counts = _counts(self)
+        counts = counts_of(self)
         if {*map(type, counts)} != {int} or min(counts) < 0:
             self._complain(counts)
         if self.reasoning > self.output:
@@ -62,20 +62,12 @@ class Usage:
     @property
     def input_tokens(self) -> int:
         """All input, cached and written to the cache included, as providers bill it."""
-        return (
-            self.input
-            + self.cached
-            + self.cache_write
-            + self.cache_write_1h
-            + self.input_audio
-            + self.cached_audio
-            + self.input_image
-        )
+        return sum(_input_of(self))
 
     @property
     def cached_tokens(self) -> int:
         """Input read from a cache."""
-        return self.cached + self.cached_audio
+        return sum(_cached_of(self))
 
     @property
     def cache_write_tokens(self) -> int:
@@ -85,13 +77,16 @@ class Usage:
     @property
     def output_tokens(self) -> int:
         """All output, reasoning included."""
-        return self.output + self.output_audio + self.output_image
+        return sum(_output_of(self))
 
     @property
     def total_tokens(self) -> int:
         """Every token of the call, once."""
-        counts: tuple[int, ...] = _counts(self)
-        return sum(counts) - self.reasoning
+        return sum(counts_of(self)) - self.reasoning
+
+    def with_output(self, output: int) -> Usage:
+        """The same input, and so much text output in place of all there was."""
+        return replace(self, output=output, reasoning=0, output_audio=0, output_image=0)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, kind) + getattr(other, kind) for kind in KINDS))
@@ -102,7 +97,7 @@ class Usage:
 
     def present(self) -> tuple[tuple[str, int], ...]:
         """The kinds that are not zero, in order."""
-        return tuple(filter(_count_of, zip(KINDS, _counts(self), strict=True)))
+        return tuple(filter(_count_of, zip(KINDS, counts_of(self), strict=True)))
 
     @classmethod
     def from_dict(cls, kinds: Mapping[str, int]) -> Usage:
@@ -112,5 +107,13 @@ class Usage:
 
 KINDS: tuple[str, ...] = tuple(field.name for field in fields(Usage))
 """The names of all kinds, in order: the fields of :class:`Usage`."""
-_counts = attrgetter(*KINDS)
+INPUT_KINDS = ("input", "cached", "cache_write", "cache_write_1h", "input_audio", "cached_audio", "input_image")
+CACHED_KINDS = ("cached", "cached_audio")
+OUTPUT_KINDS = ("output", "output_audio", "output_image")
+"""Disjoint: ``reasoning`` is a part of ``output``."""
+counts_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*KINDS)
+"""The counts of a usage, in the order of ``KINDS``."""
+_input_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*INPUT_KINDS)
+_cached_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*CACHED_KINDS)
+_output_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*OUTPUT_KINDS)
 _count_of = itemgetter(1)

@@ -11,8 +11,8 @@ Safe from any thread. Nothing is locked while the table loads; two threads that 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ from .. import forks
 from ..errors import UnpricedModel
 from ..kernel.money import usd_from_nano
 from ..kernel.usage import KINDS
+from ..kernel.window import datetime_from_ms
 from .names import candidates
 from .rates import Rates
 from .registry import Registered, Usd, registered
@@ -157,18 +158,7 @@ class PriceBook:
         so. Raises UnpricedModel for *like*.
         """
         base = self.rates(like, at_ms=at_ms)
-        return Rates(
-            provider=base.provider,
-            model=base.model,
-            version=f"{model} priced as {like}: {base.version}",
-            den=base.den,
-            standard=base.standard,
-            variants=base.variants,
-            fee=base.fee,
-            marked_writes=base.marked_writes,
-            valid_from_ms=base.valid_from_ms,
-            valid_until_ms=base.valid_until_ms,
-        )
+        return replace(base, version=f"{model} priced as {like}: {base.version}")
 
     def estimate(
         self,
@@ -264,7 +254,7 @@ class PriceBook:
             usd_per_request=rates.usd_per_request() if rates else Decimal(0),
             source=rates.version if rates else None,
             source_date=self._loaded().source_date if listed else None,
-            valid_until=None if until is None else datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=until),
+            valid_until=None if until is None else datetime_from_ms(until),
             notes=answer.notes,
         )
 
@@ -290,8 +280,7 @@ class PriceBook:
         checked = self._loaded().source_date
         if checked is None:
             return None
-        today = (datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=now_ms)).date()
-        return (today - date.fromisoformat(checked)).days
+        return (datetime_from_ms(now_ms).date() - date.fromisoformat(checked)).days
 
     def _answer(self, model: str, provider: str | None, at_ms: int) -> _Answer:
         answers = self._answers

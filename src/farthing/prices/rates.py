@@ -17,13 +17,12 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
 from math import lcm
-from operator import attrgetter, mul
+from operator import mul
 from typing import NamedTuple
 
 from ..kernel.money import div_ceil, div_half_up
-from ..kernel.usage import KINDS, Usage
+from ..kernel.usage import KINDS, Usage, counts_of
 
-_counts = attrgetter(*KINDS)
 _INDEX = {kind: place for place, kind in enumerate(KINDS)}
 _OUTPUT = _INDEX["output"]
 _REASONING = _INDEX["reasoning"]
@@ -113,7 +112,7 @@ class Rates:
             for step in schedule:
                 if input_tokens > step.above:
                     nums = step.nums
-        return div_half_up(sum(map(mul, _counts(usage), nums)) + self.fee, self.den)
+        return div_half_up(sum(map(mul, counts_of(usage), nums)) + self.fee, self.den)
 
     def bound(
         self,

@@ -18,6 +18,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from ..kernel.window import datetime_from_ms, ms_from_datetime
 from .rates import STANDARD_TIERS, Rates, Tier, make_rates
 
 _CHAINS: dict[str, tuple[str, ...]] = {
@@ -93,7 +94,7 @@ class PriceTable:
         The prices of a row at a time (milliseconds since the epoch), or the reason why it has none that can be used:
         an absent or zero price for input or output is not a price, whatever the table's own calculation makes of it.
         """
-        at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)
+        at = datetime_from_ms(at_ms)
         prices = _stated(row.info.get_prices(at))
         if reason := _unusable(row, prices):
             return reason
@@ -106,13 +107,13 @@ class PriceTable:
             variants={name: _tiers(row, _stated(listed)) for name, listed in _variants(row, at)},
             fee=Fraction(prices.get("requests_kcount", Decimal(0))) * 1_000_000,
             marked_writes=_is_claude(row),
-            valid_from_ms=_to_ms(since),
-            valid_until_ms=_to_ms(until),
+            valid_from_ms=None if since is None else ms_from_datetime(since),
+            valid_until_ms=None if until is None else ms_from_datetime(until),
         )
 
     def notes(self, row: Listed, at_ms: int) -> tuple[str, ...]:
         """What a reader of the price should know: what it leaves out, and what the table's authors say about it."""
-        at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)
+        at = datetime_from_ms(at_ms)
         prices = _stated(row.info.get_prices(at))
         apart = sorted(key for key in prices if key not in _COUNTED and not key.startswith("cache_"))
         notes = [f"also priced by the source, not counted here: {', '.join(apart)}"] if apart else []
@@ -245,7 +246,3 @@ def _since_midnight(clock: time) -> timedelta:
     """A time of day (UTC where it has no zone) as the time since midnight UTC."""
     offset = clock.utcoffset() or timedelta()
     return (timedelta(hours=clock.hour, minutes=clock.minute, seconds=clock.second) - offset) % _DAY
-
-
-def _to_ms(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)

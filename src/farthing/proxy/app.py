@@ -276,7 +276,7 @@ class Proxy:
         dialect = route.found.answers
         if dialect is None:
             raise AssertionError("only asked where answers are kept")
-        facts = asks(dialect.name, dialect.provider, stream="stream=true" in path.lower(), path=path)
+        facts = asks(dialect, path)
         seconds = route.upstream.timeouts.idle_seconds
         tags = Ambient((), identity.tags + self._own_tags)
         call = Call(door.runtime, dialect, facts, tags, client.path, seconds, asks=True)

@@ -42,7 +42,7 @@ from ..wire.ambiguous import said_once
 from . import log
 from .client import Client
 from .encoding import Decoder, decoded, decoder_of
-from .headers import about, hold_id, incoming, outgoing_headers, without
+from .headers import about, incoming, outgoing_headers, without
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, url_of
 from .settings import ProxySettings, Upstream
@@ -137,7 +137,7 @@ async def _resolve_unknown(call: Call, upstream: Upstream) -> None:
         if not store.durable and store not in held:
             continue
         try:
-            await store.resolve(hold_id(call), upstream.unknown_endings, note="policy of its upstream")
+            await store.resolve(call.hold_id, upstream.unknown_endings, note="policy of its upstream")
         except FarthingError as error:
             # It stays suspect, and counted, until somebody or the sweeper resolves it.
             log.logger.warning("call %s could not be resolved: %s", call.id, error)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote, unquote
 
-from ..calls.admission import Admitted
 from ..calls.call import Call
 from ..calls.endings import OUTCOME, Settle
-from ..kernel.money import usd_from_nano
+from ..kernel.money import usd_decimal
 from ..kernel.scope import TAG_LENGTH_MAX, TAGS_MAX, check_tags
 from ..reports.room import tightest
 from .settings import Upstream
@@ -170,7 +169,7 @@ def _note(tags: dict[str, str], name: object, value: object) -> None:
 
 def about(call: Call) -> list[Header]:
     """Which call this was, what it cost where that is known by now, and what its tightest budget has left."""
-    headers = [(b"x-farthing-call-id", hold_id(call).encode())]
+    headers = [(b"x-farthing-call-id", call.hold_id.encode())]
     ending = call.ending
     if isinstance(ending, Settle) and ending.outcome.cost_nano is not None:
         headers.append((b"x-farthing-cost-usd", _usd(ending.outcome.cost_nano)))
@@ -189,10 +188,4 @@ _PLAIN = " !#$&'()*+,/:;=?@[]"
 
 
 def _usd(amount_nano: int) -> bytes:
-    return format(usd_from_nano(amount_nano), "f").encode()
-
-
-def hold_id(call: Call) -> str:
-    """The id under which the ledger knows this call."""
-    admitted: Admitted | None = call.admitted
-    return call.id if admitted is None or admitted.granted is None else admitted.granted.id
+    return usd_decimal(amount_nano).encode()

@@ -13,9 +13,8 @@ from ..calls.call import Call
 from ..calls.endings import Lost
 from ..calls.steps import Broken, NotSent
 from ..kernel.decision import Decision
-from ..kernel.money import usd_from_nano
+from ..kernel.money import usd_decimal
 from ..kernel.scope import one_line, printable_json
-from .headers import hold_id
 
 logger = logging.getLogger("farthing.proxy")
 BLOCK = 35
@@ -118,10 +117,10 @@ def say_call(call: Call, path: str, status: int, upstream: str) -> None:
         "upstream": upstream,
         "held_tokens": held,
         "used_tokens": None if outcome is None else outcome.usage.total_tokens,
-        "cost_usd": None if cost_nano is None else format(usd_from_nano(cost_nano), "f"),
+        "cost_usd": None if cost_nano is None else usd_decimal(cost_nano),
         "ending": None if ending is None else (ending.ending if isinstance(ending, Lost) else ending.outcome.ending),
         "ms": call.runtime.memory_store.now() - call.started_ms,
-        "call": hold_id(call),
+        "call": call.hold_id,
     }
     _say(logging.INFO, Line("call", sentence, fields))
 

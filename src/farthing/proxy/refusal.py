@@ -101,8 +101,8 @@ def why_silent(error: StoreUnavailable) -> str:
 def of_decision(decision: Decision, family: str, *, deny_status: int, message: str | None = None) -> Refusal:
     """A budget said no. *message* is the decision's, where it has been put together already."""
     headers: list[Header] = [NO_RETRY]
-    seconds = passes_after_seconds(decision)
-    if seconds is not None:
+    seconds = decision.retry_after_seconds
+    if seconds is not None and seconds > 0:
         headers.append((b"retry-after", str(math.ceil(seconds)).encode()))
     headers += _rate_headers(decision)
     return refuse(
@@ -114,16 +114,6 @@ def of_decision(decision: Decision, family: str, *, deny_status: int, message: s
         evidence=decision.to_dict(),
         headers=tuple(headers),
     )
-
-
-def passes_after_seconds(decision: Decision) -> float | None:
-    """When the same request passes again: when the last of *all* lines that failed opens; None if one never does."""
-    latest = 0.0
-    for line in decision.failed:
-        if line.retry_after_seconds is None:
-            return None
-        latest = max(latest, line.retry_after_seconds)
-    return latest or None
 
 
 def _rate_headers(decision: Decision) -> list[Header]:

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 from ..kernel.budget import Budget
+from ..kernel.keys import DENY_STATUSES
 from ..runtime.settings import Settings, check_at_least, check_choice
 from ..wire.hosts import provider_of
 from .http1.tls import Tls
 
-DENY_STATUSES = (400, 402, 403, 429)
 LOG_FORMATS = ("text", "json")
 SPEAKS = ("openai", "anthropic", "gemini", "cohere")
 """Families of dialects: whose paths, whose errors, whose way to send a credential."""

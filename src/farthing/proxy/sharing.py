@@ -16,7 +16,7 @@ from ..errors import HoldConflict, StoreUnavailable
 from ..kernel.budget import Budget
 from ..kernel.hold import LIVE, Hold
 from ..kernel.ledger import Placed
-from ..kernel.plan import CallFacts, Plan
+from ..kernel.plan import CallFacts, empty_plan
 from ..kernel.scope import concrete, read_account_key
 from ..runtime.ambient import Ambient, Binding
 from ..runtime.ledgers import Ledger
@@ -60,7 +60,7 @@ async def _find(durable: Ledger, call: Call, offered_id: str) -> Hold | None:
     # Not what its sender says of itself in the request: anybody may send one, and what a hold says, budgets match.
     facts = CallFacts(request.model, request.provider, request.dialect, call.ambient.tags)
     version = (await _answer(store.catalogue())).version
-    plan = Plan(offered_id, facts, (), (), 0, 0, call.deadline_ms(store.now()), catalogue_version=version)
+    plan = empty_plan(offered_id, facts, call.deadline_ms(store.now()), catalogue_version=version)
     try:
         placed = await _answer(store.place(plan))
     except HoldConflict:

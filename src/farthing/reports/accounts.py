@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from ..kernel.balances import UNITS, ZERO, Balances, total
 from ..kernel.budget import Budget
 from ..kernel.catalogue import Catalogue, Grant, no_budget
 from ..kernel.lending import account_of
-from ..kernel.money import usd_from_nano
+from ..kernel.money import usd_decimal
 from ..kernel.plan import Account
 from ..kernel.scope import read_account_key
 from ..kernel.window import datetime_from_ms
@@ -188,4 +187,4 @@ def _scopes_in_use(balances: Mapping[str, Balances]) -> dict[str, tuple[dict[str
 
 
 def _json_amount(unit: str, amount: int | None) -> int | str | None:
-    return amount if amount is None or unit != "usd" else format(Decimal(usd_from_nano(amount)), "f")
+    return amount if amount is None or unit != "usd" else usd_decimal(amount)

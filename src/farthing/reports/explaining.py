@@ -210,8 +210,8 @@ def _explaining(call: Call) -> Explaining:
             continue
         tried.add(model)
         match next_step(verdict.failed, model=model, tried=tried, now_ms=now_ms):
-            case Downgrade(cheaper):
-                steps.append(f"downgraded: {model} → {cheaper}, by budget {_title_of(verdict.failed, 'downgrade')!r}")
+            case Downgrade(cheaper, by):
+                steps.append(f"downgraded: {model} → {cheaper}, by budget {by.title!r}")
                 model = cheaper
                 continue
             case Consult(_):

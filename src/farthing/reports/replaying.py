@@ -22,6 +22,7 @@ from ..kernel.decision import resets_ms, room_for_output
 from ..kernel.hold import Outcome
 from ..kernel.ledger import Denied, Placed
 from ..kernel.plan import Ask, CallFacts, Formula, LineResult, Plan, make_plan
+from ..kernel.sums import DAY_MS
 from ..kernel.usage import Usage
 from ..prices import PriceBook, Rates
 from ..runtime.ledgers import Ledger
@@ -30,7 +31,6 @@ from ..stores.memory import MemoryStore
 from .past import Past
 
 PROGRESS_EVERY = 1_000
-DAY_MS = 86_400_000
 _END, _GIVE_UP, _RETRY = 0, 1, 2
 """What happens at one instant, in this order: what comes back, comes back first."""
 UNPRICED = "no known price"
@@ -172,8 +172,8 @@ class _Replay:
                 raise AssertionError("a plan of this instant cannot be stale")
             tried.add(facts.model or "")
             match next_step(placed.failed, model=facts.model or "", tried=tried, now_ms=self.now_ms):
-                case Downgrade(cheaper):
-                    downgraded_by.append(_titled(placed.failed, "downgrade"))
+                case Downgrade(cheaper, by):
+                    downgraded_by.append(by.title)
                     facts = self._as(past, facts, cheaper)
                 case Wait(_, seconds):
                     self._wait(past, placed.failed, seconds)
@@ -320,10 +320,6 @@ def replay(
 
 def _binding(failed: tuple[LineResult, ...]) -> str:
     return min(failed, key=room_for_output).line.budget.title
-
-
-def _titled(failed: tuple[LineResult, ...], mode: str) -> str:
-    return next(result.line.budget.title for result in failed if result.line.budget.on_exceed == mode)
 
 
 def _cut(past: Past, facts: CallFacts, x: int, cost_nano: int | None) -> tuple[Usage, int | None]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..kernel.hold import Entry
-from ..kernel.money import usd_from_nano
-from ..kernel.sums import CACHED_KINDS, INPUT_KINDS, OUTPUT_KINDS
+from ..kernel.money import usd_decimal
+from ..kernel.usage import CACHED_KINDS, INPUT_KINDS, OUTPUT_KINDS
 from ..kernel.window import datetime_from_ms
 
 Row = dict[str, Any]
@@ -56,7 +56,7 @@ def row_of(entry: Entry) -> Row:
         "cache_write_tokens": entry.tokens("cache_write", "cache_write_1h"),
         "output_tokens": entry.tokens(*OUTPUT_KINDS),
         "reasoning_tokens": entry.tokens("reasoning"),
-        "usd": None if entry.cost_nano is None else format(usd_from_nano(entry.cost_nano), "f"),
+        "usd": None if entry.cost_nano is None else usd_decimal(entry.cost_nano),
         "ending": entry.ending,
         "usage_source": entry.usage_source,
         "budget": ", ".join(facts.budgets) or None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..kernel.hold import HELD, SUSPECT, VOIDED, Entry, Hold, Outcome
-from ..kernel.money import usd_from_nano
+from ..kernel.money import usd_decimal
 from ..kernel.window import datetime_from_ms
 from .rows import row_of
 
@@ -60,4 +60,4 @@ def _assumed(hold: Hold) -> Outcome:
 
 
 def _usd(cost_nano: int | None) -> str | None:
-    return None if cost_nano is None else format(usd_from_nano(cost_nano), "f")
+    return None if cost_nano is None else usd_decimal(cost_nano)

@@ -21,8 +21,9 @@ from ..errors import FarthingError
 from ..kernel.budget import Budget
 from ..kernel.hold import Outcome
 from ..kernel.lending import borrowed_key, lent_key
-from ..kernel.plan import CallFacts, Plan, open_account
+from ..kernel.plan import CallFacts, empty_plan, open_account
 from ..kernel.scope import matches
+from ..kernel.sums import HOUR_MS
 from ..kernel.window import CALENDAR
 from ..prices import PriceBook, default_book
 from ..stores.contract import Clock, DenialKey, Store, wall_clock_ms
@@ -256,13 +257,13 @@ class Runtime:
     ) -> None:
         """A denied call writes nothing on its own path: it is counted here and flushed within a second."""
         now_ms = self.memory_store.now()
-        key = DenialKey(now_ms - now_ms % 3_600_000, budget, unit, model, provider, tuple(sorted(tags.items())), shadow)
+        key = DenialKey(now_ms - now_ms % HOUR_MS, budget, unit, model, provider, tuple(sorted(tags.items())), shadow)
         self.memory_store.add_denials({key: 1})
         self.housekeeper.count_denial(key)
 
     def record(self, facts: CallFacts, outcome: Outcome, *, call_id: str, started_ms: int) -> None:
         """Write a call that nothing was held for, in every ledger. Does not wait for durability."""
-        plan = Plan(call_id, facts, (), (), 0, 0, started_ms)
+        plan = empty_plan(call_id, facts, started_ms)
         for store in self.stores:
             store.record(plan, outcome)
 
@@ -291,7 +292,7 @@ class Runtime:
     def check_prices(self, budgets: Iterable[Budget], now_ms: int) -> None:
         """Say once that prices are old, where a budget counts money by them. Looked at once an hour."""
         after_days = self.settings.stale_prices_after_days
-        self.prices_due_ms = now_ms + 3_600_000
+        self.prices_due_ms = now_ms + HOUR_MS
         if after_days is None or all(budget.usd_nano is None for budget in budgets):
             return
         age_days = self.prices.age_days(now_ms)

@@ -11,13 +11,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..errors import ConfigError
-from ..stores.contract import SweepPolicy
+from ..kernel.ledger import SUSPECT_POLICIES
+from ..stores.contract import DURABILITIES, SweepPolicy
 
 UNPRICED = ("reject", "tokens_only")
 """What happens to a call without a known price under a budget in USD; or ``price_as:<model>``."""
 STORE_FAILURE = ("deny", "allow")
-DURABILITY = ("full", "normal")
-SUSPECT = ("keep", "settle_at_hold", "release")
 ENVIRONMENT = "FARTHING_"
 """What the name of an environment variable begins with; the setting's own name in capitals follows."""
 _TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -45,10 +44,10 @@ class Settings:
             raise ConfigError(
                 f"must be a path or a URL such as 'sqlite:///ledger.db', not {self.ledger!r}", key="ledger"
             )
-        check_choice("durability", self.durability, DURABILITY)
+        check_choice("durability", self.durability, DURABILITIES)
         _unpriced(self.unpriced)
         check_choice("on_store_failure", self.on_store_failure, STORE_FAILURE)
-        check_choice("suspect_policy", self.suspect_policy, SUSPECT)
+        check_choice("suspect_policy", self.suspect_policy, SUSPECT_POLICIES)
         if self.max_records is not None:
             check_at_least("max_records", self.max_records, 1)
         for key, least in (("retention_days", 1), ("stale_prices_after_days", 0)):

@@ -82,8 +82,7 @@ def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
     reason = found.reason
     if found.answers is not None:
         path = request.url.raw_path.decode("ascii")
-        asked = asks(found.answers.name, found.answers.provider, stream="stream=true" in path.lower(), path=path)
-        return Call(here, found.answers, asked, ambient, request.url, asks=True)
+        return Call(here, found.answers, asks(found.answers, path), ambient, request.url, asks=True)
     if found.dialect is not None:
         try:
             facts = found.dialect.read_request(body, request.url.raw_path.decode("ascii"))

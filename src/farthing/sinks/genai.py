@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..kernel.hold import Entry
-from ..kernel.sums import CACHED_KINDS, INPUT_KINDS, OUTPUT_KINDS
+from ..kernel.usage import CACHED_KINDS, INPUT_KINDS, OUTPUT_KINDS
 
 Attributes = dict[str, str | int | float]
 

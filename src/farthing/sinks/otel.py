@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, FarthingError
 from ..kernel.hold import Entry
-from ..kernel.money import usd_from_nano
-from ..kernel.sums import INPUT_KINDS, OUTPUT_KINDS
+from ..kernel.money import usd_decimal, usd_from_nano
+from ..kernel.usage import INPUT_KINDS, OUTPUT_KINDS
 from ..reports.accounts import list_accounts
 from ..runtime.default import runtime
 from ..runtime.events import BudgetEvent
@@ -105,7 +105,7 @@ class OTelSink:
             start_time=(entry.started_ms if entry.kind == "call" else entry.at_ms) * _NANOSECONDS,
         )
         if entry.cost_nano is not None:
-            span.set_attribute("farthing.cost.usd", format(usd_from_nano(entry.cost_nano), "f"))
+            span.set_attribute("farthing.cost.usd", usd_decimal(entry.cost_nano))
         if entry.ending != "ok":
             span.set_status(Status(StatusCode.ERROR, entry.ending))
         span.end(entry.at_ms * _NANOSECONDS)

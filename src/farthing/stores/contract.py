@@ -32,6 +32,9 @@ ACCOUNT_GRACE_MS = 3_600_000
 """How long an account is kept after its window is over, for calls that settle late."""
 ROLL_UP_BATCH = 256
 
+DURABILITIES = ("full", "normal")
+"""How much of a durable ledger survives the loss of power: all of it, or all but the last moments."""
+
 Clock = Callable[[], int]
 """Milliseconds since the epoch."""
 

@@ -96,14 +96,6 @@ def reported(value: object) -> Reported:
     return Reported(usage, note)
 
 
-def input_part(usage: Usage) -> Usage:
-    """The input of a usage, without what was put out."""
-    return Usage(**{**usage.to_dict(), **_NO_OUTPUT})
-
-
-_NO_OUTPUT = {"output": 0, "reasoning": 0, "output_audio": 0, "output_image": 0}
-
-
 class _Counts:
     """Reads whole numbers out of a mapping, and remembers what was not one."""
 

@@ -31,8 +31,9 @@ def queued(fake_provider: FakeProvider) -> str:
 
 
 def begin(*, stream: bool) -> Any:
-    facts = asks("openai.responses", "openai", stream=stream, path="/v1/responses/x")
-    call = Call(runtime(), DIALECTS["openai.responses"], facts, current(), "url", asks=True)
+    dialect = DIALECTS["openai.responses"]
+    facts = asks(dialect, "/v1/responses/x?stream=true" if stream else "/v1/responses/x")
+    call = Call(runtime(), dialect, facts, current(), "url", asks=True)
     life = poll(call)
     assert advance(life) == Send(None)
     return life

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ...kernel.money import usd_from_nano
+from ...kernel.money import usd_decimal
 from ..amounts import count_from_text
 from ..failing import Failure, UsageMistake
 from ..options import JsonOption
@@ -76,7 +76,7 @@ def demo(
         print_json(
             {
                 "client": picture.client_text(),
-                "call_usd": format(usd_from_nano(on.call_nano), "f"),
+                "call_usd": usd_decimal(on.call_nano),
                 "rows": [row.to_dict() for row in rows],
                 "killed": killed.to_dict(),
             }

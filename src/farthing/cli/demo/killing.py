@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...kernel.money import nano_of_usd, usd_from_nano
+from ...kernel.money import nano_of_usd, usd_decimal, usd_from_nano
 from ...runtime.default import configure
 from ...scopes.budgets import budget
 from ...testing import Reply
@@ -40,7 +40,7 @@ class Killed:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, without the rows: USD as decimal strings."""
         amounts = {"billed_usd": self.billed_nano, "suspect_usd": self.suspect_nano}
-        return {"in_flight": self.in_flight, **{name: format(usd_from_nano(of), "f") for name, of in amounts.items()}}
+        return {"in_flight": self.in_flight, **{name: usd_decimal(of) for name, of in amounts.items()}}
 
 
 def kill_and_go_on(on: Stage, in_flight: int, calls: int) -> Killed:
@@ -86,8 +86,8 @@ def _orders(on: Stage, ledger: str, limit_nano: int, in_flight: int) -> Orders:
         ledger=ledger,
         naive_url=on.naive.provider.openai_url,
         ours_url=on.ours.provider.openai_url,
-        budget_usd=format(usd_from_nano(limit_nano), "f"),
-        call_usd=format(usd_from_nano(on.call_nano), "f"),
+        budget_usd=usd_decimal(limit_nano),
+        call_usd=usd_decimal(on.call_nano),
         calls=in_flight,
     )
 

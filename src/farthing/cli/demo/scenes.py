@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from ... import prices
-from ...kernel.money import nano_of_usd, usd_from_nano
+from ...kernel.money import nano_of_usd, usd_decimal, usd_from_nano
 from ...scopes.budgets import BudgetHandle, budget
 from ...testing import FakeProvider, Reply
 from .callers import MODEL, OUTPUT_TOKENS, Caller, SDKCaller, make_caller, sdk_version
@@ -54,7 +54,7 @@ class Row:
             "sent": self.sent,
             "denied": self.denied,
             "denied_with_room": self.denied_with_room,
-            **{name: format(usd_from_nano(nano), "f") for name, nano in amounts.items()},
+            **{name: usd_decimal(nano) for name, nano in amounts.items()},
         }
 
 

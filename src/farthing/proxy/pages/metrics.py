@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ...kernel.hold import HELD, SUSPECT
 from ...kernel.money import NANO_PER_USD
+from ...kernel.sums import HOUR_MS
 from ...kernel.tallies import NOTHING, Tally, TallyKey
 from ...kernel.usage import KINDS
 from ...reports.accounts import BudgetFigures, list_accounts
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 ACCOUNTS_MAX = 2_000
 """Series of a budget for each user could be without number: beyond this, accounts are left out, and that is said."""
-HOUR_MS = 3_600_000
 _Denied = tuple[str, str, str]
 """Budget, unit, and whether it was only said (``shadow``)."""
 

@@ -8,10 +8,10 @@ totals away, so that the next start begins anew; what is found at a start was le
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from ...admin.standing import changes_between
 from ...kernel.budget import Budget
+from ...kernel.window import datetime_from_ms
 from ...stores.contract import Store
 from ..flags import BudgetConfig, owner_of
 
@@ -60,4 +60,4 @@ def _since(known: Iterable[Budget], session: str) -> str | None:
 
 
 def _stamp(now_ms: int) -> str:
-    return datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime_from_ms(now_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -15,8 +15,7 @@ from ...kernel.balances import NONE, ZERO, Balances, change, minus
 from ...kernel.hold import Entry
 from ...kernel.ledger import NOTHING, Change
 from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
-from ...kernel.tallies import Tally, TallyKey, tally_entries
-from ...kernel.usage import KINDS
+from ...kernel.tallies import TallyKey, tally_entries
 from ...kernel.window import Looks
 from ..contract import ACCOUNT_GRACE_MS, ROLL_UP_BATCH
 from . import rows
@@ -41,8 +40,6 @@ _NEVER_TRIED = (
     "SELECT id FROM holds WHERE no <= ? AND entry IS NULL AND state NOT IN ('held', 'suspect') AND changed_ms < ? "
     "LIMIT ?"
 )
-TALLIED = (*TallyKey._fields, *Tally._fields[:-1], *KINDS)
-"""The columns of a tally."""
 _DENIED_DAY = "SELECT min(hour_ms) FROM denials WHERE hour_ms < ? AND hour_ms % 86400000 != 0"
 _ADD_SUM = (
     f"INSERT INTO sums (day_ms, model, provider, tags, budgets, {', '.join(Figures._fields)}) "
@@ -50,8 +47,9 @@ _ADD_SUM = (
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in Figures._fields)
 )
 _ADD_TALLY = (
-    f"INSERT INTO tallies ({', '.join(TALLIED)}) VALUES ({', '.join('?' * len(TALLIED))}) ON CONFLICT DO UPDATE SET "
-    + ", ".join(f"{name} = {name} + excluded.{name}" for name in TALLIED[len(TallyKey._fields) :])
+    f"INSERT INTO tallies ({', '.join(rows.TALLIED)}) VALUES ({', '.join('?' * len(rows.TALLIED))}) "
+    "ON CONFLICT DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in rows.TALLIED[len(TallyKey._fields) :])
 )
 _ADD_SNAPSHOT = (
     "INSERT INTO snapshot (key, tokens, usd, requests) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -144,11 +142,7 @@ def _roll_denials(books: Books, before_ms: int) -> int:
     if oldest_ms is None:
         return 0
     day_ms = oldest_ms - oldest_ms % DAY_MS
-    hours = books.select(
-        "SELECT hour_ms, budget, unit, model, provider, tags, shadow, count FROM denials "
-        "WHERE hour_ms > ? AND hour_ms < ?",
-        (day_ms, day_ms + DAY_MS),
-    )
+    hours = books.select(f"{rows.SELECT_DENIAL} WHERE hour_ms > ? AND hour_ms < ?", (day_ms, day_ms + DAY_MS))
     books.also("DELETE FROM denials WHERE hour_ms > ? AND hour_ms < ?", [(day_ms, day_ms + DAY_MS)])
     books.also(rows.UPSERT_DENIAL, [(day_ms, *row[1:]) for row in hours])
     return len(hours)

@@ -9,22 +9,10 @@ from typing import Any
 
 from ...kernel.balances import Amounts, Balances, bare
 from ...kernel.hold import HELD, LIVE, SETTLED, SUSPECT, VOIDED, Entry, Hold
-from ...kernel.sums import (
-    CACHED_KINDS,
-    DAY_MS,
-    INPUT_KINDS,
-    KEYS,
-    NOTHING,
-    OUTPUT_KINDS,
-    SPANS_MS,
-    Figures,
-    SumKey,
-    Sums,
-    coarser,
-)
+from ...kernel.sums import DAY_MS, KEYS, NOTHING, SPANS_MS, Figures, SumKey, Sums, coarser
 from ...kernel.tallies import NOTHING as NO_TALLY
 from ...kernel.tallies import Tally, TallyKey
-from ...kernel.usage import KINDS
+from ...kernel.usage import CACHED_KINDS, INPUT_KINDS, KINDS, OUTPUT_KINDS
 from ..contract import Asked, DenialKey, Journal, Tallies
 from . import rows
 
@@ -136,7 +124,6 @@ def journal(connection: sqlite3.Connection) -> Journal:
     return Journal(snapshot, entries(connection, None, None, 0, None), holds(connection, LIVE))
 
 
-_TALLIED = ", ".join((*TallyKey._fields, *Tally._fields[:-1], *KINDS))
 _TALLY_ENTRIES = (
     "SELECT entries.kind, ifnull(holds.provider, ''), ifnull(holds.model, ''), entries.ending, entries.usage_source, "
     "count(*), count(entries.cost_nano), ifnull(sum(entries.cost_nano), 0), count(entries.overrun), "
@@ -152,7 +139,7 @@ def tally(connection: sqlite3.Connection, after_seq: int) -> Tallies:
     whole = after_seq < max(1, tallied)
     found = connection.execute(_TALLY_ENTRIES, (0 if whole else after_seq,)).fetchall()
     if whole:
-        found += connection.execute(f"SELECT {_TALLIED} FROM tallies").fetchall()
+        found += connection.execute(f"SELECT {', '.join(rows.TALLIED)} FROM tallies").fetchall()
     sums: dict[TallyKey, Tally] = {}
     for row in found:
         key = TallyKey(*row[:5])
@@ -163,10 +150,7 @@ def tally(connection: sqlite3.Connection, after_seq: int) -> Tallies:
 def denials(connection: sqlite3.Connection, since_ms: int | None, until_ms: int | None) -> dict[DenialKey, int]:
     """Counts of the hours that began in this span."""
     where, values = _between("hour_ms", since_ms, until_ms)
-    found = connection.execute(
-        f"SELECT hour_ms, budget, unit, model, provider, tags, shadow, count FROM denials {where} ORDER BY hour_ms",
-        values,
-    )
+    found = connection.execute(f"{rows.SELECT_DENIAL} {where} ORDER BY hour_ms", values)
     return dict(rows.denial_from_row(row) for row in found)
 
 

@@ -3,8 +3,7 @@ Holds, entries, budgets and grants as rows, and back: what is read is equal to w
 
 What rows share is written once: the accounts a hold is posted on are a *shape*, a row of its own; what a call said at
 its end stands in its entry, and in its hold only where a correction followed. Tags and titles come from a small cache.
-Lists of integers are written with ``repr``, which is JSON for them and several times as
-fast.
+Lists of integers are written with ``repr``, which is JSON for them and several times as fast.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quote
-from operator import attrgetter
 from typing import Any
 
 from ...kernel.budget import Budget
@@ -23,7 +21,8 @@ from ...kernel.keys import Key
 from ...kernel.lending import Loan, Transfer
 from ...kernel.plan import CallFacts, Formula, Posting
 from ...kernel.ratios import Ratio, RatioKey
-from ...kernel.usage import KINDS, Usage
+from ...kernel.tallies import Tally, TallyKey
+from ...kernel.usage import KINDS, Usage, counts_of
 from ..contract import DenialKey
 
 FACTS = (
@@ -37,14 +36,18 @@ _ENTRY = (
     *("seq", "id", "hold_id", "kind", "at_ms", "started_ms", "cost_nano", "ending", "usage_source", "suspect"),
     *("resolves_suspect", "model", "note", "overrun", "posted", "transfers", *KINDS),
 )
+_DENIAL = (*DenialKey._fields, "count")
+TALLIED = (*TallyKey._fields, *Tally._fields[:-1], *KINDS)
+"""The columns of a tally."""
 
 INSERT_HOLD = f"INSERT INTO holds ({', '.join(_HOLD)}) VALUES ({', '.join('?' * len(_HOLD))})"
 UPDATE_HOLD = (
     f"UPDATE holds SET {', '.join(f'{name} = ?' for name in MUTABLE)}, entry = coalesce(?, entry) WHERE id = ?"
 )
 INSERT_ENTRY = f"INSERT INTO entries ({', '.join(_ENTRY)}) VALUES ({', '.join('?' * len(_ENTRY))})"
+SELECT_DENIAL = f"SELECT {', '.join(_DENIAL)} FROM denials"
 UPSERT_DENIAL = (
-    "INSERT INTO denials (hour_ms, budget, unit, model, provider, tags, shadow, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+    f"INSERT INTO denials ({', '.join(_DENIAL)}) VALUES ({', '.join('?' * len(_DENIAL))}) "
     "ON CONFLICT DO UPDATE SET count = count + excluded.count"
 )
 _SAID = ("posted", "cost_nano", "ending", "usage_source", "model", "note", *KINDS)
@@ -68,7 +71,6 @@ UPSERT_KEY = (
     f"{', '.join(f'{name} = excluded.{name}' for name in Key._fields[1:])}"
 )
 
-_usage_kinds = attrgetter(*KINDS)
 _ZEROS = (0,) * len(KINDS)
 
 
@@ -148,7 +150,7 @@ def outcome_text(outcome: Outcome) -> str:
     cost = "null" if outcome.cost_nano is None else outcome.cost_nano
     model = "null" if outcome.model is None else _quote(outcome.model)
     note = "null" if outcome.note is None else _quote(outcome.note)
-    usage = [*_usage_kinds(outcome.usage)]
+    usage = [*counts_of(outcome.usage)]
     amounts, ending, source = _amounts_text(outcome.amounts), _quote(outcome.ending), _quote(outcome.usage_source)
     return f"[{amounts},{usage!r},{cost},{ending},{source},{model},{note}]"
 

@@ -30,6 +30,7 @@ from ...kernel.plan import Plan
 from ...kernel.ratios import Ratios
 from ...kernel.sums import Sums, check_keys
 from ..contract import (
+    DURABILITIES,
     KEEP_A_DAY,
     PATIENCE_SECONDS,
     Asked,
@@ -60,7 +61,6 @@ CATALOGUE_SECONDS = 0.5
 KEYS_SECONDS = 0.9
 """The same, of the virtual keys: a revocation holds everywhere within a second. (Under load the file is looked at with
 every group, so that nobody waits for a look of this kind.)"""
-DURABILITIES = ("full", "normal")
 LEFT_BEHIND_MAX = 1_000_000
 """How many holds of the dead are looked for at opening: all that can be."""
 _KEEP = SweepPolicy(suspect_policy="keep")

@@ -17,7 +17,7 @@ from ..facts import AnswerFacts, RequestFacts
 from ..images import UNKNOWN, size_of_base64
 from ..metering import EventMeter, answer_object, event_data, mapping, mappings, string
 from ..reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
-from ..reported import input_part, reported
+from ..reported import reported
 from .closing import MessagesCloser
 
 MESSAGE_OVERHEAD = 5
@@ -186,7 +186,7 @@ class MessagesMeter(EventMeter):
         return AnswerFacts(
             usage=final,
             usage_note=note if final is not None else None,
-            partial_input=None if usage is None else input_part(usage),
+            partial_input=None if usage is None else usage.with_output(0),
             text=() if final is not None else self._delivered_text(),
             model=self._model,
             response_id=self._id,

@@ -21,7 +21,7 @@ from ..facts import AnswerFacts, RequestFacts
 from ..json_array import ArraySplitter
 from ..metering import EventMeter, answer_object, event_data, mapping, mappings, string
 from ..reading import Gathering
-from ..reported import input_part, reported
+from ..reported import reported
 from .closing import GeminiCloser
 from .content import either, read_content, read_tools, several, whole_in
 from .path import model_in, other_model, other_model_name, streams
@@ -210,7 +210,7 @@ class GeminiMeter(EventMeter):
         return AnswerFacts(
             usage=usage,
             usage_note=note if usage is not None else None,
-            partial_input=None if running is None else input_part(running),
+            partial_input=None if running is None else running.with_output(0),
             text=() if usage is not None else self._delivered_text(),
             model=self._model,
             response_id=self._id,

@@ -17,7 +17,7 @@ from ..reading import Gathering, count_in, flag_in, model_of, object_in, objects
 from ..reported import reported
 from .chat_closing import ChatCloser
 from .chat_metering import ChatMeter, finish_of, message_text
-from .shared import OpenAIDialect, ask_usage_in, cache_breakpoint, read_cache_options, read_tool_choice
+from .shared import OpenAIDialect, answers_each, ask_usage_in, cache_breakpoint, read_cache_options, read_tool_choice
 
 MESSAGE_OVERHEAD = 3
 NAME_OVERHEAD = 1
@@ -114,7 +114,7 @@ class OpenAIChat(OpenAIDialect):
             images=tuple(found.images),
             # Two names of one thing: servers differ in which one they go by.
             output_ceiling=max(ceilings, default=None),
-            choices=_choices(request) if "n" in request or "best_of" in request else 1,
+            choices=answers_each(request) if "n" in request or "best_of" in request else 1,
             writes_cache=found.caches,
             cache_1h=found.cache_long,
             service_tier=word_in(request, "service_tier"),
@@ -169,10 +169,6 @@ class OpenAIChat(OpenAIDialect):
 
     def meter(self, facts: RequestFacts, *, strip_usage: bool) -> ChatMeter:
         return ChatMeter(choices=facts.choices, expects_usage=strip_usage or facts.wants_usage, strip_usage=strip_usage)
-
-
-def _choices(request: Mapping[str, Any]) -> int:
-    return max(count_in(request, "n", least=1) or 1, count_in(request, "best_of", least=1) or 1)
 
 
 def _read_message(message: Mapping[str, Any], found: Gathering) -> None:

@@ -17,7 +17,7 @@ from ..reading import Gathering, count_in, flag_in, model_of, object_in, word_in
 from ..reported import reported
 from .chat_closing import ChatCloser
 from .chat_metering import ChatMeter, finish_of
-from .shared import OpenAIDialect, ask_usage_in, read_inputs
+from .shared import OpenAIDialect, answers_each, ask_usage_in, read_inputs
 
 DEFAULT_MAX_TOKENS = 16
 _BODY_FIELDS = frozenset(
@@ -42,7 +42,6 @@ class OpenAICompletions(OpenAIDialect):
         prompts = read_inputs(request, "prompt", found)
         found.add(request.get("suffix"))
         found.rest(request, known=_BODY_FIELDS)
-        each = max(count_in(request, "n", least=1) or 1, count_in(request, "best_of", least=1) or 1)
         return RequestFacts(
             dialect=self.name,
             provider=self.provider,
@@ -55,7 +54,7 @@ class OpenAICompletions(OpenAIDialect):
             # Zero is legal: with ``echo`` it scores the prompt and generates nothing.
             output_ceiling=count_in(request, "max_tokens", least=0),
             implied_ceiling=DEFAULT_MAX_TOKENS,
-            choices=prompts * each,
+            choices=prompts * answers_each(request),
             min_output_tokens=0 if request.get("max_tokens") == 0 else 1,
             service_tier=word_in(request, "service_tier"),
             wants_usage=flag_in(object_in(request, "stream_options"), "include_usage") and stream,
@@ -141,4 +140,4 @@ def _shown(facts: RequestFacts) -> int:
 
 
 def _prompts(facts: RequestFacts) -> int:
-    return facts.choices // max(_shown(facts), count_in(facts.body, "best_of", least=1) or 1)
+    return facts.choices // answers_each(facts.body)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ..dialect import JsonDialect
 from ..facts import RequestFacts
-from ..reading import Gathering, object_in
+from ..reading import Gathering, count_in, object_in
 
 TOOL_CHOICE_OVERHEAD = 8
 _DEFAULT_LIFETIME = "30m"
@@ -29,6 +29,11 @@ class OpenAIDialect(JsonDialect):
 def ask_usage_in(request: dict[str, Any]) -> None:
     """Have a stream end with its usage figure, which it does not tell unasked."""
     request["stream_options"] = {**object_in(request, "stream_options"), "include_usage": True}
+
+
+def answers_each(request: Mapping[str, Any]) -> int:
+    """How many answers are generated for a prompt: as many as are asked for, or as the best is chosen of."""
+    return max(count_in(request, "n", least=1) or 1, count_in(request, "best_of", least=1) or 1)
 
 
 def other_deployment(path: str, model: str) -> str | None:
