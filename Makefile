@@ -16,7 +16,7 @@ PIP_CHECK = problems=$$($(BIN)/python -m pip check --disable-pip-version-check) 
 
 # Folders count as sources too: their time changes when a file in them is deleted.
 SOURCES := $(shell find src -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
-TYPED := src $(wildcard tests/typing)
+TYPED := src bench $(wildcard tests/typing)
 
 .PHONY: help run demo test test-compat check bench bench-quick format lock reference changelog clean
 .DELETE_ON_ERROR:

@@ -237,7 +237,7 @@ def _timed(
     started = time.process_time()
     for number in range(calls):
         now_ms = ledger.store.now()
-        ask = Ask(f"{prefix}-{agent}-{number}", facts, 0, 0, False, now_ms + 600_000)
+        ask = Ask(f"{prefix}-{agent}-{number}", facts, 0, 0, now_ms + 600_000)
         plan = make_plan(ask, ledger.accounts([budget], {}, now_ms), catalogue_version=ledger.catalogue.version)
         steps = place(ledger, plan, None)
         ticket = next(steps)

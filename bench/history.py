@@ -89,7 +89,7 @@ def write(store: Store, clock: Clock, number: int, *, progress: Callable[[int], 
                 accounts = [replace(account, limits=()) for account in accounts]
             call_id = f"call-{done:07}"
             want = CEILING_STEP * (1 + 2 * past.outcome.usage.output // CEILING_STEP)
-            ask = Ask(call_id, past.facts, want, 1, False, at_ms + 60_000)
+            ask = Ask(call_id, past.facts, want, 1, at_ms + 60_000)
             plan = make_plan(ask, accounts, catalogue_version=catalogue.version)
             if past.outcome.ending == "timeout":
                 tickets.append(store.place(plan))

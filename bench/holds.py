@@ -39,7 +39,7 @@ def _memory(calls: int) -> float:
     started = time.process_time()
     for number in range(calls):
         now_ms = store.now()
-        ask = Ask(f"call-{number}", FACTS, 500, 16, False, now_ms + 600_000)
+        ask = Ask(f"call-{number}", FACTS, 500, 16, now_ms + 600_000)
         plan = make_plan(ask, ledger.accounts(budgets, {}, now_ms))
         if not isinstance(store.place(plan).result(), Placed):
             raise AssertionError("the bench's budget is large enough for every call")

@@ -117,12 +117,14 @@ def _call(transport: _Provider, number: int) -> None:
             response = transport.handle_request(httpx2.Request("POST", URL, headers=headers, json=body))
         except farthing.BudgetExceeded:
             return
+        stream = response.stream
+        assert isinstance(stream, httpx2.SyncByteStream)
         if kind == 3:
-            for _ in response.stream:
+            for _ in stream:
                 break
-            response.stream.close()
+            stream.close()
         else:
-            for _ in response.stream:
+            for _ in stream:
                 pass
 
 

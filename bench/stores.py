@@ -77,7 +77,7 @@ def _plan(plan_id: str, accounts: list[Account], store: SQLiteStore) -> Plan:
         price=Formula(200 * 150, 600),
         price_version="bench",
     )
-    ask = Ask(plan_id, facts, 256, 16, ours=False, deadline_ms=DEADLINE_MS)
+    ask = Ask(plan_id, facts, 256, 16, deadline_ms=DEADLINE_MS)
     return make_plan(ask, accounts, catalogue_version=BUDGETS)
 
 
