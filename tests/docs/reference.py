@@ -32,7 +32,7 @@ One file for the library and the proxy. `configure("farthing.toml")` takes its s
 program; `farthing serve --config farthing.toml` runs a proxy on it, and reads it again on SIGHUP. How to use it:
 [configure from a file](../howto/configuration.md).
 
-Every key may also be an environment variable, which goes before the file: `FARTHING_` and the key's path in capitals,
+Every key may also be an environment variable, which wins over the file: `FARTHING_` and the key's path in capitals,
 its parts joined by `__`, such as `FARTHING_LEDGER`, `FARTHING_PROXY__PORT`, `FARTHING_UPSTREAMS__OPENAI__API_KEY`. A
 budget is named there by its number from 0, or by its name with `_` for what a variable's name cannot have:
 `FARTHING_BUDGETS__SEARCH_TEAM__USD`. In a program without a file only the keys at the top are read from there;

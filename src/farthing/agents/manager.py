@@ -217,7 +217,7 @@ class BudgetManager:
         """
         Give a part of an agent's budget to a child: debited in one step, nested to any depth.
 
-        The child is an agent like any other, but that it never borrows: it spends what it was given, until
+        The child is an agent like any other, except that it never borrows: it spends what it was given, until
         :meth:`Child.close`, *expires* (a span such as ``"10m"``, seconds, a timedelta or an instant), or the end of its
         parent. What it has not used then is its parent's again.
 

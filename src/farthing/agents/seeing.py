@@ -39,18 +39,18 @@ def explain(crew: Crew, agent: str, tokens: int) -> Explanation:
         return Explanation(agent, tokens, True, tokens, reason=f"{agent} is limited in USD alone, not in tokens.")
     own = min(tokens, mine.remaining)
     if mine.overrun:
-        reason = f"No: {agent} used {mine.overrun} tokens more than it has. Give it more with update_agent."
+        reason = f"No: {agent} used {mine.overrun:,} tokens more than it has. Give it more with update_agent."
         return Explanation(agent, tokens, False, 0, missing=tokens + mine.overrun, reason=reason)
     donors = crew.donors(agent, "tokens", figures)
     shares = downhill(lending.priority, tokens - own, donors)
     lenders = tuple((donor.name, amount) for donor, amount in shares)
     if own + sum(amount for _, amount in lenders) == tokens:
-        loans = ", ".join(f"{amount} from {name}" for name, amount in lenders)
-        reason = f"Yes: {agent} has {own} of {tokens} tokens" + (f" and would borrow {loans}." if loans else ".")
+        loans = ", ".join(f"{amount:,} from {name}" for name, amount in lenders)
+        reason = f"Yes: {agent} has {own:,} of {tokens:,} tokens" + (f" and would borrow {loans}." if loans else ".")
         return Explanation(agent, tokens, True, own, lenders, reason=reason)
     lendable = sum(donor.spare for donor in donors if donor.spare > 0 and donor.priority <= lending.priority)
     missing = tokens - own - lendable
-    reason = f"No: {agent} has {own} of {tokens} tokens, others may lend {lendable}: {missing} are missing."
+    reason = f"No: {agent} has {own:,} of {tokens:,} tokens, others may lend {lendable:,}: {missing:,} are missing."
     return Explanation(agent, tokens, False, own, missing=missing, reason=reason)
 
 

@@ -149,7 +149,7 @@ def set_(
     ] = None,
     min_output_tokens: Annotated[
         str | None,
-        typer.Option(metavar="N", help="A call is denied rather than cut to fewer output tokens. 16 if not given."),
+        typer.Option(metavar="N", help="A call is denied rather than clamped to fewer output tokens. 16 if not given."),
     ] = None,
     default_output_tokens: Annotated[
         str | None,

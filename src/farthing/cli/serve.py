@@ -38,7 +38,7 @@ def serve(
             metavar="PATH",
             envvar="FARTHING_CONFIG",
             show_default=False,
-            help="The configuration file: upstreams, budgets, prices. What is given beside it goes before it. SIGHUP "
+            help="The configuration file: upstreams, budgets, prices. What is given beside it wins over it. SIGHUP "
             "reads it again.",
         ),
     ] = None,

@@ -23,7 +23,7 @@ def configure(
 
     Args:
         file: a ``farthing.toml``: its settings and prices are taken over, and its budgets stand in the ledger from then
-            on, owned by the file. What is named beside it goes before it.
+            on, owned by the file. What is named beside it wins over it.
         config: the same as a mapping, instead of a file.
         ledger: the ledger that named budgets live in and that every call is written to: the path of a file, or a URL
             such as ``"sqlite:///ledger.db"``. None: in memory.

@@ -82,7 +82,7 @@ class SettingsTable(Table):
     stale_prices_after_days: int | Literal["none"] | None = Field(
         45, description="Say when a budget in USD goes by prices that nobody checked for longer; `none`: never."
     )
-    watch: bool = Field(True, description="Say when a client's calls pass a hard budget by.")
+    watch: bool = Field(True, description="Warn when a client's calls pass by a hard budget.")
 
 
 class UpstreamTable(Table):
@@ -173,7 +173,7 @@ class BudgetTable(Table):
 
 
 class PriceTable(Table):
-    """Your own price of a model, or of a pattern such as `"my-model*"`: it goes before the public table."""
+    """Your own price of a model, or of a pattern such as `"my-model*"`: it wins over the public table."""
 
     input: Usd = Field(description="US dollars for fresh input.")
     output: Usd = Field(description="US dollars for output.")

@@ -121,9 +121,8 @@ class Learned(NamedTuple):
 
     def __str__(self) -> str:
         said = self.to_dict()
-        seen = (
-            f"at most {said['ratio']} seen in {self.ratio.calls:,} calls" if self.ratio.calls else "no long text seen"
-        )
+        calls = f"{self.ratio.calls:,} {'call' if self.ratio.calls == 1 else 'calls'}"
+        seen = f"at most {said['ratio']} seen in {calls}" if self.ratio.calls else "no long text seen"
         extra = f", and {self.ratio.extra:,} on top of each call" if self.ratio.extra else ""
         return f"{said['factor']} tokens for each of o200k ({seen}){extra}"
 

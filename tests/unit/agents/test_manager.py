@@ -138,7 +138,7 @@ def test_nothing_flows_uphill_or_below_a_reserve(manager: BudgetManager) -> None
 def test_explanations(manager: BudgetManager) -> None:
     yes = manager.explain("planner", 1_300)
     assert (yes.allowed, yes.own, yes.lenders) == (True, 1_000, (("idler", 270), ("worker", 30)))
-    assert str(yes) == "Yes: planner has 1000 of 1300 tokens and would borrow 270 from idler, 30 from worker."
+    assert str(yes) == "Yes: planner has 1,000 of 1,300 tokens and would borrow 270 from idler, 30 from worker."
     no = manager.explain("idler", 400)
     assert (no.allowed, no.lenders, no.missing) == (False, (), 100)
     assert "100 are missing" in no.reason

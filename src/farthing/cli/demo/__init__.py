@@ -32,7 +32,7 @@ def demo(
     """
     See budgets hold, beside the usual check-then-record: a burst, streams, a proxy, kill -9. Offline, in seconds.
 
-    Real calls go to a pretend provider on this machine, which keeps its own bill; the table shows that bill.
+    Real calls go to a fake provider on this machine, which keeps its own bill; the table shows that bill.
     """
     # Here, not above: the fake provider and its HTTP parser are nothing that `farthing --help` should wait for.
     from . import picture
@@ -49,7 +49,7 @@ def demo(
     out = console()
     out.quiet = json
     with _own_runtime(), ExitStack() as stack:
-        with out.status("Starting a pretend provider …"):
+        with out.status("Starting a fake provider …"):
             on = stack.enter_context(stage())
         picture.print_opening(out, on)
         scene = itertools.count(1)

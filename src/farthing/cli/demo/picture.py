@@ -131,7 +131,7 @@ def print_opening(out: Console, on: Stage) -> None:
         Text.assemble(
             ("farthing", "bold"),
             ": hard budgets for LLM calls. What you see happens now, on this machine: ",
-            f"{client} calls a pretend {MODEL} that keeps its own bill. No network, no key, no cost. ",
+            f"{client} calls a fake {MODEL} that keeps its own bill. No network, no key, no cost. ",
             f"Every call comes to {usd_text(on.call_nano)}.",
         )
     )

@@ -1,7 +1,7 @@
 """
 The demo's scenes.
 
-Each runs real calls against two pretend providers, one for each way to keep a budget, and reads the figures off the
+Each runs real calls against two fake providers, one for each way to keep a budget, and reads the figures off the
 providers' own bills.
 """
 
