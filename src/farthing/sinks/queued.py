@@ -24,10 +24,21 @@ class QueueSink:
         max_queue: int | None = None,
         on_drop_error: Callable[[BaseException | None], object] | None = None,
     ) -> None:
-        if not callable(getattr(inner, "write", inner)):
-            raise ValueError(f"a sink is a function of a row, or has a write(row): {inner!r} is neither")
-        if max_queue is not None and (type(max_queue) is not int or max_queue < 1):
-            raise ValueError(f"max_queue must be an integer of at least 1, not {max_queue!r}")
+        check_sink(inner)
+        if max_queue is not None:
+            check_max_queue(max_queue)
         self.inner = inner
         self.max_queue = max_queue
         self.on_drop_error = on_drop_error
+
+
+def check_sink(sink: Any) -> None:
+    """Raises ValueError for what no row can be written to."""
+    if not callable(getattr(sink, "write", sink)) and not hasattr(sink, "write_entry"):
+        raise ValueError(f"a sink is a function of a row, or has a write(row): {sink!r} is neither")
+
+
+def check_max_queue(max_queue: int) -> None:
+    """Raises ValueError for what is no length of a queue."""
+    if type(max_queue) is not int or max_queue < 1:
+        raise ValueError(f"max_queue must be an integer of at least 1, not {max_queue!r}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..runtime.default import runtime
 from ..runtime.events import BudgetEvent
-from .queued import QueueSink
+from .queued import QueueSink, check_max_queue, check_sink
 from .subscription import QUEUE_MAX, Subscription
 
 
@@ -40,10 +40,9 @@ def use_sink(
     if isinstance(sink, QueueSink):
         on_drop = sink.on_drop_error
         max_queue, sink = sink.max_queue or max_queue, sink.inner
-    if type(max_queue) is not int or max_queue < 1:
-        raise ValueError(f"max_queue must be an integer of at least 1, not {max_queue!r}")
-    if sink is not None and not callable(getattr(sink, "write", sink)) and not hasattr(sink, "write_entry"):
-        raise ValueError(f"a sink is a function of a row, or has a write(row): {sink!r} is neither")
+    check_max_queue(max_queue)
+    if sink is not None:
+        check_sink(sink)
     if events is not None and not callable(events):
         raise ValueError(f"events must be a function of a BudgetEvent, not {events!r}")
     subscription = Subscription(

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from ..kernel.window import datetime_from_ms, ms_from_datetime
+
 if TYPE_CHECKING:
     from ..runtime.ambient import Ambient
     from ..runtime.runtime import Runtime
 
 _MS = timedelta(milliseconds=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -63,7 +64,7 @@ class FakeClock:
     @property
     def now(self) -> datetime:
         """The same as a datetime in UTC."""
-        return _EPOCH + self() * _MS
+        return datetime_from_ms(self())
 
     def advance(
         self, *, milliseconds: int = 0, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0
@@ -103,7 +104,7 @@ def _to_ms(when: datetime | int) -> int:
     if isinstance(when, datetime):
         if when.tzinfo is None:
             raise ValueError(f"the time must have a time zone: {when!r}")
-        return (when - _EPOCH) // _MS
+        return ms_from_datetime(when)
     if type(when) is not int:
         raise ValueError(f"the time must be a datetime or milliseconds since the epoch, not {when!r}")
     return when
