@@ -54,8 +54,8 @@ def path_in(url: str, *, key: str = "ledger") -> str | None:
     if not rest.startswith("///") or len(rest) == 3:
         raise ConfigError(f"{url!r} names no file: {_FORMS}", key=key)
     path = rest[3:]
-    if path == ":memory:":
-        raise ConfigError(f"{url!r} would be another ledger for every process; use memory:", key=key)
+    if Path(path).name == ":memory:":
+        raise ConfigError(f"{url!r} is not how a ledger in memory is named: write memory:", key=key)
     if "?" in path or "#" in path:
         raise ConfigError(f"{url!r} has options after its path; there are none: {_FORMS}", key=key)
     return path

@@ -162,6 +162,9 @@ class _Connection(asyncio.Protocol):
         self._server.heard += 1
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # A WebSocket is asked for: that is answered as a request like any other, and there will be none after it.
+            pass
         except httptools.HttpParserCallbackError as error:
             # Not the client's fault: our own half raised.
             self._server.failed(error.__context__ or error)

@@ -248,6 +248,14 @@ def test_nonsense_is_refused_and_the_server_lives(provider: FakeProvider) -> Non
     assert call(provider.url) == TEN_WORDS
 
 
+def test_a_websocket_is_not_found(provider: FakeProvider) -> None:
+    upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: MTIz\r\n"
+    with socket.create_connection(("127.0.0.1", port(provider))) as client:
+        client.sendall(b"GET /v1/realtime?model=m HTTP/1.1\r\nhost: fake\r\n" + upgrade + b"\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 404 Not Found")
+    provider.stop()  # and nothing has failed
+
+
 def test_unknown_routes_are_not_found_in_the_callers_shape(provider: FakeProvider) -> None:
     openai = exchange(provider, b"GET /nowhere HTTP/1.1\r\nconnection: close\r\n\r\n")
     assert openai.startswith(b"HTTP/1.1 404 Not Found")
