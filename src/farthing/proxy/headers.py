@@ -20,7 +20,11 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 """Of one connection (RFC 9110, 7.6.1); what ``connection`` names is, too."""
-_NOT_SENT = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_OTHER_REQUEST = frozenset(
+    {b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"}
+)
+"""By which some servers take a request for another one, of another method or path, than was judged here."""
+_NOT_SENT = HOP_BY_HOP | _OTHER_REQUEST | {b"host", b"content-length", b"expect"}
 _CREDENTIALS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
 OURS = b"x-farthing-"
 IDENTITY = (b"accept-encoding", b"identity")

@@ -86,6 +86,16 @@ def test_headers_of_a_connection_and_ours_go_no_further() -> None:
 
 
 @pytest.mark.parametrize(
+    "name", [b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"]
+)
+def test_what_would_make_another_request_of_it_goes_no_further(name: bytes) -> None:
+    """A free GET with one of these is a call to a server that heeds it."""
+    given = [(name, b"POST"), (b"accept", b"*/*")]
+    sent = outgoing_headers(given, OPENAI, "openai", identity=False, keep_credential=True)
+    assert sent == [(b"accept", b"*/*")]
+
+
+@pytest.mark.parametrize(
     ("family", "header"),
     [
         ("openai", (b"authorization", b"Bearer ours")),
