@@ -17,7 +17,7 @@ from .amounts import usd_text
 from .failing import UsageMistake
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
-from .screen import bar, console, print_json, print_table
+from .screen import bar, console, print_json, print_table, said
 
 EXAMPLES = ("farthing agents", "farthing agents newsroom --all", "farthing agents --watch")
 BAR_WIDTH = 24
@@ -41,6 +41,8 @@ def agents(
     """
     if watch and json:
         raise UsageMistake("give either --watch or --json")
+    if watch and not console().is_terminal:
+        raise UsageMistake("--watch is for a terminal; without it, the agents are shown once")
     with open_ledger(ledger, as_json=json) as store:
         if json:
             print_json({"crews": [of.to_dict() for of in _look(store, crew, ended=all_)]})
@@ -79,7 +81,7 @@ def _parts(crews: list[CrewFigures]) -> list[RenderableType]:
 
 
 def _crew(crew: CrewFigures) -> list[RenderableType]:
-    table = Table(title=f"crew {crew.name}", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=said(f"crew {crew.name}", "bold"), title_justify="left", box=None, pad_edge=False)
     table.add_column("agent", no_wrap=True)
     for heading in ("priority", "allocated", "used", "held", "left", "lent", "borrowed"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -90,16 +92,16 @@ def _crew(crew: CrewFigures) -> list[RenderableType]:
         row = _row(agent)
         table.add_row(*(row if wide else row[:-1]))
     lines: list[RenderableType] = [table]
-    lines += [Text(_sentence(lent), "cyan") for lent in crew.lent]
+    lines += [said(_sentence(lent), "cyan") for lent in crew.lent]
     lines.append(Text())
     return lines
 
 
 def _row(agent: AgentFigures) -> list[RenderableType]:
     of = agent.figures
-    name = Text(agent.name)
+    name = said(agent.name)
     if agent.parent is not None:
-        name.append(f" of {agent.parent}", "dim")
+        name.append_text(said(f" of {agent.parent}", "dim"))
     if agent.closed:
         name.append(" closed", "dim")
     amounts = (of.allocated, of.consumed, of.held, of.remaining, of.lent.total, of.borrowed.total)

@@ -29,7 +29,7 @@ from .failing import UsageMistake, as_typed, confirm
 from .helping import command, group
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
-from .screen import console, print_json
+from .screen import console, print_json, said
 
 app = group("Budgets of a ledger: see what is left, set them, raise them for a while, freeze them.")
 
@@ -215,8 +215,8 @@ def set_(
         return
     out = console()
     changed = "" if done.before is None else f" ({'; '.join(done.changes()) or 'as it was'})"
-    out.print(f"{name}: {_terms_text(done.now)}{changed}", markup=False, soft_wrap=True)
-    out.print(binding_text(done.now), style="dim", markup=False)
+    out.print(said(f"{name}: {_terms_text(done.now)}{changed}"), soft_wrap=True)
+    out.print(said(binding_text(done.now), "dim"))
 
 
 @command(

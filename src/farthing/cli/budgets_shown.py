@@ -16,7 +16,7 @@ from ..kernel.window import datetime_from_ms
 from ..reports.accounts import AccountFigures, BudgetFigures, UnitFigures
 from ..reports.outlook import Outlook
 from .amounts import NOTHING, number_of, usd_column, usd_text, when_text
-from .screen import HELD, SPENT, SUSPECT, bar
+from .screen import HELD, SPENT, SUSPECT, bar, said
 
 _UNIT_WIDTH = 13
 _BAR_MOST, _BAR_LEAST = 24, 8
@@ -60,21 +60,21 @@ def print_budgets(out: Console, found: list[BudgetFigures], ahead: list[list[Out
 def print_budget(out: Console, found: BudgetFigures, ahead: list[list[Outlook]]) -> None:
     """One in full: terms, accounts, grants."""
     budget = found.budget
-    out.print(Text(f"{budget.name}: {budget.terms_text()}, on_exceed={budget.on_exceed}", "bold"))
+    out.print(said(f"{budget.name}: {budget.terms_text()}, on_exceed={budget.on_exceed}", "bold"))
     if budget.description:
-        out.print(Text(budget.description))
-    out.print(Text(binding_text(budget), "dim"), soft_wrap=True)
+        out.print(said(budget.description))
+    out.print(said(binding_text(budget), "dim"), soft_wrap=True)
     if budget.defined_by is not None:
         out.print(Text(f"Defined by {budget.defined_by}: change it there.", "dim"))
     if budget.alerts:
         parts = ", ".join(f"{Decimal(part) / 100:f} %" for part in budget.alerts)
         out.print(Text(f"Alerts: it says so once when {parts} of its limit is spent.", "dim"))
     if budget.each:
-        out.print(Text(f"Each {', '.join(budget.each)} has the whole limit, in an account of its own.", "dim"))
+        out.print(said(f"Each {', '.join(budget.each)} has the whole limit, in an account of its own.", "dim"))
     out.print()
     print_budgets(out, [found], ahead)
     for granted in found.grants:
-        out.print(Text(_grant_text(granted)))
+        out.print(said(_grant_text(granted)))
 
 
 def binding_text(budget: Budget) -> str:
@@ -91,11 +91,10 @@ def _limited(account: AccountFigures | None) -> Iterator[UnitFigures]:
 
 def _heading(budget: BudgetFigures, account: AccountFigures | None) -> Text:
     terms = budget.budget
-    text = Text()
-    text.append(terms.name, "bold")
+    text = Text().append_text(said(terms.name, "bold"))
     scope = terms.scope if account is None else account.scope.items()
     for name, value in scope:
-        text.append(f" {name}={value}" if value is not None else f" (no {name})")
+        text.append_text(said(f" {name}={value}" if value is not None else f" (no {name})"))
     if budget.frozen:
         text.append(" frozen", "bold red")
     more = [] if terms.window.kind == "lifetime" else [f"per {terms.window}"]

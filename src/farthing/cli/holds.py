@@ -16,7 +16,7 @@ from .failing import UsageMistake, confirm
 from .helping import command, group
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption
-from .screen import console, print_json
+from .screen import console, print_json, said
 
 app = group("Calls in flight, and calls with an unknown outcome.")
 
@@ -124,10 +124,11 @@ def _print_holds(found: list[OpenHold]) -> None:
     for hold, cost in zip(found, costs, strict=True):
         text = Text(f"{hold.id:<24}  ")
         text.append(f"{hold.state:<7}", "yellow" if hold.state == "suspect" else "cyan")
-        text.append(f"  {age_text(hold.age_ms / 1000):>6}  {hold.tokens:>9,}  {cost:>{width}}  {hold.model or '?'}")
+        text.append(f"  {age_text(hold.age_ms / 1000):>6}  {hold.tokens:>9,}  {cost:>{width}}  ")
+        text.append_text(said(hold.model or "?"))
         out.print(text, soft_wrap=True)
         budgets = ", ".join(hold.budgets)
-        out.print(Text(f"  on {budgets}, by process {hold.owner.partition('-')[0]}", "dim"), soft_wrap=True)
+        out.print(said(f"  on {budgets}, by process {hold.owner.partition('-')[0]}", "dim"), soft_wrap=True)
     suspects = [hold for hold in found if hold.state == "suspect"]
     if suspects:
         many = len(suspects) > 1

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..admin.keys import KeyFigures, create_key, list_keys, revoke_key, rotate_key
 from ..kernel.keys import DENY_STATUSES
+from ..kernel.scope import one_line
 from ..kernel.window import datetime_from_ms
 from .amounts import count_from_text, pairs_from_texts
 from .completing import key_ids, one_of
@@ -185,7 +186,7 @@ def _whose(figures: KeyFigures) -> str:
     key = figures.key
     tags = " ".join(f"{name}={value}" for name, value in key.tags if name != "key")
     whose = "admin" if key.admin else tags or "no tags"
-    return f"{whose} ({key.label})" if key.label else whose
+    return one_line(f"{whose} ({key.label})" if key.label else whose)
 
 
 def _when(at_ms: int) -> str:

@@ -18,7 +18,7 @@ from .completing import group_keys
 from .failing import as_typed
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption, SinceOption, UntilOption, span_of_time
-from .screen import console, print_json, print_table
+from .screen import console, print_json, print_table, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -173,7 +173,7 @@ def _table(head: str, rows: Iterable[tuple[str, Sums]], *, first: bool = False) 
     first = first and any(sums.first_ms is not None for _, sums in rows)
     shown = [what for what in _WHAT if what == "denied" or any(getattr(sums, what) for _, sums in rows)]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(head, overflow="fold")
+    table.add_column(said(head), overflow="fold")
     for column in ("calls", *shown, "cost", "would cost"):
         table.add_column(column, justify="right", no_wrap=True)
     if first:
@@ -184,7 +184,7 @@ def _table(head: str, rows: Iterable[tuple[str, Sums]], *, first: bool = False) 
         cells += [cost, would_cost]
         if first:
             cells.append("" if sums.first_ms is None else f"{datetime_from_ms(sums.first_ms):%Y-%m-%d %H:%M}")
-        table.add_row(name, *cells)
+        table.add_row(said(name), *cells)
     return table
 
 

@@ -18,7 +18,7 @@ from .completing import group_keys
 from .failing import UsageMistake, as_typed
 from .ledger import open_ledger
 from .options import JsonOption, LedgerOption, SinceOption, UntilOption, WhereOption, span_of_time
-from .screen import bar, console, print_json, print_table
+from .screen import bar, console, print_json, print_table, said
 
 EXAMPLES = (
     "farthing report",
@@ -134,7 +134,7 @@ def _table(found: Report, out: Console, limit: int | None) -> Table:
     for index, head in enumerate(heads):
         words = index < len(found.group_by)
         table.add_column(
-            head, cells[-1][index], justify="left" if words else "right", overflow="fold", no_wrap=not words
+            said(head), cells[-1][index], justify="left" if words else "right", overflow="fold", no_wrap=not words
         )
     for name, extra in extras.items():
         table.add_column(extra, f"{whole[name]:,}", justify="right", no_wrap=True, style="yellow")

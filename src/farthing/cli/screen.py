@@ -59,6 +59,11 @@ class _Escaped:
                 yield Segment("\n".join(map(one_line, text.split("\n"))), style)
 
 
+def said(text: str, style: str = "") -> Text:
+    """A name that somebody chose: on one line, and none of it is markup."""
+    return Text(one_line(text), style)
+
+
 def print_table(table: Table) -> None:
     """
     A table, as wide as the terminal if it fits. Where it does not, the terminal wraps its lines: a figure that was cut

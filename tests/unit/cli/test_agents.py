@@ -51,3 +51,5 @@ def test_mistakes(path: Path, run: Run) -> None:
     assert (nobody.code, "no crew is named 'nobody'" in nobody.err) == (2, True)
     both = run("agents", "--watch", "--json", "--ledger", path)
     assert (both.code, "either --watch or --json" in both.err) == (2, True)
+    piped = run("agents", "--watch", "--ledger", path)
+    assert (piped.code, "--watch is for a terminal" in piped.err) == (2, True)

@@ -174,3 +174,37 @@ def test_what_callers_say_neither_paints_the_terminal_nor_forges_a_row(run: Run,
         assert not [sign for sign in text if not sign.isprintable() and sign != "\n"], repr(text)
     assert [text.count("ada\\x1b[2J") for text in printed[:2]] == [1, 1]
     assert not [line for text in printed[:2] for line in text.splitlines() if line.startswith("total  $0.00")]
+
+
+def test_names_are_said_as_they_are_on_one_line_each(run: Run, tmp_path: Path) -> None:
+    """``dependabot[bot]`` is no markup, nor is ``[/x]``, at which every table that took it for some broke down."""
+    name, path = "dependabot[bot][/x]\nforged", tmp_path / "ledger.db"
+    wanted = tmp_path / "new.toml"
+    wanted.write_text('[[budgets]]\nname = "[/n]"\neach = ["user"]\ntokens = 3\n')
+    run("keys", "create", "--user", name, "--ledger", path)
+    run("budgets", "set", name, "--tokens", 5000, "--each", "user", "--description", name, "--ledger", path)
+    run("budgets", "grant", name, "--tokens", 5, "--reason", name, "--ledger", path)
+    farthing.configure(ledger=f"sqlite:///{path}")
+    farthing.BudgetManager(f"sqlite:///{path}", name=name).register_agent(name, max_tokens=1_000)
+    with farthing.track(**{"user": name, name: "v"}):
+        with farthing.hold(tokens=5, model="gpt-4o") as held:
+            held.settle(tokens=5)
+        with farthing.hold(tokens=7, model="gpt-4o"):
+            shown = {
+                words: run(*words, "--ledger", path)
+                for words in (
+                    ("report", "--group-by", "user"),
+                    ("report", "--group-by", name),
+                    ("budgets", "list"),
+                    ("budgets", "show", name),
+                    ("holds", "list"),
+                    ("keys", "list"),
+                    ("agents",),
+                    ("replay", "--config", str(wanted)),
+                )
+            }
+    for words, ran in shown.items():
+        assert ran.code == 0, (words, ran.err)
+        said = "dependabot[bot][/x]\\nforged"
+        assert said in ran.out, words
+        assert not [line for line in ran.out.splitlines() if line.startswith("forged")], words
