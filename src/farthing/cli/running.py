@@ -28,8 +28,15 @@ _PLAIN = {"–": "-", "—": "-", "·": "|", "→": "->", "…": "...", "×": "x
 """Signs that a terminal without Unicode is shown in another way; every other is a "?"."""
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Closed by who started this: whatever is said is for nobody.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as this runs
     codecs.register_error("farthing.plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -48,9 +55,14 @@ def run(argv: Sequence[str]) -> int:
     except _PARSER_ERROR as error:
         code = _say_misread(error, argv)
     except OSError as error:
-        if error.errno != errno.EPIPE:
+        if error.errno in _FULL:
+            _say(Failure(f"the output cannot be written: {error.strerror}"), argv)
+        elif error.errno != errno.EPIPE:
             raise
-    _flush()
+    full = _flush()
+    if full is not None:
+        code = FAILED
+        _say(Failure(f"the output cannot be written: {full.strerror}"), argv)
     return code if isinstance(code, int) else DONE if code is None else FAILED
 
 
@@ -107,10 +119,16 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return "".join(_PLAIN.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
-def _flush() -> None:
-    """Write what is buffered now: a reader that has gone must not be heard of at the interpreter's end."""
+def _flush() -> OSError | None:
+    """
+    Write what is buffered now: a reader that has gone must not be heard of at the interpreter's end. What cannot be
+    written for another reason is returned.
+    """
+    full = None
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            full = full or (None if error.errno == errno.EPIPE else error)
+    return full

@@ -233,3 +233,27 @@ def test_the_users_own_ledger_cannot_be_made(
     assert ran.code == 2
     assert ("--ledger, or FARTHING_LEDGER, names another" in ran.err) is not named
     assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+@pytest.mark.parametrize("words", [["prices", "list"], ["prices", "list", "--json"], ["--help"]])
+def test_what_cannot_be_written_is_said_in_one_line(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, env=ENV, check=False)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (1, 1)
+    assert "the output cannot be written: No space left on device" in ran.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes a descriptor in a shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_nobody_has_to_listen(closed: str, tmp_path: Path) -> None:
+    set_budget = ["budgets", "set", "all", "--tokens", "5", "--ledger", str(tmp_path / "ledger.db")]
+    ran = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, *set_budget],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=ENV,
+        check=False,
+    )
+    assert (ran.returncode, "Traceback" in ran.stdout) == (0, False)
