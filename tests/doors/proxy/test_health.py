@@ -104,6 +104,42 @@ def test_counters_only_grow_and_corrections_are_told_apart(tmp_path: Path, provi
         assert value(after, "cost_usd_total") + value(after, "corrections_cost_usd") == 0
 
 
+def test_no_more_models_have_series_than_prometheus_can_take(
+    tmp_path: Path, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller may name a new model in every request, at an upstream that answers 404 to each, say."""
+    monkeypatch.setattr(metrics, "MODELS_MAX", 2)
+    with workers(tmp_path, provider) as desk:
+        admin, made = desk.key(admin=True), desk.key(user="alice")
+        for count, model in enumerate(["gpt-4o", "gpt-4o-mini", "o3-mini", "gpt-4.1"]):
+            for _ in range(2 + count):
+                assert desk.post(made, model=model).status_code == 200
+        provider.reply = Reply(status=404)
+        for number in range(3):
+            assert desk.post(made, model=f"none-{number}").status_code == 404
+        samples = scrape(desk, admin.text)
+        assert {dict(has).get("model") for _, has in samples} == {None, "o3-mini", "gpt-4.1", metrics.OTHERS}
+        assert value(samples, "models_omitted") == 5
+        assert value(samples, "calls_total") == 17
+        assert value(samples, "calls_total", model=metrics.OTHERS, ending="http_404") == 3
+        assert value(samples, "tokens_total") == provider.billed_tokens
+
+
+def test_no_two_accounts_have_one_label(tmp_path: Path, provider: FakeProvider) -> None:
+    upstream = {"trusted_tags": ("feature", "run")}
+    said = ["run=1", "feature=,run=1", 'feature="",run=1', "feature=a", "feature=a,run=", "feature=run=,run=1"]
+    with workers(tmp_path, provider, upstream=upstream) as desk:
+        admin, made = desk.key(admin=True), desk.key(user="alice")
+        set_budget(desk.store, "each", tokens=1_000, each=["feature", "run"])
+        desk.settle_in()
+        for tags in said:
+            assert desk.post(made, headers={"x-farthing-tags": tags}).status_code == 200
+        answer = desk.client.get("/metrics", headers=bearer(admin.text)).text
+    of = [line for line in answer.splitlines() if line.startswith("farthing_budget_limit{")]
+    assert len({line.rpartition(" ")[0] for line in of}) == len(of) == len(said)
+    assert 'account="feature=a,run="' in answer
+
+
 def test_metrics_without_keys_are_for_this_machine_and_with_one_for_admins(
     tmp_path: Path, provider: FakeProvider
 ) -> None:

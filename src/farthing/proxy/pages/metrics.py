@@ -11,6 +11,7 @@ truth came) is in ``farthing_corrections_*``, gauges that may be negative; count
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 ACCOUNTS_MAX = 2_000
 """Series of a budget for each user could be without number: beyond this, accounts are left out, and that is said."""
+MODELS_MAX = 500
+"""Callers name models as they like: beyond so many, those with the fewest tokens are one, and that is said."""
+OTHERS = "(others)"
 _Denied = tuple[str, str, str]
 """Budget, unit, and whether it was only said (``shadow``)."""
 
@@ -90,7 +94,11 @@ class Scraper:
             self._store = store
             self._start()
         self._add_up(store)
-        yield from _calls(self._sums)
+        sums, omitted = _bounded(self._sums)
+        yield from _calls(sums)
+        models = _gauge("models_omitted", f"Models beyond {MODELS_MAX:,}, together counted as {OTHERS}.")
+        models.add_metric((), omitted)
+        yield models
         yield _denials(self._count_denials(store))
         yield from _open(store)
         yield from _budgets(list_accounts(store))
@@ -124,6 +132,22 @@ class _Collected:
 
     def collect(self) -> Iterable[Metric]:
         return self._families
+
+
+def _bounded(sums: dict[TallyKey, Tally]) -> tuple[dict[TallyKey, Tally], int]:
+    """The sums of no more models than have series, and how many models are counted together as others."""
+    used: dict[tuple[str, str], int] = {}
+    for key, tally in sums.items():
+        model = (key.provider, key.model)
+        used[model] = used.get(model, 0) + sum(tally.usage)
+    if len(used) <= MODELS_MAX:
+        return sums, 0
+    kept = set(sorted(used, key=lambda model: (-used[model], model))[:MODELS_MAX])
+    bounded: dict[TallyKey, Tally] = {}
+    for key, tally in sums.items():
+        of = key if (key.provider, key.model) in kept else key._replace(model=OTHERS)
+        bounded[of] = bounded.get(of, NOTHING).plus(tally)
+    return bounded, len(used) - MODELS_MAX
 
 
 def _calls(sums: dict[TallyKey, Tally]) -> Iterator[Metric]:
@@ -194,7 +218,7 @@ def _budgets(found: list[BudgetFigures]) -> Iterator[Metric]:
             accounts += 1
             if accounts > ACCOUNTS_MAX:
                 continue
-            scope = ",".join(f"{name}={value or ''}" for name, value in account.scope.items())
+            scope = ",".join(f"{name}={_value(value)}" for name, value in account.scope.items())
             for figures in account.units:
                 of = (budget.budget.name, scope, figures.unit)
                 for name, family in families.items():
@@ -204,6 +228,16 @@ def _budgets(found: list[BudgetFigures]) -> Iterator[Metric]:
     omitted = _gauge("budget_accounts_omitted", f"Accounts beyond the first {ACCOUNTS_MAX:,}: they are not shown here.")
     omitted.add_metric((), max(0, accounts - ACCOUNTS_MAX))
     yield from (*families.values(), frozen, omitted)
+
+
+def _value(value: str | None) -> str:
+    """A tag's value in a label: no two accounts have one label, whatever callers put into their tags."""
+    if value is None:
+        return ""
+    return value if value and not _AMBIGUOUS.intersection(value) else json.dumps(value, ensure_ascii=False)
+
+
+_AMBIGUOUS = frozenset(',="')
 
 
 def _worker(vitals: Vitals) -> Iterator[Metric]:
