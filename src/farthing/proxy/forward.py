@@ -173,7 +173,8 @@ class _Exchange:
                 return
             self.status = response.status
             status = status_of(response.status, response.headers)
-            step = await advance_async(self._steps, Answered(status, _streams(response, self._call)))
+            streamed = self._call.request.streams(response.status, content_type(response.headers))
+            step = await advance_async(self._steps, Answered(status, streamed))
             if isinstance(step, ReadAll):
                 await self._plain(response)
             else:
@@ -402,13 +403,6 @@ def gateway_error(error: NotSent | Broken, family: str, upstream: Upstream) -> R
         return refuse(family, 504, "upstream_timeout", message, headers=(OUTCOME,))
     message = f"upstream {name!r} ended the connection before its answer was whole; the call may have been billed"
     return refuse(family, 502, "upstream_connection_lost", message, headers=(OUTCOME,))
-
-
-def _streams(response: UpstreamResponse, call: Call) -> bool:
-    """Whether the answer is a stream, to be relayed as it comes."""
-    kind = content_type(response.headers)
-    asked = call.request.stream and response.status < 300
-    return kind == b"text/event-stream" or (asked and kind == call.request.stream_type.encode())
 
 
 def content_type(headers: Sequence[Header]) -> bytes:

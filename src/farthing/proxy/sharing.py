@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TypeVar
 
 from ..calls import endings
 from ..calls.call import OFFERED, Call
@@ -21,9 +20,6 @@ from ..kernel.scope import concrete, read_account_key
 from ..runtime.ambient import Ambient, Binding
 from ..runtime.ledgers import Ledger
 from ..runtime.runtime import log
-from ..stores.contract import Ready, Ticket
-
-T = TypeVar("T")
 
 
 async def shared(call: Call, offered: bytes) -> Call:
@@ -41,7 +37,7 @@ async def shared(call: Call, offered: bytes) -> Call:
     try:
         # The budgets that it is on may have been named a moment ago.
         hold = await _find(durable, call, offered_id)
-        durable.refresh(await _answer(durable.store.catalogue()))
+        durable.refresh(await durable.store.catalogue())
     except StoreUnavailable:
         # Admission meets the same, and knows what to do.
         return call
@@ -54,18 +50,18 @@ async def shared(call: Call, offered: bytes) -> Call:
 async def _find(durable: Ledger, call: Call, offered_id: str) -> Hold | None:
     """What is offered. Its sender may hold nothing: then an empty hold stands for what it would say at its end."""
     store, request = durable.store, call.request
-    hold = await _answer(store.find(offered_id))
+    hold = await store.find(offered_id)
     if hold is not None:
         return hold
     # Not what its sender says of itself in the request: anybody may send one, and what a hold says, budgets match.
     facts = CallFacts(request.model, request.provider, request.dialect, call.ambient.tags)
-    version = (await _answer(store.catalogue())).version
+    version = (await store.catalogue()).version
     plan = empty_plan(offered_id, facts, call.deadline_ms(store.now()), catalogue_version=version)
     try:
-        placed = await _answer(store.place(plan))
+        placed = await store.place(plan)
     except HoldConflict:
         # Its sender has left just now.
-        return await _answer(store.find(offered_id))
+        return await store.find(offered_id)
     return placed.hold if isinstance(placed, Placed) else None
 
 
@@ -75,7 +71,7 @@ async def refused(call: Call, status: int) -> None:
     if durable is None or call.replaces is None:
         return
     try:
-        await _answer(durable.store.void(call.replaces.id, endings.refused(f"http_{status}").outcome))
+        await durable.store.void(call.replaces.id, endings.refused(f"http_{status}").outcome)
     except (HoldConflict, StoreUnavailable) as error:
         log.debug("what was offered for refused call %s stays as it is: %s", call.id, error)
 
@@ -109,7 +105,3 @@ def _account(key: str) -> tuple[str, tuple[tuple[str, str | None], ...]]:
     """Which account this is, whatever its window: the budget's name, and its scope."""
     name, scope, _ = read_account_key(key)
     return name, tuple(sorted(scope.items()))
-
-
-async def _answer(ticket: Ticket[T]) -> T:
-    return ticket.result() if isinstance(ticket, Ready) else await ticket

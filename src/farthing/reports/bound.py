@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
 from ..kernel.scope import Tags
 from ..runtime.ambient import Ambient
 from ..runtime.runtime import Runtime
-from ..stores.contract import Ticket
 from .accounts import account_figures
 
 
-def bound_accounts(here: Runtime, ambient: Ambient, tags: Tags) -> Generator[Ticket[Any], Any, list[dict[str, Any]]]:
+async def bound_accounts(here: Runtime, ambient: Ambient, tags: Tags) -> list[dict[str, Any]]:
     """
     One dict per account, as :meth:`AccountFigures.to_dict` gives it. A budget for certain models or providers binds
-    where *tags* name them. Yields the tickets that it needs: each door waits in its own way.
+    where *tags* name them. Raises StoreUnavailable.
     """
     memory, durable = here.budgets(ambient, dict(tags))
     found = []
@@ -24,6 +22,6 @@ def bound_accounts(here: Runtime, ambient: Ambient, tags: Tags) -> Generator[Tic
             continue
         accounts = ledger.accounts(budgets, tags, ledger.store.now())
         keys = {key for account in accounts for key in account.keys}
-        balances = yield ledger.store.balances(keys)
+        balances = await ledger.store.balances(keys)
         found += [account_figures(account, balances).to_dict(frozen=account.frozen) for account in accounts]
     return found

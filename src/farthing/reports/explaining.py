@@ -32,7 +32,7 @@ from ..kernel.window import datetime_from_ms
 from ..runtime.ambient import Ambient, current
 from ..runtime.default import runtime
 from ..runtime.runtime import Runtime
-from ..stores.contract import Ready, Ticket
+from ..stores.contract import Ticket
 from ..wire import json
 from ..wire.facts import Dialect
 from ..wire.recognise import recognise
@@ -171,7 +171,7 @@ async def explain_async(call: Call) -> Explanation:
     try:
         ticket = next(steps)
         while True:
-            ticket = steps.send(ticket.result() if type(ticket) is Ready else await ticket)
+            ticket = steps.send(await ticket)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
 

@@ -103,10 +103,7 @@ class Exchange:
         headers = {name.lower(): value for name, value in response.headers.raw}
         self.encoded = b"content-encoding" in headers
         content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        asked = self.call.request.stream and response.status_code < 300
-        streamed = content_type == b"text/event-stream" or (
-            asked and content_type == self.call.request.stream_type.encode()
-        )
+        streamed = self.call.request.streams(response.status_code, content_type)
         proxied_as = headers.get(_CALL_HEADER)
         status = status_of(response.status_code, headers.items())
         return Answered(status, streamed, None if proxied_as is None else proxied_as.decode("latin-1"))

@@ -67,6 +67,12 @@ class RequestFacts(NamedTuple):
     stream_type: str = "text/event-stream"
     """The content type by which a stream of it is known."""
 
+    def streams(self, status: int, content_type: bytes) -> bool:
+        """Whether its answer is relayed as it comes. *content_type*: in lower case, without its parameters."""
+        if content_type == b"text/event-stream":
+            return True
+        return self.stream and status < 300 and content_type == self.stream_type.encode()
+
 
 class AnswerFacts(NamedTuple):
     """

@@ -141,13 +141,12 @@ class KeyIdentify:
         ring = await self._fresh(ticket)
         if ring is not self._ring:
             main = self._runtime.main
-            budgets = main.store.catalogue()
-            main.refresh(budgets.result() if isinstance(budgets, Ready) else await budgets)
+            main.refresh(await main.store.catalogue())
         return ring
 
     async def _fresh(self, ticket: Ticket[KeyRing]) -> KeyRing:
         try:
-            return ticket.result() if isinstance(ticket, Ready) else await ticket
+            return await ticket
         except StoreUnavailable as error:
             if self._runtime.settings.on_store_failure != "allow" or self._ring.version < 0:
                 raise

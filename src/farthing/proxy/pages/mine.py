@@ -15,7 +15,6 @@ from ...reports.bound import bound_accounts
 from ...reports.explaining import Explanation, explain_async
 from ...reports.shown import shown_call
 from ...runtime.ambient import Ambient
-from ...stores.contract import Ready
 from ...wire import json
 from ..callers.identity import Identity
 from ..callers.keys import KeyIdentify
@@ -46,16 +45,9 @@ async def budgets_of_caller(proxy: Proxy, identity: Identity, request: Request) 
     query = query_of(request, "model", "provider")
     said = free_tags(request.headers, {})
     tags = {**dict(proxy.scope_of(identity, said)), **query}
-    steps = bound_accounts(proxy.runtime, Ambient(), tags)
-    answer = None
-    try:
-        while True:
-            ticket = steps.send(answer)
-            answer = ticket.result() if isinstance(ticket, Ready) else await ticket
-    except StopIteration as stop:
-        # By the name that refusals and headers have for it, with the one that the ledger has.
-        rows = [{**row, "name": row["title"], "budget": row["name"]} for row in stop.value]
-        return reply_json({"budgets": rows})
+    accounts = await bound_accounts(proxy.runtime, Ambient(), tags)
+    # By the name that refusals and headers have for it, with the one that the ledger has.
+    return reply_json({"budgets": [{**row, "name": row["title"], "budget": row["name"]} for row in accounts]})
 
 
 async def explain_request(proxy: Proxy, identity: Identity, request: Request) -> Reply:
