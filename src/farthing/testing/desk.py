@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from ..kernel.usage import Usage
 from .background import Background, Job
 from .bill import Account, Billed, RecordedRequest
 from .counting import Count
@@ -193,12 +192,8 @@ class Desk:
             if not billable:
                 self._account.ended(None)
                 return
-            whole = made.billed
-            cut = whole.output_tokens - tokens
-            usage = whole
-            if cut:
-                kinds = {**whole.to_dict(), "output": tokens, "reasoning": min(whole.reasoning, tokens)}
-                usage = Usage.from_dict(kinds)
+            cut = made.billed.output_tokens - tokens
+            usage = made.billed_after(tokens) if cut else made.billed
             line = Billed(model, usage, self._now_ms(), request.path, aborted=gone or cut > 0, request=request)
             self._account.ended(line)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from ..kernel.usage import Usage
 from .counting import DEFAULT_TOKENS, Count, Piece, filler, pieces_of, spread
@@ -24,6 +25,14 @@ class Part:
     def text(self) -> str:
         """The text, or the arguments, as far as they were generated."""
         return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def arguments(self) -> Any:
+        """The arguments, read; {} where the ceiling cut them: nobody can show half an object."""
+        try:
+            return json.loads(self.text or "{}")
+        except ValueError:
+            return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +65,24 @@ class Generation:
 
     @property
     def ending(self) -> Literal["stop", "length", "tool_calls"]:
-        """Why it stopped, in chat's words; the other endpoints translate it. A given ``finish`` goes before it."""
+        """Why it stopped, in chat's words; the other endpoints translate it. A given ``finish`` wins over it."""
         if self.truncated:
             return "length"
         return "tool_calls" if self.tools else "stop"
 
     @property
+    def thoughts(self) -> str:
+        """The reasoning of one choice, where it is shown."""
+        return "".join(piece.text for piece in filler(self.reasoning_tokens))
+
+    @property
     def hidden_tokens(self) -> int:
         """Output that is generated before anything is shown, over all choices."""
         return self.reasoning_tokens * self.choices + self.unseen_tokens
+
+    def billed_after(self, tokens: int) -> Usage:
+        """What is billed when it is stopped after so much output, over all choices."""
+        return replace(self.billed, output=tokens, reasoning=min(tokens, self.billed.reasoning))
 
     def chunks(self, part: Part) -> tuple[Piece, ...]:
         """The part's pieces, joined to as many tokens as one chunk carries."""

@@ -6,12 +6,11 @@ Shapes as the ``anthropic`` package 2.12 types them (``types/message``, ``types/
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from ...kernel.usage import Usage
-from ..counting import Count, filler, prompt_tokens
+from ..counting import Count, prompt_tokens
 from ..endpoint import Body, Endpoint, Frame, Rejection, Rendering, event, require_integer
 from ..generation import Generation, Part
 
@@ -82,7 +81,7 @@ class AnthropicMessages(Endpoint):
     def plain(self, made: Generation, mark: Rendering, body: Body) -> Body:
         blocks = [_block(part, index, mark) for index, part in enumerate(made.parts)]
         if made.reasoning_tokens and _shows_thinking(body):
-            blocks.insert(0, {"type": "thinking", "thinking": _thinking(made), "signature": _SIGNATURE})
+            blocks.insert(0, {"type": "thinking", "thinking": made.thoughts, "signature": _SIGNATURE})
         answer = {**_message(mark), "content": blocks, "stop_reason": _stop_reason(made)}
         return answer if made.reported is None else {**answer, "usage": _usage(made.reported)}
 
@@ -98,7 +97,7 @@ class AnthropicMessages(Endpoint):
         index = 0
         if shown:
             yield Frame(_start(index, {"type": "thinking", "thinking": "", "signature": ""}), done)
-            yield Frame(_delta(index, {"type": "thinking_delta", "thinking": _thinking(made)}), done)
+            yield Frame(_delta(index, {"type": "thinking_delta", "thinking": made.thoughts}), done)
             yield Frame(_delta(index, {"type": "signature_delta", "signature": _SIGNATURE}), done)
             yield Frame(_event("content_block_stop", index=index), done)
             index += 1
@@ -172,19 +171,10 @@ def _shows_thinking(body: Body) -> bool:
     return (body.get("thinking") or {}).get("type") not in (None, "disabled")
 
 
-def _thinking(made: Generation) -> str:
-    return "".join(piece.text for piece in filler(made.reasoning_tokens))
-
-
 def _block(part: Part, index: int, mark: Rendering) -> Body:
     if part.tool is None:
         return {"type": "text", "text": part.text}
-    try:
-        arguments = json.loads(part.text or "{}")
-    except ValueError:
-        # The ceiling cut the arguments: a plain answer has no way to show half an object.
-        arguments = {}
-    return {"type": "tool_use", "id": f"toolu_{mark.id}_{index}", "name": part.tool.name, "input": arguments}
+    return {"type": "tool_use", "id": f"toolu_{mark.id}_{index}", "name": part.tool.name, "input": part.arguments}
 
 
 def _opened(block: Body) -> Body:

@@ -64,7 +64,8 @@ class CohereChat(Endpoint):
         start = {"message": {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}}
         yield Frame(_event("message-start", id=mark.id, delta=start), done)
         for index, part in enumerate(made.parts):
-            yield Frame(_event(*_opening(index, part)[:1], **_opening(index, part)[1]), done)
+            kind, opening = _opening(index, part)
+            yield Frame(_event(kind, index=index, **opening), done)
             for piece in made.chunks(part):
                 done += piece.tokens
                 delta: Body = {"content": {"text": piece.text}}
@@ -91,9 +92,9 @@ def _event(kind: str, **fields: Any) -> bytes:
 
 def _opening(index: int, part: Any) -> tuple[str, Body]:
     if part.tool is None:
-        return "content-start", {"index": index, "delta": {"message": {"content": {"type": "text", "text": ""}}}}
+        return "content-start", {"delta": {"message": {"content": {"type": "text", "text": ""}}}}
     call = {**_call(index, part), "function": {"name": part.tool.name, "arguments": ""}}
-    return "tool-call-start", {"index": index, "delta": {"message": {"tool_calls": call}}}
+    return "tool-call-start", {"delta": {"message": {"tool_calls": call}}}
 
 
 def _call(number: int, part: Any) -> Body:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from ...kernel.usage import Usage
-from ..counting import Count, filler
+from ..counting import Count
 from ..endpoint import Body, Endpoint, Frame, Rejection, Rendering, dumps, event, require_integer
 from ..generation import Generation, Part
 
@@ -117,7 +117,7 @@ class GeminiGenerate(_Gemini):
     def plain(self, made: Generation, mark: Rendering, body: Body) -> Body:
         parts = [_part(part) for part in made.parts]
         if made.reasoning_tokens and _shows_thoughts(body):
-            parts.insert(0, {"text": _thoughts(made), "thought": True})
+            parts.insert(0, {"text": made.thoughts, "thought": True})
         candidates = [_candidate(index, parts, finish=_finish(made)) for index in range(made.choices)]
         return _answer(mark, candidates, made.reported)
 
@@ -213,7 +213,7 @@ def _chunks(made: Generation, mark: Rendering, body: Body) -> Iterator[tuple[Bod
     done = made.hidden_tokens
     if made.reasoning_tokens and _shows_thoughts(body):
         for index in range(made.choices):
-            shown = _candidate(index, [{"text": _thoughts(made), "thought": True}])
+            shown = _candidate(index, [{"text": made.thoughts, "thought": True}])
             yield _answer(mark, [shown], _running(made, done)), done, False
     for part in made.parts:
         pieces = made.chunks(part)
@@ -233,7 +233,7 @@ def _running(made: Generation, done: int) -> Usage | None:
     """What a chunk in the middle reports: the truth so far; what is said instead of the truth is said throughout."""
     if made.reported is None or made.reported != made.billed:
         return made.reported
-    return Usage.from_dict({**made.billed.to_dict(), "output": done, "reasoning": min(done, made.billed.reasoning)})
+    return made.billed_after(done)
 
 
 def _answer(mark: Rendering, candidates: list[Body], usage: Usage | None) -> Body:
@@ -249,12 +249,7 @@ def _candidate(index: int, parts: list[Body], *, finish: str | None = None) -> B
 def _part(part: Part) -> Body:
     if part.tool is None:
         return {"text": part.text}
-    try:
-        arguments = json.loads(part.text or "{}")
-    except ValueError:
-        # The ceiling cut the arguments: there is no way to show half an object.
-        arguments = {}
-    return {"functionCall": {"name": part.tool.name, "args": arguments}}
+    return {"functionCall": {"name": part.tool.name, "args": part.arguments}}
 
 
 def _usage(usage: Usage) -> Body:
@@ -287,10 +282,6 @@ def _config(body: Body) -> Body:
 def _shows_thoughts(body: Body) -> bool:
     thinking = _config(body).get("thinkingConfig") or {}
     return bool(thinking.get("includeThoughts") or thinking.get("include_thoughts"))
-
-
-def _thoughts(made: Generation) -> str:
-    return "".join(piece.text for piece in filler(made.reasoning_tokens))
 
 
 def _content_tokens(content: Any, model: str, count: Count) -> int:

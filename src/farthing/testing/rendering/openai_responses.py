@@ -140,7 +140,6 @@ def _status(made: Generation) -> str:
 
 def _response(made: Generation, mark: Rendering, body: Body, *, status: str, output: list[Body]) -> Body:
     final = status != "in_progress"
-    echoed = {key: body.get(key, silent) for key, silent in _ECHOED.items()}
     return {
         "id": mark.id,
         "object": "response",
@@ -151,7 +150,7 @@ def _response(made: Generation, mark: Rendering, body: Body, *, status: str, out
         "incomplete_details": {"reason": made.finish or "max_output_tokens"} if status == "incomplete" else None,
         "model": mark.model,
         "output": output,
-        **{key: silent if echoed[key] is None else echoed[key] for key, silent in _ECHOED.items()},
+        **{key: silent if body.get(key) is None else body[key] for key, silent in _ECHOED.items()},
         "reasoning": {"effort": None, "summary": None, **(body.get("reasoning") or {})},
         "service_tier": "default",
         "usage": _usage(made.reported) if final and made.reported is not None else None,
