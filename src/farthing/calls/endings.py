@@ -22,7 +22,7 @@ from .. import tokens
 from ..kernel.balances import bare
 from ..kernel.hold import Outcome
 from ..kernel.plan import CallFacts
-from ..kernel.usage import Usage
+from ..kernel.usage import Usage, with_output
 from ..prices import Rates
 from ..wire.facts import AnswerFacts
 
@@ -135,7 +135,7 @@ def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None
     output, source = bounds.output(_count(answer, limits.model) + limits.margin_tokens), "counted"
     if bounds.hidden_reasoning or not arrived:
         output, source = max(output, bounds.output_tokens), "estimate"
-    usage = base.with_output(output)
+    usage = with_output(base, output)
     outcome = priced(usage, limits, ending=ending, source=source, answer=answer)
     return Settle(outcome._replace(note=note))
 
@@ -200,7 +200,7 @@ def _counted(answer: AnswerFacts, limits: Limits) -> Outcome:
     output, source = bounds.output(_count(answer, limits.model)), "counted"
     if bounds.hidden_reasoning and bounds.known_model:
         output, source = max(output, bounds.output_tokens), "estimate"
-    usage = (answer.partial_input or Usage(input=bounds.input_tokens)).with_output(output)
+    usage = with_output(answer.partial_input or Usage(input=bounds.input_tokens), output)
     return priced(usage, limits, ending="ok", source=source, answer=answer)
 
 

@@ -84,10 +84,6 @@ class Usage:
         """Every token of the call, once."""
         return sum(counts_of(self)) - self.reasoning
 
-    def with_output(self, output: int) -> Usage:
-        """The same input, and so much text output in place of all there was."""
-        return replace(self, output=output, reasoning=0, output_audio=0, output_image=0)
-
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, kind) + getattr(other, kind) for kind in KINDS))
 
@@ -117,3 +113,8 @@ _input_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*INPUT_KINDS)
 _cached_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*CACHED_KINDS)
 _output_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*OUTPUT_KINDS)
 _count_of = itemgetter(1)
+
+
+def with_output(usage: Usage, output: int) -> Usage:
+    """The same input, and so much text output in place of all there was."""
+    return replace(usage, output=output, reasoning=0, output_audio=0, output_image=0)

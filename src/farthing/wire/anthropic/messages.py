@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ...kernel.usage import with_output
 from .. import json
 from ..dialect import JsonDialect
 from ..facts import AnswerFacts, RequestFacts
@@ -186,7 +187,7 @@ class MessagesMeter(EventMeter):
         return AnswerFacts(
             usage=final,
             usage_note=note if final is not None else None,
-            partial_input=None if usage is None else usage.with_output(0),
+            partial_input=None if usage is None else with_output(usage, 0),
             text=() if final is not None else self._delivered_text(),
             model=self._model,
             response_id=self._id,

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ...kernel.usage import with_output
 from .. import json
 from ..dialect import JsonDialect
 from ..facts import AnswerFacts, RequestFacts
@@ -210,7 +211,7 @@ class GeminiMeter(EventMeter):
         return AnswerFacts(
             usage=usage,
             usage_note=note if usage is not None else None,
-            partial_input=None if running is None else running.with_output(0),
+            partial_input=None if running is None else with_output(running, 0),
             text=() if usage is not None else self._delivered_text(),
             model=self._model,
             response_id=self._id,
