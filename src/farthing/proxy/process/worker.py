@@ -89,8 +89,12 @@ class Worker:
     def reload(self, settings: ProxySettings) -> None:
         """From any thread: other settings from the next request on."""
         loop = self._loop
-        if loop is not None:
+        if loop is None:
+            return
+        try:
             loop.call_soon_threadsafe(self._take, settings)
+        except RuntimeError:
+            pass  # it has stopped since
 
     def _take(self, settings: ProxySettings) -> None:
         log.change_format(settings.log_format)

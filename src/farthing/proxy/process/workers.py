@@ -104,7 +104,7 @@ class Workers:
         """Keep them running until :meth:`stop`; then let them end, for a bounded time."""
         try:
             while len(self._children) < self._settings.workers:
-                self._children.append(_Child(self._settings, self._listening, self._reloads))
+                self._begin(len(self._children))
             while not self._stopping.is_set():
                 lines = {child.line: child for child in self._children if not child.silent}
                 for ready in wait([*lines, *(child.process.sentinel for child in self._children)], TICK_SECONDS):
@@ -125,7 +125,15 @@ class Workers:
             if self._stopping.wait(self._pause_seconds):
                 return
             child.end()
-            self._children[index] = _Child(self._settings, self._listening, self._reloads)
+            self._begin(index)
+
+    def _begin(self, index: int) -> None:
+        """A worker in this place. A signal may bring other settings while it is started."""
+        given = self._settings
+        child = _Child(given, self._listening, self._reloads)
+        self._children[index : index + 1] = [child]
+        if self._settings is not given:
+            child.tell(self._settings)
 
     def _end(self) -> None:
         self._listening.close()
