@@ -19,6 +19,7 @@ from .http1.tls import Tls
 from .settings import Upstream
 
 _FAMILIES = {"openai": "openai", "anthropic": "anthropic", "google": "gemini", "cohere": "cohere"}
+_KEPT_CHARS = 512
 _HINTS = {"anthropic": {"anthropic-version": ""}, "gemini": {}, "": {}}
 
 
@@ -61,10 +62,14 @@ class Table:
     def __init__(self, upstreams: tuple[Upstream, ...]) -> None:
         self._prefixed = sorted((of for of in upstreams if of.prefix), key=lambda of: -len(of.prefix))
         self._plain = tuple(of for of in upstreams if not of.prefix)
-        self.find = lru_cache(maxsize=2048)(self._find)
+        self._kept = lru_cache(maxsize=2048)(self._find)
 
-    def _find(self, method: str, path: str, hint: str = "") -> Routes:
+    def find(self, method: str, path: str, hint: str = "") -> Routes:
         """*path* without its query; *hint* as :func:`hint_of` gives it."""
+        # Who calls is not known yet: what anybody may send is not kept at any length.
+        return self._kept(method, path, hint) if len(path) <= _KEPT_CHARS else self._find(method, path, hint)
+
+    def _find(self, method: str, path: str, hint: str) -> Routes:
         for upstream in self._prefixed:
             if path.startswith(upstream.prefix + "/"):
                 path = path[len(upstream.prefix) :]

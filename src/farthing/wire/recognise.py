@@ -99,7 +99,7 @@ def recognise(
     if provider is None:
         provider = "anthropic" if "anthropic-version" in names else None
     plain = path.partition("?")[0].partition("#")[0]
-    found = _route(method.upper(), plain, provider)
+    found = _route(method.upper(), plain, provider) if len(plain) <= _MAX_PATH_CHARS else None
     if found is None and (sdk_client or by_openai) and provider is None:
         found = _behind_gateway(method.upper(), plain)
     if found is not None:
@@ -127,13 +127,13 @@ _OTHER = Recognised("other", "not a call to a provider that is known here")
 
 @lru_cache(maxsize=1024)
 def _route(method: str, path: str, provider: str | None) -> Recognised | None:
-    """The verdict of the table; None if the path is in no row."""
+    """The verdict of the table; None if the path is in no row. Of paths of a bounded length: they are kept."""
     # As a server may come to read it: escapes decoded, empty segments dropped.
-    segments = [segment for segment in unquote(path[: _MAX_PATH_CHARS + 1]).split("/") if segment]
+    segments = [segment for segment in unquote(path).split("/") if segment]
     reads = method in ("GET", "HEAD")
     if method == "OPTIONS" or (reads and not segments):
         return Recognised("free", "costs no tokens", provider)
-    row = _row(method, segments, provider) if len(path) <= _MAX_PATH_CHARS else None
+    row = _row(method, segments, provider)
     if row is None:
         return None
     home = row.provider if provider is None or provider in _HOMES else provider

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -72,6 +73,19 @@ def test_the_longest_prefix_wins_and_patterns_go_before_the_rest() -> None:
         "llama3": "llama",
     }
     assert table.find("POST", "/groqs/v1/chat/completions", "").candidates[0].upstream is OPENAI
+
+
+def test_what_anybody_may_ask_for_is_not_kept_at_any_length() -> None:
+    """Whoever calls is not known yet: thousands of long paths took a hundred megabytes of a worker."""
+    table = Table((OPENAI,))
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            assert table.find("GET", f"/v1/{number}/{'a' * 60_000}").candidates[0].found.verdict == "unmetered"
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 1_000_000
 
 
 def test_headers_of_a_connection_and_ours_go_no_further() -> None:
