@@ -50,17 +50,22 @@ def test_they_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("never", "instead"),
+    ("never", "such_as", "instead"),
     [
-        (r"\b(reserv(e|ed|es|ing) |commit(s|ted|ting)?\b|charg(e|ed|es|ing)\b|refund)", "hold, settle, void"),
-        (r", got \{\}|but got|\bgot '", "must be X, not {value}"),
-        (r">= ?\d|<= ?\d", "of at least N"),
-        (r"(?i)\b(invalid|illegal|bad) (value|argument|parameter)", "what it must be"),
-        (r"\bis no (a-z)+\b", "is not a"),
-        (r"!$", "no exclamation"),
+        (
+            r"\b(reserv(e|ed|es|ing) |commit(s|ted|ting)?\b|charg(e|ed|es|ing)\b|refund)",
+            "is committed",
+            "hold, settle, void",
+        ),
+        (r", got \{\}|but got|\bgot '", "must be a text, got {}", "must be X, not {value}"),
+        (r">= ?\d|<= ?\d", "must be >= 1", "of at least N"),
+        (r"(?i)\b(invalid|illegal|bad) (value|argument|parameter)", "Invalid value", "what it must be"),
+        (r"(?<!there )\bis no [a-z]+", "is no number", "is not a"),
+        (r"!$", "no budget!", "no exclamation"),
     ],
 )
-def test_words_that_are_not_used(never: str, instead: str) -> None:
+def test_words_that_are_not_used(never: str, such_as: str, instead: str) -> None:
+    assert re.search(never, such_as), "it would find nothing"
     found = [(where, text) for where, text in ALL if re.search(never, text)]
     assert found == [], f"say: {instead}"
 

@@ -107,9 +107,10 @@ def _say_misread(error: Any, argv: Sequence[str]) -> int:
         return USAGE
     said = " ".join(error.format_message().split())
     text = (said[:1].lower() + said[1:]).rstrip(".")
+    text += " " if text.endswith("?") else "; "
     context = getattr(error, "ctx", None)
     path = "farthing" if context is None else context.command_path
-    _say(UsageMistake(f"{text}; `{path} --help` shows what there is"), argv)
+    _say(UsageMistake(f"{text}`{path} --help` shows what there is"), argv)
     return USAGE
 
 

@@ -22,7 +22,8 @@ def no_budget(name: str, known: Iterable[str]) -> ConfigError:
     """What is said of a name that no budget has: with those there are, if they are few."""
     names = sorted(known)
     said = ", ".join(map(repr, names[:NAMES_SAID])) + (", …" if len(names) > NAMES_SAID else "")
-    return ConfigError(f"no budget is named {name!r}; {f'known: {said}' if names else 'there is none'}", key="budget")
+    there_is = f"known: {said}" if names else "the ledger has none"
+    return ConfigError(f"no budget is named {name!r}; {there_is}", key="budget")
 
 
 class Grant(NamedTuple):

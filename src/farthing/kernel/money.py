@@ -35,7 +35,7 @@ def number_from_text(text: str) -> Decimal:
             return Decimal(written.replace(",", ""))
     except InvalidOperation:
         pass
-    raise ValueError(f"{text!r} is no number such as 5.00 or 1,000")
+    raise ValueError(f"{text!r} is not a number such as 5.00 or 1,000")
 
 
 def div_ceil(numerator: int, denominator: int) -> int:

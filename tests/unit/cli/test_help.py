@@ -112,7 +112,7 @@ def test_json_and_ledger_come_last() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["budget"], "no such command 'budget'"),
+        (["budget"], "no such command 'budget'. Did you mean 'budgets'? `farthing --help` shows what there is"),
         (["budgets", "set"], "missing argument 'NAME'; `farthing budgets set --help` shows what there is"),
         (["report", "--sort", "cost"], "no such option: --sort"),
         (["replay"], "missing option '--config'; `farthing replay --help`"),

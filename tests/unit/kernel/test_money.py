@@ -156,5 +156,5 @@ def test_a_number_that_a_person_wrote(text: str, number: str) -> None:
 
 @pytest.mark.parametrize("text", ["5,00", "1,5", "1,0000", "10,00,000", ",5", "1,", "five", "", "5 000"])
 def test_a_comma_parts_thousands_and_is_no_decimal_point(text: str) -> None:
-    with pytest.raises(ValueError, match="is no number such as"):
+    with pytest.raises(ValueError, match="is not a number such as"):
         number_from_text(text)
