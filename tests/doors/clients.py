@@ -1,8 +1,9 @@
 """
 SDK clients for tests: of the real packages, pointed at a fake provider, cheap to make.
 
-Making a client takes 30 ms of reading certificates, which no test here needs: all share one TLS context. A client is
-otherwise what its package makes by default.
+Making a client takes 30 ms of reading certificates, which no test here needs: all share one TLS context. And the five
+seconds that a connection has by default are too few for a thousand at once on a busy machine. A client is otherwise
+what its package makes by default.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider, Reply
 
 _TLS = ssl.create_default_context()
+_PATIENT = httpx2.Timeout(600, connect=60)
 
 NOTHING = Amounts(0, Decimal(0), 0)
 HI: Any = [{"role": "user", "content": "hi"}]
@@ -90,7 +92,7 @@ HASTY = httpx2.Timeout(60, read=0.2)
 
 
 def _defaults(base_url: str) -> dict[str, Any]:
-    return {"base_url": base_url, "api_key": "fake", "max_retries": 0}
+    return {"base_url": base_url, "api_key": "fake", "max_retries": 0, "timeout": _PATIENT}
 
 
 def _openai_url(provider: FakeProvider | str) -> str:

@@ -108,7 +108,7 @@ async def forward(door: Door, client: Client, call: Call, outgoing: Outgoing, *,
         exchange.leave("cancelled" if isinstance(error, asyncio.CancelledError) else "interrupted")
         raise
     finally:
-        door.stats.ended(call)
+        exchange.count()
     if door.settings.quiet:
         return
     if call.asks:
@@ -160,6 +160,7 @@ class _Exchange:
         self._kept_waiting = False
         """Its client was so slow that the provider may hold back what it has generated since."""
         self._late = False
+        self._counted = False
         self._met: Step | Pause | Ticket[Any] | None = None
         """What the life said of a piece that could not just pass; None: it has not read the piece that the task has."""
         self._timers: list[asyncio.TimerHandle] = []
@@ -182,6 +183,12 @@ class _Exchange:
         finally:
             for timer in self._timers:
                 timer.cancel()
+
+    def count(self) -> None:
+        """The call is over. Counted before its client hears so, who may ask for the figures then."""
+        if not self._counted:
+            self._counted = True
+            self._door.stats.ended(self._call)
 
     def leave(self, ending: str) -> None:
         """End the call where nobody can wait for anything."""
@@ -220,6 +227,7 @@ class _Exchange:
         """The call's end where its answer has none, its upstream's policy for that included."""
         await advance_async(self._steps, error=error)
         await _resolve_unknown(self._call, self._upstream)
+        self.count()
 
     async def _answer_gateway(self, error: NotSent | Broken) -> None:
         refusal = gateway_error(error, self._family, self._upstream)
@@ -240,6 +248,7 @@ class _Exchange:
             await self._answer_gateway(meaning)
             return
         await advance_async(self._steps, decoded(response.headers, body))
+        self.count()
         headers = without(b"content-length", incoming(response.headers))
         if response.status != 204:  # whose length nobody may tell (RFC 9110, 8.6)
             headers.append((b"content-length", str(len(body)).encode()))
@@ -278,6 +287,7 @@ class _Exchange:
                     return
             # The life of the call ended the stream, not the provider.
             await advance_async(self._steps)
+            self.count()
             await client.end()
         except Broken as error:
             await self._end_broken(self._meaning(error))
@@ -300,6 +310,7 @@ class _Exchange:
             step = await advance_async(self._steps, None)
             if isinstance(step, Relay) and step.data:
                 await self._client.relay(step.data)
+        self.count()
         await self._client.end()
 
     async def _relay_slowly(self, data: bytes) -> None:

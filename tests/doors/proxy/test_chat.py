@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from farthing import ProxyServer, start_proxy
+from farthing.proxy.client import Client
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, HI_TOKENS, openai_client
 from tests.doors.proxy.running import entries, holds, proxy_before
@@ -46,6 +47,28 @@ def test_a_plain_call_passes_and_is_settled_before_its_answer(fake_provider: Fak
     assert stats["remaining"] == {"max-tokens-per-request": 4096, "max-tokens-total": 1000 - HI_TOKENS - 5}
     assert (stats["requests"], stats["forwarded"], stats["blocked"]) == (1, 1, 0)
     assert (stats["tokens_used"], stats["tokens_held"]) == (HI_TOKENS + 5, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_is_in_the_figures_before_its_client_has_all_of_its_answer(
+    fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    fake_provider.reply = Reply("one two three", output_tokens=5)
+    seen: list[tuple[int, int]] = []
+    name = "end" if stream else "answer"
+    say = getattr(Client, name)
+
+    async def saying(self: Client, *given: Any) -> None:
+        proxy = server._worker.proxy
+        assert proxy is not None
+        seen.append((proxy.stats.in_flight, proxy.stats.tokens_used))
+        await say(self, *given)
+
+    monkeypatch.setattr(Client, name, saying)
+    with proxy_before(fake_provider) as server, client_of(server) as client:
+        answer = ask(client, stream=stream)
+        assert not stream or list(answer)
+    assert seen == [(0, HI_TOKENS + 5)]
 
 
 def test_a_stream_passes_as_it_comes_and_its_usage_frame_is_ours(fake_provider: FakeProvider) -> None:
