@@ -1,19 +1,10 @@
-"""Counting tokens, under the names that users of the Token Budget Contracts package know."""
+"""Counting tokens, under the name that users of the Token Budget Contracts package know."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .. import tokens
 from .counting import tokens_in
-
-
-def count(text: str) -> int:
-    """The tokens of a text; text that looks like a special token is counted as the text it is."""
-    return tokens.count_text(text)
-
-
-_count = count
 
 
 def estimate_tokens(args: Iterable[object], kwargs: Mapping[str, object], result: object) -> int:
