@@ -23,7 +23,14 @@ def _asyncio() -> Any:
 def _trio() -> Any:
     """The same of trio."""
     trio = sys.modules.get("trio")
-    return trio if trio is not None and trio.lowlevel.in_trio_run() else None
+    if trio is None:
+        return None
+    try:
+        # Asked in a way that older ones know too: a call must not fail for it.
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return None
+    return trio
 
 
 async def sleep(seconds: float) -> None:
@@ -70,5 +77,5 @@ class Bell:
 
     async def wait(self, seconds: float) -> None:
         """Wait for the bell, at most so long, whatever is cancelled meanwhile."""
-        with self._trio.move_on_after(seconds, shield=True):
+        with self._trio.CancelScope(deadline=self._trio.current_time() + seconds, shield=True):
             await self._rung.wait()

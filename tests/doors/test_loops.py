@@ -164,3 +164,20 @@ def test_a_locked_ledger_refuses_in_time(loop: str, provider: FakeProvider, tmp_
 
     run(loop, main)
     assert provider.posts == 0
+
+
+def test_a_trio_of_before(provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before 0.27 it could not be asked whether it runs here, and had no shield for a time."""
+    trio = pytest.importorskip("trio")
+    monkeypatch.delattr(trio.lowlevel, "in_trio_run")
+    monkeypatch.setattr(trio, "move_on_after", lambda seconds: trio.CancelScope(deadline=trio.current_time() + seconds))
+    configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
+
+    async def main() -> None:
+        async with async_openai_client(provider) as client, budget("all", tokens=5 * SIZE) as purse:
+            await chat(client)
+            async with await chat(client, stream=True):
+                pass
+            assert purse.spent.requests == 2
+
+    trio.run(main)

@@ -427,6 +427,15 @@ def test_uncapped_reject(provider: FakeProvider, client: OpenAI) -> None:
     assert provider.posts == 0
 
 
+@pytest.mark.parametrize("mode", ["block", "clamp", "raise", "warn"])
+def test_whose_a_ceiling_was_is_kept(provider: FakeProvider, client: OpenAI, mode: Any) -> None:
+    """Also under budgets that never lower one: replay asks what a hard one would have done."""
+    with farthing.budget(tokens=100_000, on_exceed=mode):
+        chat(client, None)
+        chat(client, 20)
+    assert [row.facts.ceiling_ours for row in entries()] == [True, False]
+
+
 def test_open_bound(provider: FakeProvider, client: OpenAI) -> None:
     provider.reply = Reply(input_tokens=900)
     keywords: Any = {"model": "gpt-4o", "input": "hi", "max_output_tokens": 16, "previous_response_id": "resp_unknown"}

@@ -218,7 +218,8 @@ def ask_for(
         price_version=None if rates is None else rates.version,
         bound="proven" if told and not request.open_reasons else "open",
         asked_model=None if model == request.model else request.model,
-        ceiling_ours=ours,
+        # Also where only a replay with other budgets will ever shrink it: these look on.
+        ceiling_ours=request.output_ceiling is None and allowed_output is None,
     )
     ask = bare(Ask, (call_id, facts, ceiling, min(ceiling, floor), deadline_ms))
     teaches = tokens.learns(family) and not request.open_reasons

@@ -166,10 +166,11 @@ class Proxy:
 
     async def _call(self, door: Door, client: Client, routes: Routes, identity: Identity) -> None:
         body = await self._body(client, routes.family)
+        target = _with_query(routes.path, client.query)
         route, facts = (
-            _read(routes, body, _with_query(routes.path, client.query))
+            _read(routes, body, target)
             if _ENCODING not in client.headers or not (encoding := _encoding(client))
-            else _packed(routes, encoding)
+            else _packed(routes, body, target, encoding)
         )
         query = without_key(client.query) if _replaces(route, identity) else client.query
         path = _with_query(routes.path, query)
@@ -344,14 +345,16 @@ def _encoding(client: Client) -> str:
     return b", ".join(name for name in named if name not in (b"", b"identity")).decode("latin-1")
 
 
-def _packed(routes: Routes, encoding: str) -> tuple[Route, None]:
+def _packed(routes: Routes, body: bytes, path: str, encoding: str) -> tuple[Route, None]:
     """
-    Who takes a body with a content encoding, which is not read: not even where it looks like JSON as it is, since its
-    upstream would unpack another.
+    Who takes a body with a content encoding, which is not measured: where it reads as a request as it is, an upstream
+    that unpacks it may find another one, and for an upstream that does not, it would be a call that nobody counts.
     """
     route = routes.default
     if route is not None and route.upstream.unmetered == "allow":
-        return route, None
+        route, facts = _read(routes, body, path)
+        if facts is None:
+            return route, None
     message = (
         f"{routes.path}: the request's body has the content encoding {encoding!r}, so what it costs cannot be bounded; "
         "send it without one"

@@ -36,14 +36,14 @@ _lock = forks.lock()
 def follow(on: bool = True) -> None:
     """Carry the ambient scope into threads, thread pools and greenlets, or stop doing so. Idempotent."""
     global _following  # noqa: PLW0603 - what of this process is replaced is state of the process
-    if _following == on and (_greenlets is not None or not on or "gevent" not in sys.modules):
+    if _following == on and (_greenlets is not None or not on or sys.modules.get("gevent") is None):
         return
     with _lock:
         if _following != on:
             _put_back()
             if on:
                 _install()
-        if on and _greenlets is None and "gevent" in sys.modules:
+        if on and _greenlets is None and sys.modules.get("gevent") is not None:
             _install_greenlets()
         # Last: whoever sees it goes on at once, and starts threads.
         _following = on

@@ -184,6 +184,11 @@ def test_a_packed_body_passes_unmetered_where_its_upstream_allows_that(
     with proxy_with(given) as server:
         ask(server.url, "/v1/chat/completions", packed, headers={"content-encoding": "gzip"})
         assert entries(server) == []
+        # A plain one that only says so would be counted by nobody, though its upstream may read it as it is.
+        got = ask(
+            server.url, "/v1/chat/completions", {"model": "gpt-4o", "messages": HI}, headers={"content-encoding": "x"}
+        )
+        assert (got.status, got.json["error"]["code"]) == (415, "encoded_request")
     assert [request.body for request in fake_provider.requests] == [packed]
     assert "unmetered" in caplog.text
 

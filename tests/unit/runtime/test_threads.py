@@ -185,3 +185,10 @@ def test_greenlets_follow(order: list[str], ledger: str, tmp_path: Path) -> None
     )
     within = "".join(f"{how} 5 within 50\n" for how in ("greenlets", "later", "pooled", "threads"))
     assert (done.stdout, done.stderr) == (within + "outside 1 within 50\n", "")
+
+
+def test_without_gevent_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``None`` in its place is how a program, or its tests, say that it is not to be loaded."""
+    monkeypatch.setitem(sys.modules, "gevent", None)
+    with farthing.budget(tokens=5), farthing.track(a=1):
+        assert tags() == {"a": "1"}
