@@ -21,7 +21,7 @@ from farthing.agents import (
     TBCError,
     UnknownAgentError,
 )
-from farthing.agents.tokenizer import estimate_tokens
+from farthing.agents.tokenizer import _count, estimate_tokens
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
@@ -306,3 +306,4 @@ def test_tokens_are_estimated_from_everything_textual() -> None:
     text = estimate_tokens(("hello there",), {"more": "words here"}, "general")
     assert text == estimate_tokens(("hello there",), {}, None) + estimate_tokens((), {"x": "words here"}, "general")
     assert estimate_tokens((1, None), {}, object()) == 0
+    assert estimate_tokens(("hello there",), {}, None) == _count("hello there")
