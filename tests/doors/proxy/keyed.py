@@ -97,5 +97,5 @@ def workers(directory: Path, provider: FakeProvider, *, count: int = 1, **settin
             server.start()
             stack.callback(server.stop)
             desk.servers.append(server)
-            desk.clients.append(stack.enter_context(httpx2.Client(base_url=server.url, timeout=30)))
+            desk.clients.append(stack.enter_context(httpx2.Client(base_url=server.url, timeout=60)))
         yield desk

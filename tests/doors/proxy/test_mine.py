@@ -172,7 +172,7 @@ def test_explain_tells_the_route_by_the_body(desk: Desk, body: Any, headers: dic
 
 def test_a_flag_s_budget_has_one_name_everywhere(provider: FakeProvider) -> None:
     config = BudgetConfig(max_tokens_total=5, upstream_url=provider.openai_url)
-    with start_proxy(config, port=0, block=False) as proxy, httpx2.Client(base_url=proxy.url) as client:
+    with start_proxy(config, port=0, block=False) as proxy, httpx2.Client(base_url=proxy.url, timeout=60) as client:
         (total,) = [of for of in client.get("/v1/budgets/me").json()["budgets"] if of["per"] == "lifetime"]
         refused = client.post(CHAT, json=BODY).json()["error"]["farthing"]
         assert total["name"] == refused["budget"] == "max-tokens-total"
