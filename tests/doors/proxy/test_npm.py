@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -51,7 +52,9 @@ def modules() -> Path:
         except OSError:
             # Another run was faster.
             shutil.rmtree(made)
-    shutil.copy(HERE / "client.mjs", at)
+    # In one step: beside this one, another process of this run may be calling it.
+    copy = Path(shutil.copy(HERE / "client.mjs", at / f"client-{os.getpid()}.mjs"))
+    copy.replace(at / "client.mjs")
     return at
 
 

@@ -60,9 +60,9 @@ async def stream_all(server: ProxyServer, provider: FakeProvider) -> Counter[boo
     begun = asyncio.Semaphore(0)
     reading = [asyncio.create_task(read_stream(server.url, begun)) for _ in range(STREAMS)]
     for _ in range(STREAMS):
-        await asyncio.wait_for(begun.acquire(), 60)
+        await asyncio.wait_for(begun.acquire(), 120)
     provider.resume()
-    return Counter(await asyncio.wait_for(asyncio.gather(*reading), 60))
+    return Counter(await asyncio.wait_for(asyncio.gather(*reading), 120))
 
 
 async def read_stream(url: str, begun: asyncio.Semaphore) -> bool:
