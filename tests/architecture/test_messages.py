@@ -60,7 +60,7 @@ def test_they_are_found() -> None:
         (r", got \{\}|but got|\bgot '", "must be a text, got {}", "must be X, not {value}"),
         (r">= ?\d|<= ?\d", "must be >= 1", "of at least N"),
         (r"(?i)\b(invalid|illegal|bad) (value|argument|parameter)", "Invalid value", "what it must be"),
-        (r"(?<!there )\bis no [a-z]+", "is no number", "is not a"),
+        (r"(?<!there )\bis no \w+", "is no number", "is not a"),
         (r"!$", "no budget!", "no exclamation"),
     ],
 )

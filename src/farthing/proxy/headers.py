@@ -156,7 +156,7 @@ def _given(text: str) -> dict[str, str]:
     for part in text.split(","):
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
-            raise ValueError(f"x-farthing-tags is name=value pairs, separated by commas; {part.strip()!r} is none")
+            raise ValueError(f"x-farthing-tags must be name=value pairs, separated by commas, not {part.strip()!r}")
         pairs[name.strip()] = value.strip()
     return check_tags(pairs, field="x-farthing-tags")
 

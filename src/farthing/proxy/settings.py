@@ -96,7 +96,7 @@ class Upstream:
             url = urlsplit(self.base_url)
             _ = url.port  # only when it is asked for is it looked at
         except ValueError as error:
-            raise ConfigError("is no URL: look at its host and its port", key=f"{where}.base_url") from error
+            raise ConfigError("is not a URL: look at its host and its port", key=f"{where}.base_url") from error
         if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
             # Not repeated whole: people put passwords into URLs.
             raise ConfigError("must be an http:// or https:// URL without a query", key=f"{where}.base_url")

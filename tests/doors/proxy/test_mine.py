@@ -138,7 +138,7 @@ def test_explain_places_nothing_and_says_why(desk: Desk) -> None:
     [
         ("", {"model": "gpt-4o-mini"}, 400, "route is missing"),
         ("", b"{", 400, "route is missing"),
-        ("?route=chat", BODY, 400, "is a path"),
+        ("?route=chat", BODY, 400, "must be a path"),
         ("?route=/v1/chat/completions", b"{", 400, "cannot be read"),
         ("?route=/v1/chat/completions&x=1", BODY, 400, "'x'"),
         ("?route=/v1/batches", BODY, 200, ""),

@@ -13,7 +13,7 @@ from farthing.errors import ConfigError
 from farthing.kernel.budget import make_budget
 from farthing.proxy.settings import DEFAULT_UPSTREAMS
 
-NO_URL = "line 2: upstreams.x.base_url: is no URL: look at its host and its port"
+NO_URL = "line 2: upstreams.x.base_url: is not a URL: look at its host and its port"
 UNESCAPED = (
     "line 2: upstreams.x.base_url: has characters that no URL may have (spaces, letters beyond ASCII): "
     "they must be percent-encoded"

@@ -56,7 +56,7 @@ async def explain_request(proxy: Proxy, identity: Identity, request: Request) ->
     if route is None:
         raise ValueError("route is missing: POST /v1/explain?route=/v1/chat/completions with the body of that request")
     if not route.startswith("/"):
-        raise ValueError(f"route={route!r} is a path of this proxy, such as /v1/chat/completions")
+        raise ValueError(f"route must be a path of this proxy, such as /v1/chat/completions, not {route!r}")
     try:
         call = proxy.read_call(identity, route, request.headers, request.body)
     except UnmeteredCall as error:
