@@ -231,7 +231,8 @@ def _first(docstring: str | None) -> str:
 def _markdown(docstring: str | None) -> str:
     """A docstring as Markdown: code blocks after ``::``, ``Args:`` as a list, roles as plain names."""
     text = inspect.cleandoc(docstring or "")
-    text = re.sub(r":\w+:`~?([^`]+)`", lambda found: f"`{found[1].lstrip('.').rpartition('.')[2]}`", text)
+    # Without the modules, with the class: `PriceBook.rates`. With ~ its last name alone.
+    text = re.sub(r":\w+:`(?:~[\w.]*\.|\.*(?:[a-z_]\w*\.)*)([\w.]+)`", r"`\1`", text)
     lines: list[str] = []
     block: list[str] | None = None
     in_args = False

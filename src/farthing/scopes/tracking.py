@@ -21,7 +21,7 @@ class track(Entered):  # noqa: N801 - used as a verb: with track(feature="search
     """
     Tag the calls made inside a ``with`` or a function. Inner tags win; they follow tasks and threads.
 
-    Raises ValueError for a tag that is no text or number, or whose name a report uses itself.
+    Raises ValueError for a tag that is neither text nor a number, or whose name a report uses itself.
     """
 
     report = staticmethod(report)

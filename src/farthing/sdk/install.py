@@ -29,7 +29,7 @@ def install(*, hosts: Mapping[str, str] | None = None) -> None:
         hosts: hosts of your own that speak a provider's language, and that provider (as the price table names it):
             ``{"llm.internal:8080": "openai"}``. Every path there that nothing can meter is refused under a hard budget.
 
-    Raises ConfigError for a host that is none.
+    Raises ConfigError for what is not a host.
     """
     if hosts is not None and not isinstance(hosts, Mapping):
         raise ConfigError(f"must map hosts to their providers, not {hosts!r}", key="hosts")

@@ -5,11 +5,11 @@ The ledger is written first, and is what budgets go by. A sink has a copy: each 
 own, so a slow one delays no call, one that fails reaches no caller, and what it could not keep up with is counted.
 """
 
-from .jsonl import JSONLSink as JSONLSink
-from .otel import OTelSink as OTelSink
-from .queued import QueueSink as QueueSink
-from .sqlite import SQLiteSink as SQLiteSink
-from .subscription import Sink as Sink
-from .subscription import Subscription as Subscription
-from .use import flush as flush
-from .use import use_sink as use_sink
+from .jsonl import JSONLSink
+from .otel import OTelSink
+from .queued import QueueSink
+from .sqlite import SQLiteSink
+from .subscription import Sink, Subscription
+from .use import flush, use_sink
+
+__all__ = ["JSONLSink", "OTelSink", "QueueSink", "SQLiteSink", "Sink", "Subscription", "flush", "use_sink"]

@@ -30,7 +30,7 @@ def use_sink(
     flushed and closed, for at most five seconds each, when the program ends. Without both arguments every sink in use
     is closed, and None returned.
 
-    Raises ValueError for what is no sink.
+    Raises ValueError for what is not a sink.
     """
     here = runtime()
     if sink is None and events is None:
