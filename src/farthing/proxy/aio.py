@@ -76,6 +76,10 @@ class AioClient:
             if refused_certificate(error):
                 raise _not_sent("connect_error", error) from error
             raise Broken("connection_lost", type(error).__name__) from error
+        if response.status == 101:
+            # Nobody asked for it, and what follows on that connection is no answer.
+            response.close()
+            raise Broken("connection_lost", "the connection changes its protocol")
         return AioResponse(response)
 
     def renew(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from farthing.proxy.aio import AioClient
-from farthing.proxy.upstream import NotSent
+from farthing.proxy.upstream import Broken, NotSent
 from tests.unit.proxy.http1.hostile import SOON, Peer, hostile, run
 
 
@@ -37,6 +37,25 @@ def test_a_connection_that_was_stopped_serves_no_other_request() -> None:
             assert await response.receive() == b""
             connector: Any = client._direct.connector
             assert not connector._conns, "another request could be written to it, until its end is read"
+            await client.close()
+
+    run("asyncio", main())
+
+
+def test_another_protocol_is_no_answer() -> None:
+    """It was passed on as one, and settled as an error that nobody is billed for."""
+
+    async def main() -> None:
+        async def script(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
+            await peer.gone()
+
+        async with hostile(script) as server:
+            client = AioClient()
+            with pytest.raises(Broken) as lost:
+                await client.request("POST", server.url, [], b"{}", timeouts=SOON)
+            assert lost.value.ending == "connection_lost"
             await client.close()
 
     run("asyncio", main())
