@@ -30,6 +30,8 @@ class Backlog:
         self._name = name
         self._books = books
         self._tickets: deque[Ticket[Any]] = deque()
+        self._calls = 0
+        """Of those, the ends of calls: denials wait too, to be counted."""
         self._reason = ""
 
     @property
@@ -57,12 +59,12 @@ class Backlog:
         """While ends are waiting: keep further ones, refuse what changes the books, return what only reads."""
         reading = [ticket for ticket in tickets if ticket.kind in (LOOK, READ)]
         others = [ticket for ticket in tickets if ticket.kind not in (LOOK, READ)]
-        waiting = self.waiting
+        waiting = f"{self._calls} ended calls wait" if self._calls else "what was denied waits"
         for ticket in others:
             if ticket.kind == END:
                 self._keep(ticket)
             else:
-                why = f"{self._reason}; {waiting} ended calls wait to be written first"
+                why = f"{self._reason}; {waiting} to be written first"
                 ticket.fail(StoreUnavailable(self._name, why))
         publish(others)
         return reading
@@ -73,17 +75,17 @@ class Backlog:
 
     def written(self, tickets: list[Ticket[Any]]) -> None:
         for _ in tickets:
-            self._tickets.popleft()
+            self._calls -= self._tickets.popleft().hold_id is not None
         if not self._tickets:
             _log.warning("ledger %s can be written again; what was kept in memory is in it now", self._name)
 
     def say_lost(self) -> None:
-        if self._tickets:
+        if self._calls:
             _log.critical(
                 "ledger %s could not be written until the end (%s): %d calls will be shown as suspect at their holds",
                 self._name,
                 self._reason,
-                len(self._tickets),
+                self._calls,
             )
 
     def _keep(self, ticket: Ticket[Any]) -> None:
@@ -94,6 +96,7 @@ class Backlog:
             ticket.fail(StoreUnavailable(self._name, f"{self._reason}; {BACKLOG_MAX} ended calls wait already"))
             return
         self._tickets.append(ticket)
+        self._calls += ticket.hold_id is not None
         if hold is None:
             ticket.fail(StoreUnavailable(self._name, f"{self._reason}; {KEPT}"))
         else:

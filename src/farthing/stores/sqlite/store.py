@@ -275,9 +275,12 @@ class SQLiteStore:
     # -- denials -------------------------------------------------------------------------------------------------
 
     def add_denials(self, counts: Mapping[DenialKey, int]) -> Ticket[None]:
-        """Like the end of a call: what cannot be written now is kept, and nothing is counted twice."""
+        """
+        Like the end of a call: what cannot be written now is kept, and nothing is counted twice. Without any, it only
+        asks whether the ledger answers, and there is nothing to keep.
+        """
         kept = dict(counts)
-        return self._ask(END, lambda books, now_ms: (books.add_denials(kept), NOTHING))
+        return self._ask(END if kept else CHANGE, lambda books, now_ms: (books.add_denials(kept), NOTHING))
 
     def denials(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ticket[Mapping[DenialKey, int]]:
         return self._ask(READ, lambda connection: queries.denials(connection, since_ms, until_ms))

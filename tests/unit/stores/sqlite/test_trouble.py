@@ -101,6 +101,22 @@ def test_counts_of_denials_wait_for_a_locked_file(store: SQLiteStore, path: Path
     assert store.denials().result() == {key: 12}
 
 
+@pytest.mark.parametrize("locked", [lock_file, exclusive])
+def test_a_question_whether_it_answers_leaves_nothing_behind(
+    store: SQLiteStore, path: Path, locked: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Load balancers ask for days: that was kept like the end of a call, and said to be one."""
+    with locked(path), impatient(store):  # type: ignore[operator]
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable) as failed:
+                store.add_denials({}).result()
+            assert "kept" not in str(failed.value)
+        assert store._at_work()._backlog.waiting == 0
+    eventually(lambda: store._at_work().why_not_wait() is None)
+    store.add_denials({}).result()
+    assert "kept in memory" not in caplog.text
+
+
 def shut_out(store: SQLiteStore, path: Path, held: Hold, what: str) -> None:
     """Nothing is held or read where others have another ledger; a call that ends is told no error."""
     for _ in range(2):
