@@ -127,11 +127,13 @@ def say_call(call: Call, path: str, status: int, upstream: str) -> None:
 
 def say_passed(method: str, path: str, status: int, upstream: str, reason: str) -> None:
     """A request that costs nothing, or that nothing here can measure (said louder)."""
+    path = _short(path)
     fields = {"method": method, "path": path, "status": status, "upstream": upstream}
     _say(logging.INFO, Line("passed", f"{method} {path} — {reason}", fields))
 
 
 def say_unmetered(method: str, path: str, upstream: str, reason: str) -> None:
+    path = _short(path)
     sentence = f"{method} {path} — unmetered ({reason}): its cost is in no report"
     _say(logging.WARNING, Line("unmetered", sentence, {"method": method, "path": path, "upstream": upstream}))
 
@@ -150,7 +152,16 @@ def say_blocked(path: str, decision: Decision, model: str, *, message: str) -> N
 
 def say_refused(path: str, status: int, code: str, message: str) -> None:
     """A request that was refused for another reason."""
+    path, message = _short(path), _short(message)
     _say(BLOCK, Line("refused", f"{path} — {message}", {"path": path, "status": status, "code": code}))
+
+
+def _short(text: str) -> str:
+    """As much of it as tells what it was: anybody may send a path of 60,000 characters, as often as they like."""
+    return text if len(text) <= _SHORT_CHARS else f"{text[:_SHORT_CHARS]}…"
+
+
+_SHORT_CHARS = 1_000
 
 
 def _why(decision: Decision, message: str) -> str:
