@@ -69,7 +69,7 @@ class Housekeeper:
         util = sys.modules.get("multiprocessing.util")
         process = sys.modules.get("multiprocessing.process")
         if util is not None and process is not None and process.parent_process() is not None:
-            util.Finalize(None, self._at_exit, exitpriority=0)
+            util.Finalize(None, partial(_at_end_of_work, weakref.ref(self)), exitpriority=0)
 
     def in_child(self) -> None:
         """After a fork: the parent ends its own calls, and its thread stayed with it."""
@@ -264,6 +264,38 @@ def _at_exit(housekeeper: weakref.ref[Housekeeper]) -> None:
     keeper = housekeeper()
     if keeper is not None:
         keeper.at_exit()
+
+
+def _at_end_of_work(housekeeper: weakref.ref[Housekeeper]) -> None:
+    """
+    A child of ``multiprocessing`` has done what it was started for. It still waits for its threads, as every process
+    does, and their calls want the ledger; what goes last is a thread that waits for them too.
+    """
+    if next(_at_work(), None) is not None:
+        last = threading.Thread(target=_close_last, args=(housekeeper,), name="farthing-closing", daemon=False)
+        _closing.add(last)
+        try:
+            Context().run(last.start)
+        except RuntimeError:
+            log.warning("no thread could be started to close the ledger when all others have ended")
+        else:
+            return
+    _at_exit(housekeeper)
+
+
+def _close_last(housekeeper: weakref.ref[Housekeeper]) -> None:
+    while (thread := next(_at_work(), None)) is not None:
+        thread.join()
+    _at_exit(housekeeper)
+
+
+def _at_work() -> Iterator[threading.Thread]:
+    """The threads that this process waits for before it ends."""
+    kept = {threading.main_thread(), threading.current_thread(), *_closing}
+    return (thread for thread in threading.enumerate() if not thread.daemon and thread not in kept)
+
+
+_closing: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def _run(housekeeper: weakref.ref[Housekeeper], stopping: threading.Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,57 @@ def test_an_outage_of_the_ledger_is_said_once_and_without_a_traceback(
     said = [record for record in caplog.records if record.name == "farthing.housekeeping"]
     assert [record.levelname for record in said] == ["ERROR", "WARNING"]
     assert not any(record.exc_info for record in said)
+
+
+CHILD_WITH_THREADS = """
+import multiprocessing, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+
+from farthing import budget, configure, hold
+from farthing.runtime.default import runtime
+
+
+def work(over, begun):
+    with hold(tokens=10, model="gpt-4o") as held:
+        begun.set()
+        over.wait()
+        held.settle({"output_tokens": 5})
+    with hold(tokens=10, model="gpt-4o") as held:
+        held.settle({"output_tokens": 5})
+
+
+def child(ledger, how):
+    configure(ledger=ledger)
+    over, begun = threading.Event(), threading.Event()
+    # Called when this process begins to wait for its threads.
+    threading._register_atexit(over.set)
+    with budget("day", tokens=1_000):
+        if how == "pool":
+            ThreadPoolExecutor(4).submit(work, over, begun)
+        else:
+            threading.Thread(target=work, args=(over, begun)).start()
+        begun.wait()
+
+
+if __name__ == "__main__":
+    ledger, method, how = sys.argv[1:]
+    process = multiprocessing.get_context(method).Process(target=child, args=(ledger, how))
+    process.start()
+    process.join()
+    configure(ledger=ledger)
+    store = runtime().main.store
+    print(process.exitcode, [entry.ending for entry in store.entries().result()], store.holds().result())
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("how", ["thread", "pool"])
+def test_threads_of_a_child_may_outlive_what_it_was_started_for(method: str, how: str, tmp_path: Path) -> None:
+    """It waits for them before it ends, as every process does: their calls had found the ledger closed."""
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"{method} is not there")
+    script = tmp_path / "script.py"
+    script.write_text(CHILD_WITH_THREADS)
+    command = [sys.executable, "-W", "ignore", str(script), f"sqlite:///{tmp_path / 'ledger.db'}", method, how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.stdout, done.stderr) == ("0 ['ok', 'ok'] ()\n", "")
