@@ -22,8 +22,11 @@ record({"input_tokens": 5}, model="nobody-knows-me")
 
 @pytest.fixture
 def client(farthing_isolated: None) -> OpenAI:
-    with FakeProvider(Reply(output_tokens=10)) as provider:
-        yield farthing.instrument(OpenAI(base_url=provider.openai_url, api_key="fake"))  # type: ignore[misc]
+    with (
+        FakeProvider(Reply(output_tokens=10)) as provider,
+        OpenAI(base_url=provider.openai_url, api_key="fake") as client,
+    ):
+        yield farthing.instrument(client)  # type: ignore[misc]
 
 
 def call(client: OpenAI, model: str = "gpt-4o-mini", **more: object) -> None:
