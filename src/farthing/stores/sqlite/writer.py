@@ -207,8 +207,7 @@ class Writer:
         if not ticket.done or not ticket.placed or ticket.hold_id is None:
             return []
         hold_id = ticket.hold_id
-        void: Ticket[Any] = Ticket(self, END, lambda books, now_ms: ledger.void(books, hold_id, None, now_ms=now_ms))
-        return [void]
+        return [Ticket(self, END, lambda books, now_ms: ledger.void(books, hold_id, None, now_ms=now_ms), hold_id)]
 
     def _serve(self, tickets: list[Ticket[Any]]) -> None:
         if self._backlog.waiting:

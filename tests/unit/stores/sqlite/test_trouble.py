@@ -245,6 +245,25 @@ def test_a_disk_that_fills_at_settle(
     assert isinstance(store.place(plan(store, "new", budgets=["b"])).result(), Placed)
 
 
+def test_a_hold_that_nobody_took_is_among_what_is_lost(
+    store: SQLiteStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It cannot be given back any more: whoever reads the log must not miss it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        other = SQLiteStore(path)
+        place(other, "call")
+        dropped = [other.place(plan(other, "dropped"))]
+        eventually(lambda: dropped[0].placed)
+        stay_full(monkeypatch, other)
+        other.settle("call", outcome(note="y" * 200_000)).result()
+        dropped.clear()
+        eventually(lambda: other._at_work()._backlog.waiting == 2)
+        other.close()
+    assert "2 calls will be shown as suspect" in caplog.text
+    assert "nobody asked" not in caplog.text
+    assert sorted(settled.hold.id for settled in store.sweep().result()) == ["call", "dropped"]
+
+
 def test_a_disk_that_is_full_until_the_end(store: SQLiteStore, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         other = SQLiteStore(path)
