@@ -51,17 +51,19 @@ class Connection(HttpToolsProtocol):
         """How much of that was read before an offer to speak another protocol."""
         self._declining = False
         self._timer: asyncio.TimerHandle | None = None
+        self._unspoken: asyncio.TimerHandle | None = None
+        """Until its first request begins: it may be idle for as long as between two of them."""
         self._last_seconds = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
-        self._last_seconds = self.loop.time()
-        self._timer = self.loop.call_later(self.bounds.read_seconds, self._look)
+        self._unspoken = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
         if len(self.connections) > self.bounds.max_connections:
             self._refuse(503, "too_many_connections", "this proxy has as many connections as it takes; try again")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._has_spoken()
         self._stop_timer()
         gone, self.when_gone = self.when_gone, None
         if gone is not None:
@@ -88,6 +90,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._has_spoken()
         self._reading = self._in_headers = True
         self._header_bytes = 0
 
@@ -193,19 +196,19 @@ class Connection(HttpToolsProtocol):
         self._refuse(431, "headers_too_large", f"the request's headers are larger than {most} bytes")
 
     def _look(self) -> None:
-        """Whether the client still sends its request, or has begun to."""
+        """Whether the client still sends its request."""
         self._timer = None
-        if self.transport.is_closing():
+        if not self._reading or self.transport.is_closing():
             return
         quiet_seconds = self.loop.time() - self._last_seconds
         if quiet_seconds < self.bounds.read_seconds:
             self._timer = self.loop.call_later(self.bounds.read_seconds - quiet_seconds, self._look)
         elif self._in_headers:
             self._refuse(408, "request_timeout", "the request's headers did not come in time")
-        elif self.cycle is None or self.cycle.response_complete:
-            # It never spoke, or it was answered before its request was whole: nobody here waits for more.
+        elif self.cycle.response_complete:
+            # It was answered before its request was whole: nobody here waits for more.
             self.transport.close()
-        elif self._reading:
+        else:
             # Its request is being answered already, by a task that waits for the body: that says so.
             self.too_slow = True
             self.cycle.message_event.set()
@@ -218,6 +221,11 @@ class Connection(HttpToolsProtocol):
         fields = b"".join(b"%s: %s\r\n" % header for header in (*answer.headers, (b"connection", b"close")))
         self.transport.write(head + fields + b"\r\n" + answer.body)
         self.transport.close()
+
+    def _has_spoken(self) -> None:
+        if self._unspoken is not None:
+            self._unspoken.cancel()
+            self._unspoken = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
 
 from farthing import ProxyServer
+from farthing.proxy.process import worker
 from farthing.proxy.settings import Bounds, Timeouts, Upstream
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI
@@ -82,23 +84,34 @@ def test_a_request_that_does_not_come(path: str, part: str, fake_provider: FakeP
     assert (got.status, shaped(path, got)) == (408, "request_timeout")
 
 
-@pytest.mark.parametrize("said", ["nothing", "after a refusal", "line ends"])
-def test_a_connection_that_nobody_goes_on_with_is_closed(said: str, fake_provider: FakeProvider) -> None:
-    """A client that was refused before its request was whole, and one that never spoke, keep no place for ever."""
-    with proxy_with(settings_for(fake_provider, bounds=replace(BOUNDS, read_seconds=0.1))) as server:
-        where = urlsplit(server.url)
-        with socket.create_connection((where.hostname or "", where.port or 0), timeout=SECONDS) as client:
-            if said == "line ends":
-                client.sendall(b"\r\n\r\n")
-            if said == "after a refusal":
-                client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: elsewhere\r\ncontent-length: 100\r\n\r\n")
-                refused = b""
-                while b"not_loopback" not in refused:
-                    refused += client.recv(65536)
-                client.sendall(b"{")
+@pytest.mark.parametrize("said", [b"", b"\r\n\r\n"])
+def test_a_connection_that_never_speaks_is_closed(
+    said: bytes, fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "KEEP_ALIVE_SECONDS", 0.1)
+    with proxy_with(settings_for(fake_provider)) as server, connected(server.url) as client:
+        with suppress(ConnectionError):  # it may be closed already
+            client.sendall(said)
+            assert client.recv(65536) == b""
+        eventually(lambda: not server._worker.proxy.connections)  # type: ignore[union-attr]
+
+
+def test_a_client_that_was_refused_and_says_little_more_keeps_no_place(fake_provider: FakeProvider) -> None:
+    """Its connection stayed for ever: nobody waited for the rest of its request."""
+    given = settings_for(fake_provider, bounds=replace(BOUNDS, read_seconds=0.1))
+    with proxy_with(given) as server, connected(server.url) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: elsewhere\r\ncontent-length: 100\r\n\r\n")
+        assert b"not_loopback" in client.recv(65536)
+        with suppress(ConnectionError):
+            client.sendall(b"{")
             while client.recv(65536):
                 pass
         eventually(lambda: not server._worker.proxy.connections)  # type: ignore[union-attr]
+
+
+def connected(url: str) -> socket.socket:
+    where = urlsplit(url)
+    return socket.create_connection((where.hostname or "", where.port or 0), timeout=SECONDS)
 
 
 def test_one_connection_too_many(proxy: ProxyServer) -> None:
