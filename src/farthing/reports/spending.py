@@ -8,7 +8,7 @@ difference as their figures, so sums are always the truth of the moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, SupportsIndex
@@ -56,7 +56,7 @@ class Row:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """
     Rows of sums, largest cost first; by ``day`` or ``hour`` first of all in their order. Each is a dict, whether you go
@@ -75,9 +75,9 @@ class Report:
     whole: Row
     dropped: int
     """Calls of this process that it no longer knows (``max_records``), and that are in no row."""
-    _sums: Sums = field(repr=False)
-    _parts: frozenset[str] = field(repr=False)
-    _read: Callable[[Collection[str]], Sums] = field(repr=False)
+    _sums: Sums
+    _parts: frozenset[str]
+    _read: Callable[[Collection[str]], Sums]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.to_dicts())
@@ -124,6 +124,10 @@ class Report:
             raise AssertionError(
                 f"{figures.calls} calls{of} cost {format_usd(figures.usd_nano)}, more than {format_usd(limit_nano)}"
             )
+
+    def __repr__(self) -> str:
+        # What a shell or a notebook shows of it.
+        return str(self)
 
     def __str__(self) -> str:
         heads = [*self.group_by, "usd", "tokens", "input", "output", "calls", "denied"]

@@ -77,6 +77,13 @@ def test_a_row_may_be_asked_for_by_its_place() -> None:
         report[2]
 
 
+def test_a_shell_shows_the_table() -> None:
+    farthing.record({"input_tokens": 7}, model="gpt-4o", user="alice")
+    report = farthing.report(group_by="user")
+    assert repr(report) == str(report)
+    assert repr(report).splitlines()[0].split()[0] == "user"
+
+
 def test_a_table_says_what_its_mark_means() -> None:
     with pytest.warns(farthing.UnpricedModelWarning):
         farthing.record({"input_tokens": 5}, model="of-nobody")
