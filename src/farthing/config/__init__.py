@@ -42,7 +42,7 @@ def configure(
             are understood as long. None: they are kept.
         stale_prices_after_days: say, once, when a budget in USD goes by prices that nobody checked for longer
             (StalePricesWarning). None: never.
-        watch: say, once for each client, when a call to a provider passes by a hard budget (from the next budget on).
+        watch: say, once for each client, when a call to a provider bypasses a hard budget (from the next budget on).
 
     Returns the settings now in force. Raises ConfigError naming the key, for a file with every mistake in it;
     StoreUnavailable if the ledger cannot be opened. Nothing changes then.

@@ -82,7 +82,7 @@ class SettingsTable(Table):
     stale_prices_after_days: int | Literal["none"] | None = Field(
         45, description="Say when a budget in USD goes by prices that nobody checked for longer; `none`: never."
     )
-    watch: bool = Field(True, description="Warn when a client's calls pass by a hard budget.")
+    watch: bool = Field(True, description="Warn when a client's calls bypass a hard budget.")
 
 
 class UpstreamTable(Table):

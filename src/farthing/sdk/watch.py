@@ -2,7 +2,7 @@
 What passes by: calls to a provider that leave through a client which nobody handed over.
 
 From the first budget on, the seams of the HTTP libraries are watched. Without :func:`~.install.install` a call that
-passes by a hard budget is said aloud, once for each client, and nothing about it is changed. With it, httpx's calls are
+bypasses a hard budget is said aloud, once for each client, and nothing about it is changed. With it, httpx's calls are
 governed, and what leaves by another library is refused under a hard budget: nothing here can measure it.
 """
 
