@@ -52,12 +52,12 @@ class Connection(HttpToolsProtocol):
         self._declining = False
         self._timer: asyncio.TimerHandle | None = None
         self._unspoken: asyncio.TimerHandle | None = None
-        """Until its first request begins: it may be idle for as long as between two of them."""
+        """Until a request begins, where uvicorn waits for none: it may be idle for as long as between two of them."""
         self._last_seconds = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
-        self._unspoken = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
+        self._wait_for_a_word()
         if len(self.connections) > self.bounds.max_connections:
             self._refuse(503, "too_many_connections", "this proxy has as many connections as it takes; try again")
 
@@ -77,7 +77,12 @@ class Connection(HttpToolsProtocol):
         while self._left_off is not None:
             self._go_on(self._left_off)
         self._arriving = b""
-        if not self._reading or self.transport.is_closing():
+        if not self._reading:
+            if self.cycle is not None and self.cycle.response_complete:
+                # Line ends, or the rest of a request that was refused: for uvicorn it is idle no more.
+                self._wait_for_a_word()
+            return
+        if self.transport.is_closing():
             return
         if self._in_headers:
             self._header_bytes += len(data)
@@ -221,6 +226,10 @@ class Connection(HttpToolsProtocol):
         fields = b"".join(b"%s: %s\r\n" % header for header in (*answer.headers, (b"connection", b"close")))
         self.transport.write(head + fields + b"\r\n" + answer.body)
         self.transport.close()
+
+    def _wait_for_a_word(self) -> None:
+        if self._unspoken is None:
+            self._unspoken = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
 
     def _has_spoken(self) -> None:
         if self._unspoken is not None:

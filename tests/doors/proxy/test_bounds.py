@@ -96,6 +96,22 @@ def test_a_connection_that_never_speaks_is_closed(
         eventually(lambda: not server._worker.proxy.connections)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("then", [b"\r\n", b"{}"], ids=["line ends", "the rest of a refused request"])
+def test_a_connection_that_says_nothing_new_is_idle(
+    then: bytes, fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stayed for ever: whatever came ended the wait for the next request."""
+    monkeypatch.setattr(worker, "KEEP_ALIVE_SECONDS", 0.5)
+    length = len(then.strip())
+    with proxy_with(settings_for(fake_provider)) as server, connected(server.url) as client:
+        client.sendall(b"POST /v1/x HTTP/1.1\r\nhost: elsewhere\r\ncontent-length: %d\r\n\r\n" % length)
+        assert b"not_loopback" in client.recv(65536)
+        with suppress(ConnectionError):  # it may be closed already
+            client.sendall(then)
+            assert client.recv(65536) == b""
+        eventually(lambda: not server._worker.proxy.connections)  # type: ignore[union-attr]
+
+
 def test_a_client_that_was_refused_and_says_little_more_keeps_no_place(fake_provider: FakeProvider) -> None:
     """Its connection stayed for ever: nobody waited for the rest of its request."""
     given = settings_for(fake_provider, bounds=replace(BOUNDS, read_seconds=0.1))
