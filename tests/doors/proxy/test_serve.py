@@ -37,6 +37,25 @@ def test_the_line_that_is_printed_works_as_it_is_printed(tmp_path: Path) -> None
         assert proxy.stop() == 0, proxy.said
 
 
+@pytest.mark.parametrize("picked", [True, False])
+def test_limits_of_a_port_that_was_picked_end_with_it(picked: bool, tmp_path: Path) -> None:
+    """Each start with ``--port 0`` left its budgets in the ledger: nobody comes back under the name of its port."""
+    ledger = tmp_path / "ledger.db"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = 0 if picked else free.getsockname()[1]
+    limits = ("--max-tokens-per-minute", "100k", "--max-tokens-total", "1m")
+    with served("--fake", "--port", str(port), "--ledger", str(ledger), *limits) as proxy:
+        proxy.ready()
+        assert proxy.stop() == 0, proxy.said
+    store = open_store(f"sqlite:///{ledger}")
+    try:
+        left = [budget.title for budget in store.catalogue().result().budgets.values()]
+    finally:
+        store.close()
+    assert left == ([] if picked else ["max-tokens-per-request", "max-tokens-per-minute"])
+
+
 def test_quiet_says_refusals_only(tmp_path: Path) -> None:
     with served("--fake", "--quiet", "--port", "0", "--ledger", str(tmp_path / "ledger.db")) as proxy:
         url = proxy.ready()

@@ -142,7 +142,7 @@ class Opened:
     def end_session(self, runtime: Runtime) -> None:
         """A clean stop. A session with a name of its own goes on another day."""
         if not self.named:
-            close_session(runtime.main.store, self._totals)
+            close_session(runtime.main.store, self._totals, for_good=self._asked.port == 0)
 
     def reload(self, settings: ProxySettings) -> ProxySettings:
         """Put other budgets into the ledger. Returns the settings that are in force then."""

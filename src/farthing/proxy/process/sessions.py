@@ -40,10 +40,13 @@ def open_session(store: Store, flags: BudgetConfig, session: str) -> tuple[list[
     return wanted, said
 
 
-def close_session(store: Store, budgets: Iterable[Budget]) -> None:
-    """A clean stop: the totals of this session end with it. What was spent stays in every report."""
+def close_session(store: Store, budgets: Iterable[Budget], *, for_good: bool) -> None:
+    """
+    A clean stop: the totals of this session end with it. What was spent stays in every report. *for_good*: all its
+    limits do, for its port was picked, and nobody comes back under the name of it.
+    """
     for budget in budgets:
-        if _is_total(budget) and budget.name in store.catalogue().result().budgets:
+        if (for_good or _is_total(budget)) and budget.name in store.catalogue().result().budgets:
             store.remove_budget(budget.name, defined_by=budget.defined_by).result()
 
 
