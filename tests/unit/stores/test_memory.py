@@ -372,6 +372,25 @@ def test_what_cannot_wait_for_the_lock_is_refused_and_not_run_on_half_a_change(
     assert isinstance(store.place(new).result(), Placed)
 
 
+def test_a_call_that_a_signal_handler_could_not_begin_leaves_nothing_to_give_back(
+    store: MemoryStore, clock: InsideTheLock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever was refused gives back what may have been placed; that nothing was is no fault."""
+    store.place(call(store, "other")).result()
+    new = call(store, "new")
+
+    def begin() -> None:
+        for verb in (lambda: store.place(new), lambda: store.void("new")):
+            with pytest.raises(StoreUnavailable):
+                verb()
+
+    with caplog.at_level(logging.ERROR, "farthing.stores"):
+        in_the_lock_of(store, clock, begin)
+        store.extend("other", deadline_ms=FAR_MS)
+    assert not caplog.records
+    check_books(store)
+
+
 @pytest.mark.parametrize(
     "end",
     [

@@ -319,10 +319,12 @@ class MemoryStore(Books):
         """A command that ends a hold: it must happen even if a finaliser gives it from inside the lock."""
         if not self._is_inside():
             return self._apply(command)
-        self._put_off.append(lambda: self._run(command))
         hold = self.hold(hold_id)
         if hold is None:
+            # Or it never will be: what placed it was refused, for it was asked from inside as well.
+            self._put_off.append(lambda: self._run(command) if self.hold(hold_id) is not None else None)
             raise StoreUnavailable(self.name, f"hold {hold_id!r} is being placed by the code that was interrupted")
+        self._put_off.append(lambda: self._run(command))
         return Ready(Settled(hold, None))
 
     def _change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Ready[Catalogue]:
