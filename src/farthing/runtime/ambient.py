@@ -9,7 +9,7 @@ started in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -68,3 +68,13 @@ def current() -> Ambient:
 def enter(ambient: Ambient) -> None:
     """Make this the ambient scope of the current context."""
     _current.set(ambient)
+
+
+def entered_in(context: Context, ambient: Ambient) -> Context:
+    """A context like this one, with this ambient scope; the same one, if that is its scope already."""
+    if context.get(_current, NOWHERE) == ambient:
+        return context
+    # Somebody may be in it, or share it on purpose.
+    context = context.copy()
+    context.run(enter, ambient)
+    return context

@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .. import forks
-from .ambient import Ambient, current, enter
+from .ambient import Ambient, current, enter, entered_in
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -94,9 +94,7 @@ def _spawned(greenlet: Any) -> None:
     """A greenlet is about to start, from here."""
     ambient = current()
     if ambient != Ambient():
-        context = greenlet.gr_context or Context()
-        context.run(enter, ambient)
-        greenlet.gr_context = context
+        greenlet.gr_context = entered_in(greenlet.gr_context or Context(), ambient)
 
 
 def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:

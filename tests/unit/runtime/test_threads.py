@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,19 @@ def test_without_gevent_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gevent", None)
     with farthing.budget(tokens=5), farthing.track(a=1):
         assert tags() == {"a": "1"}
+
+
+def test_a_greenlet_that_shares_a_context() -> None:
+    """As greenlet's documentation shares one; somebody is in it, so nobody else can be run in it."""
+    gevent, greenlet = pytest.importorskip("gevent"), pytest.importorskip("greenlet")
+    seen: list[dict[str, str]] = []
+
+    def main() -> None:
+        with farthing.track(a=1):
+            shares = gevent.Greenlet(lambda: seen.append(tags()))
+            shares.gr_context = greenlet.getcurrent().gr_context
+            shares.start()
+            shares.join()
+
+    copy_context().run(main)
+    assert seen == [{"a": "1"}]
