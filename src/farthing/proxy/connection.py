@@ -205,6 +205,9 @@ class Connection(HttpToolsProtocol):
         self._timer = None
         if not self._reading or self.transport.is_closing():
             return
+        if self.pipeline or (self._in_headers and self.cycle is not None and not self.cycle.response_complete):
+            # Sent ahead, while an earlier request is answered: that answer comes first, however long it takes.
+            self._last_seconds = self.loop.time()
         quiet_seconds = self.loop.time() - self._last_seconds
         if quiet_seconds < self.bounds.read_seconds:
             self._timer = self.loop.call_later(self.bounds.read_seconds - quiet_seconds, self._look)

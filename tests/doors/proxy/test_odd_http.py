@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from farthing.proxy.connection import Connection
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI
 from tests.doors.proxy.raw import ask
@@ -53,6 +54,31 @@ def test_requests_in_one_go_are_answered_in_their_order(fake_provider: FakeProvi
         assert parts == sorted(parts)
         assert said.count(b"HTTP/1.1 200 OK") == 4
         assert [entry.ending for entry in eventually(lambda: entries(server))] == ["ok", "ok"]
+
+
+def test_what_is_sent_ahead_may_wait_for_the_answer_before_it(
+    fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused as too slow, in the middle of that answer."""
+    fake_provider.reply = Reply(output_tokens=9, pause_after_chunks=3)
+    looks: list[int] = []
+    look = Connection._look
+
+    def looking(self: Connection) -> None:
+        looks.append(1)
+        look(self)
+
+    monkeypatch.setattr(Connection, "_look", looking)
+    given = settings_for(fake_provider)
+    given = replace(given, bounds=replace(given.bounds, read_seconds=0.3))
+    with proxy_with(given) as server, connect(server.url) as client:
+        client.sendall(call(stream=True) + HEALTH[:-20])
+        eventually(lambda: looks)
+        client.sendall(HEALTH[-20:])
+        fake_provider.resume()
+        said = read_until(client, b'"ok"}')
+        assert said.count(b"HTTP/1.1 200 OK") == 2
+        assert [entry.ending for entry in eventually(lambda: entries(server))] == ["ok"]
 
 
 @pytest.mark.parametrize("piece", [1, 300, 10_000])
