@@ -80,13 +80,15 @@ class Backlog:
             _log.warning("ledger %s can be written again; what was kept in memory is in it now", self._name)
 
     def say_lost(self) -> None:
+        lost = []
         if self._calls:
-            _log.critical(
-                "ledger %s could not be written until the end (%s): %d calls will be shown as suspect at their holds",
-                self._name,
-                self._reason,
-                self._calls,
-            )
+            calls = "1 call" if self._calls == 1 else f"{self._calls} calls"
+            lost.append(f"{calls} will be shown as suspect, at what was held")
+        if len(self._tickets) > self._calls:
+            lost.append("what was denied meanwhile is missing from reports")
+        if lost:
+            said = "; ".join(lost)
+            _log.critical("ledger %s could not be written until the end (%s): %s", self._name, self._reason, said)
 
     def _keep(self, ticket: Ticket[Any]) -> None:
         hold = None if ticket.hold_id is None else self._books.known(ticket.hold_id)

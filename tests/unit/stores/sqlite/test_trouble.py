@@ -271,12 +271,27 @@ def test_a_disk_that_is_full_until_the_end(store: SQLiteStore, path: Path, caplo
         stay_full(monkeypatch, other)
         other.settle("call", outcome(note="y" * 200_000)).result()
         other.close()
-    assert "1 calls will be shown as suspect" in caplog.text
+    assert "1 call will be shown as suspect" in caplog.text
     (settled,) = store.sweep().result()
     assert (settled.hold.id, settled.hold.state) == ("call", "suspect")
     # Its truth may still come.
     store.settle("call", outcome()).result()
     assert tokens(store) == Balance(120)
+
+
+def test_denials_that_are_lost_with_a_full_disk_are_said(
+    store: SQLiteStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        other = SQLiteStore(path)
+        stay_full(monkeypatch, other)
+        key = DenialKey(0, "b" * 200_000, "tokens", "gpt-4o", "openai", (), shadow=False)
+        with pytest.raises(StoreUnavailable):
+            other.add_denials({key: 1}).result()
+        other.close()
+    assert "what was denied meanwhile is missing from reports" in caplog.text
+    assert "suspect" not in caplog.text
+    assert store.denials().result() == {}
 
 
 FULL_DISK = """
