@@ -7,7 +7,7 @@ mode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,6 +19,9 @@ from .accounts import AccountFigures, BudgetFigures
 
 _FIRST_ROWS = 2_000
 """Read of an hour, to see when in it something began."""
+
+_Scope = tuple[str | None, ...]
+"""Which account of a budget: the values of the tags that tell its accounts apart."""
 
 
 class Outlook(NamedTuple):
@@ -43,8 +46,8 @@ class Outlook(NamedTuple):
 class _History(NamedTuple):
     """What the ledger knows of the time that forecasts look back on."""
 
-    sums: Sums
-    """By the hour."""
+    sums: Mapping[str, Sequence[tuple[SumKey, Figures]]]
+    """By budget: of each hour."""
     begun: Mapping[SumKey, int]
     """When the first call of an hour that is not long ago was made: minutes count there."""
     denials: Mapping[DenialKey, int]
@@ -55,8 +58,16 @@ def outlooks(store: Store, found: Sequence[BudgetFigures]) -> list[list[Outlook]
     now_ms = store.now()
     since_ms = now_ms - max(LOOKBACK_MS.values())
     sums = store.sums(("hour", "model", "provider", "tags", "budgets"), since_ms=since_ms).result()
-    history = _History(sums, _begun(store, now_ms), store.denials().result())
-    return [[_outlook(budget, account, history, now_ms) for account in budget.accounts] for budget in found]
+    history = _History(_by_budget(sums), _begun(store, now_ms), store.denials().result())
+    return [_outlooks(budget, history, now_ms) for budget in found]
+
+
+def _by_budget(sums: Sums) -> dict[str, list[tuple[SumKey, Figures]]]:
+    found: dict[str, list[tuple[SumKey, Figures]]] = {}
+    for key, figures in sums.items():
+        for name in dict.fromkeys(key.budgets):
+            found.setdefault(name, []).append((key, figures))
+    return found
 
 
 def _begun(store: Store, now_ms: int) -> dict[SumKey, int]:
@@ -75,33 +86,61 @@ def _begun(store: Store, now_ms: int) -> dict[SumKey, int]:
     return begun
 
 
-def _outlook(found: BudgetFigures, account: AccountFigures, history: _History, now_ms: int) -> Outlook:
-    budget = found.budget
-    start_ms, _ = budget.window.span(now_ms)
-    if budget.window.kind == "rolling":
-        start_ms = now_ms - budget.window.length_ms
+def _outlooks(found: BudgetFigures, history: _History, now_ms: int) -> list[Outlook]:
+    """Those of one budget. Of many accounts: its history is gone through once, not once for each."""
+    if not found.accounts:
+        return []
+    window, names = found.budget.window, tuple(found.accounts[0].scope)
+    denied = _denied(found, names, history, now_ms)
+    back_ms = lookback_ms(window)
+    recent = {} if back_ms is None else _recent(found, names, history, now_ms - back_ms)
+    outlooks = []
+    for account in found.accounts:
+        of = tuple([account.scope[name] for name in names])
+        exhausted = {} if back_ms is None else _exhausted(account, recent.get(of), now_ms)
+        outlooks.append(Outlook(exhausted, *denied.get(of, (0, 0))))
+    return outlooks
+
+
+def _denied(
+    found: BudgetFigures, names: tuple[str, ...], history: _History, now_ms: int
+) -> dict[_Scope, tuple[int, int]]:
+    """Since the window began: denied, and what would have been."""
+    window = found.budget.window
+    start_ms, _ = window.span(now_ms)
+    if window.kind == "rolling":
+        start_ms = now_ms - window.length_ms
     hour_ms = 0 if start_ms is None else start_ms - start_ms % HOUR_MS
-    counts = [0, 0]
+    counts: dict[_Scope, tuple[int, int]] = {}
     for denial, count in history.denials.items():
-        if denial.budget == budget.name and denial.hour_ms >= hour_ms:
-            tags = {**dict(denial.tags), "model": denial.model, "provider": denial.provider}
-            if _falls_into(account, tags):
-                counts[denial.shadow] += count
-    back_ms = lookback_ms(budget.window)
-    exhausted = {} if back_ms is None else _exhausted(found, account, history, now_ms, back_ms)
-    return Outlook(exhausted, *counts)
+        if denial.budget == found.budget.name and denial.hour_ms >= hour_ms:
+            of = _scope(names, denial.tags, denial.model, denial.provider)
+            denied, would_deny = counts.get(of, (0, 0))
+            counts[of] = (denied, would_deny + count) if denial.shadow else (denied + count, would_deny)
+    return counts
 
 
-def _exhausted(
-    found: BudgetFigures, account: AccountFigures, history: _History, now_ms: int, back_ms: int
-) -> dict[str, datetime]:
-    recent, first_ms = _recent(found, account, history, now_ms - back_ms)
+def _recent(
+    found: BudgetFigures, names: tuple[str, ...], history: _History, since_ms: int
+) -> dict[_Scope, tuple[Figures, int]]:
+    """What each account's calls came to, and from when on: the first of them, or its hour."""
+    # The hour that the span begins in counts as a whole, and so does its time.
+    first_hour_ms = since_ms - since_ms % HOUR_MS
+    recent: dict[_Scope, tuple[Figures, int]] = {}
+    for key, figures in history.sums.get(found.budget.name, ()):
+        if key.start_ms is None or key.start_ms < first_hour_ms:
+            continue
+        of = _scope(names, key.tags, key.model or "", key.provider or "")
+        began_ms = history.begun.get(key, key.start_ms)
+        total, first_ms = recent.get(of, (Figures(), began_ms))
+        recent[of] = total.plus(figures), min(first_ms, began_ms)
+    return recent
+
+
+def _exhausted(account: AccountFigures, recent: tuple[Figures, int] | None, now_ms: int) -> dict[str, datetime]:
+    total, first_ms = recent or (Figures(), now_ms)
     resets_ms = None if account.resets_at is None else ms_from_datetime(account.resets_at)
-    amounts = {
-        "usd": recent.usd_nano,
-        "tokens": recent.input_tokens + recent.output_tokens,
-        "requests": recent.calls,
-    }
+    amounts = {"usd": total.usd_nano, "tokens": total.input_tokens + total.output_tokens, "requests": total.calls}
     instants = {}
     for figures in account.units:
         if figures.remaining is None or figures.unit not in amounts:
@@ -118,23 +157,7 @@ def _exhausted(
     return instants
 
 
-def _recent(found: BudgetFigures, account: AccountFigures, history: _History, since_ms: int) -> tuple[Figures, int]:
-    """What this account's calls came to, and from when on: the first of them, or its hour; at the earliest *since*."""
-    total, first_ms = Figures(), None
-    for key, figures in history.sums.items():
-        # The hour that the span begins in counts as a whole, and so does its time.
-        if key.start_ms is None or key.start_ms < since_ms - since_ms % HOUR_MS:
-            continue
-        if found.budget.name in key.budgets and _falls_into(account, _tags(key)):
-            total = total.plus(figures)
-            began_ms = history.begun.get(key, key.start_ms)
-            first_ms = began_ms if first_ms is None else min(first_ms, began_ms)
-    return total, since_ms - since_ms % HOUR_MS if first_ms is None else first_ms
-
-
-def _tags(key: SumKey) -> dict[str, str]:
-    return {**dict(key.tags), "model": key.model or "", "provider": key.provider or ""}
-
-
-def _falls_into(account: AccountFigures, tags: Mapping[str, str]) -> bool:
-    return all(tags.get(name) == value for name, value in account.scope.items())
+def _scope(names: tuple[str, ...], tags: Iterable[tuple[str, str]], model: str, provider: str) -> _Scope:
+    """Which account of a budget calls with these tags fall into."""
+    of = {**dict(tags), "model": model, "provider": provider}
+    return tuple([of.get(name) for name in names])
