@@ -278,9 +278,7 @@ def a_late_word_is_lost(patch: Patch) -> None:
 def a_suspect_frees_its_room(patch: Patch) -> None:
     """An unknown outcome is taken for no cost."""
     move = ledger._move
-    patch.setattr(
-        ledger, "_move", lambda *args, to_settled, to_suspect: move(*args, to_settled=to_settled, to_suspect=False)
-    )
+    patch.setattr(ledger, "_move", lambda *args, to_suspect: move(*args, to_suspect=False))
 
 
 @mutant
@@ -288,8 +286,8 @@ def a_concurrency_slot_is_lost_in_a_crash(patch: Patch) -> None:
     """What should be released at the deadline becomes suspect instead."""
     move = ledger._move
 
-    def keeps(books: Any, balances: Any, hold: Any, *, to_settled: Any, to_suspect: bool) -> Any:
-        posted = move(books, balances, hold, to_settled=to_settled, to_suspect=to_suspect)
+    def keeps(books: Any, balances: Any, hold: Any, *given: Any, to_suspect: bool) -> Any:
+        posted = move(books, balances, hold, *given, to_suspect=to_suspect)
         for posting in hold.postings if to_suspect else ():
             # Still held: nothing will ever take it off.
             balances[posting.key] = balances[posting.key].plus(change_of("concurrency", held=1))
@@ -316,7 +314,7 @@ def an_overrun_is_hidden(patch: Patch) -> None:
 
 @mutant
 def an_overrun_is_not_itemised(patch: Patch) -> None:
-    patch.setattr(ledger, "_overrun", lambda hold, outcome: ())
+    patch.setattr(ledger, "_overrun", lambda hold, outcome, held: ())
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ One file, because these rules only make sense beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ..errors import HoldConflict, HoldNotFound, InvariantError
@@ -44,6 +44,11 @@ SUSPECT_POLICIES = ("keep", "settle_at_hold", "release")
 class Books(Protocol):
     """What a command may read."""
 
+    @property
+    def seq(self) -> int:
+        """The number of the latest entry."""
+        ...
+
     def balance(self, key: str) -> Balances: ...
     def hold(self, hold_id: str) -> Hold | None: ...
     def entry(self, hold_id: str) -> Entry | None:
@@ -52,13 +57,18 @@ class Books(Protocol):
 
 
 class Change(NamedTuple):
-    """What a command does to the books: new values, to be applied together. ``ends`` are the accounts' window ends."""
+    """What a command does to the books: new values, to be applied together."""
 
     balances: dict[str, Balances]
     holds: dict[str, Hold]
-    entries: tuple[Entry, ...] = ()
-    ends: tuple[tuple[str, int], ...] = ()
+    ends: Sequence[tuple[str, int]] = ()
     """Accounts that came with this change and have a window end (milliseconds)."""
+    over: tuple[str, ...] = ()
+    """Holds that it ends, so that nothing is counted for them any more but what was settled."""
+    entries: Mapping[int, Entry] = {}
+    """The row that it adds, by number; none or one."""
+    latest: Mapping[str, int] = {}
+    """By hold, the number of that row."""
 
 
 class Placed(NamedTuple):
@@ -88,8 +98,7 @@ class Settled(NamedTuple):
 
 
 NOTHING = Change({}, {})
-NO_AMOUNTS: dict[str, int] = {}
-_INTEGERS = {int}
+_NO_ENTRIES, _NO_LATEST = NOTHING.entries, NOTHING.latest
 
 
 def place(
@@ -98,45 +107,43 @@ def place(
     """
     Admit a plan or refuse it. *replaces* gives back another hold in the same step (it is voided without an entry).
     """
-    known = books.hold(plan.id)
+    hold_id, facts, _, postings, x_want, x_floor, deadline_ms, made_from, valid_until_ms, _, lent = plan
+    known = books.hold(hold_id)
     if known is not None:
         if not _same_plan(known, plan):
-            raise HoldConflict(f"hold {plan.id!r} was placed before with another plan", hold_id=plan.id)
+            raise HoldConflict(f"hold {hold_id!r} was placed before with another plan", hold_id=hold_id)
         return Placed(known), NOTHING
-    if plan.catalogue_version != catalogue_version:
-        return Stale(catalogue_version), NOTHING
-    if plan.valid_until_ms is not None and now_ms >= plan.valid_until_ms:
+    if made_from != catalogue_version or (valid_until_ms is not None and now_ms >= valid_until_ms):
         return Stale(catalogue_version), NOTHING
     balances: dict[str, Balances] = {}
     holds: dict[str, Hold] = {}
+    over: tuple[str, ...] = ()
     read: Callable[[str], Balances] = books.balance
     if replaces is not None:
         old = _live(books, replaces)
-        _move(books, balances, old, to_settled=NO_AMOUNTS, to_suspect=False)
-        holds[old.id] = old._replace(state=VOIDED, changed_ms=now_ms)
+        _move(books, balances, old, old.amounts, NONE, to_suspect=False)
+        holds[replaces], over = old._replace(state=VOIDED, changed_ms=now_ms), (replaces,)
         read = _over(dict(balances), read)
-    verdict = evaluate(plan, read)
-    if verdict.failed:
-        return Denied(verdict.failed), NOTHING
-    if plan.loans and (_shrunk(plan, verdict.x) or loans.outlent(plan.loans, read)):
+    x, failed, advisory, amounts = evaluate(plan, read)
+    if failed:
+        return Denied(failed), NOTHING
+    if lent and (_shrunk(plan, x) or loans.outlent(lent, read)):
         return Stale(catalogue_version), NOTHING
-    x = verdict.x
-    held = change(held=plan.facts.amounts(x))
+    held = change(held=amounts)
     ends: list[tuple[str, int]] = []
-    for key, units, ends_ms in plan.postings:
+    for key, units, ends_ms in postings:
         row = balances[key] = read(key).plus(held if units is None else held.only(units))
         if sum(row) > COUNTER_MAX:
             _check_most(row, key)
         if ends_ms is not None:
             ends.append((key, ends_ms))
-    hold_id, facts, _, postings, x_want, x_floor, deadline_ms, _, _, _, lent = plan
     if lent:
         loans.lend(balances, read, lent, facts, x)
     hold = holds[hold_id] = bare(
         Hold,
         (hold_id, owner, HELD, facts, postings, x, x_want, x_floor, now_ms, deadline_ms, now_ms, False, None, lent),
     )
-    return bare(Placed, (hold, verdict.advisory)), bare(Change, (balances, holds, (), tuple(ends)))
+    return bare(Placed, (hold, advisory)), bare(Change, (balances, holds, ends, over, _NO_ENTRIES, _NO_LATEST))
 
 
 def _check_most(row: Balances, key: str) -> None:
@@ -192,11 +199,12 @@ def suspect(books: Books, hold_id: str, *, ending: str, note: str | None, now_ms
     if hold.state != HELD:
         return Settled(hold, books.entry(hold_id)), NOTHING
     balances: dict[str, Balances] = {}
-    _move(books, balances, hold, to_settled=NO_AMOUNTS, to_suspect=True)
+    held = hold.amounts
+    _move(books, balances, hold, held, NONE, to_suspect=True)
     now_suspect = hold._replace(state=SUSPECT, changed_ms=now_ms)
     outcome = hold.estimate()._replace(ending=ending, note=note)
-    entry = _entry(now_suspect, outcome, now_ms=now_ms, posted=(), suspect=True)
-    return Settled(now_suspect, entry), Change(balances, {hold_id: now_suspect}, (entry,))
+    entry = _entry(books, now_suspect, outcome, held, held, now_ms=now_ms)._replace(posted=(), suspect=True)
+    return _settled(now_suspect, entry, balances)
 
 
 def resolve(books: Books, hold_id: str, policy: str, *, now_ms: int, note: str | None) -> tuple[Settled, Change]:
@@ -266,10 +274,12 @@ class _Overlay:
         self._books = books
         self._balances: dict[str, Balances] = {}
         self._holds: dict[str, Hold] = {}
+        self.seq = books.seq
 
     def apply(self, change: Change) -> None:
         self._balances.update(change.balances)
         self._holds.update(change.holds)
+        self.seq += len(change.entries)
 
     def balance(self, key: str) -> Balances:
         return self._balances.get(key) or self._books.balance(key)
@@ -286,15 +296,16 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
     hold = _find(books, hold_id)
     if hold.state == HELD:
         balances: dict[str, Balances] = {}
-        amounts = NO_AMOUNTS if outcome is None else _amounts(outcome)
-        _move(books, balances, hold, to_settled=amounts, to_suspect=False)
+        held = hold.facts.amounts(hold.x)
+        used = NONE if outcome is None else _used(outcome)
+        _move(books, balances, hold, held, used, to_suspect=False)
         ended = hold.ended(state, outcome, now_ms)
         if outcome is None:
-            return Settled(ended, None), Change(balances, {hold_id: ended})
-        entry = _entry(ended, outcome, now_ms=now_ms, posted=outcome.amounts)
+            return Settled(ended, None), Change(balances, {hold_id: ended}, over=(hold_id,))
+        entry = _entry(books, ended, outcome, held, used, now_ms=now_ms)
         if hold.loans:
-            entry = entry._replace(transfers=loans.transfers(hold, amounts))
-        return bare(Settled, (ended, entry)), bare(Change, (balances, {hold_id: ended}, (entry,), ()))
+            entry = entry._replace(transfers=loans.transfers(hold, used))
+        return _settled(ended, entry, balances, (hold_id,))
     if outcome is None and (hold.state == SUSPECT or hold.automatic or hold.outcome is not None):
         # Never tried, but counted as suspect meanwhile: there is a row already, which only another row can correct.
         outcome = Outcome((), cost_nano=None if hold.facts.price is None else 0, ending="voided")
@@ -310,57 +321,71 @@ def _late(
 ) -> tuple[Settled, Change]:
     """A truth about a suspect hold, or about one that was resolved without its call: one linked correction row."""
     balances: dict[str, Balances] = {}
-    amounts = _amounts(outcome)
+    held, used = hold.amounts, _used(outcome)
     assumed = hold.estimate()
     settled_before = dict(assumed.amounts) if hold.state == SETTLED else {}
+    before = _used(assumed) if hold.state == SETTLED else NONE
     if hold.state == SUSPECT:
-        _move(books, balances, hold, to_settled=amounts, to_suspect=False)
+        _move(books, balances, hold, held, used, to_suspect=False)
         posted = outcome.amounts
     else:
         if hold.loans:
-            loans.correct(balances, books.balance, hold, now=amounts, before=settled_before)
+            loans.correct(balances, books.balance, hold, now=used, before=before)
+        amounts = dict(outcome.amounts)
         units = dict.fromkeys((*amounts, *settled_before))
         posted = tuple((unit, amounts.get(unit, 0) - settled_before.get(unit, 0)) for unit in units)
         _post(books, balances, hold, change(settled=settled_amounts(dict(posted))))
-    before = {} if hold.state == VOIDED else assumed.usage.to_dict()
+    usage_before = {} if hold.state == VOIDED else assumed.usage.to_dict()
     cost_before = 0 if hold.state == VOIDED else (assumed.cost_nano or 0)
     ended = hold._replace(state=state, outcome=None if automatic else outcome, automatic=automatic, changed_ms=now_ms)
-    entry = _entry(ended, outcome, now_ms=now_ms, posted=posted)._replace(
+    entry = _entry(books, ended, outcome, held, used, now_ms=now_ms)._replace(
         kind="correction",
-        usage=usage_difference(outcome.usage, before),
+        posted=posted,
+        usage=usage_difference(outcome.usage, usage_before),
         resolves_suspect=hold.state == SUSPECT,
         cost_nano=None if outcome.cost_nano is None else outcome.cost_nano - cost_before,
-        transfers=loans.transfers(hold, amounts, settled_before) if hold.loans else (),
+        transfers=loans.transfers(hold, used, before) if hold.loans else (),
     )
-    return Settled(ended, entry), Change(balances, {hold.id: ended}, (entry,))
+    return _settled(ended, entry, balances, (hold.id,))
 
 
-def _amounts(outcome: Outcome) -> dict[str, int]:
-    """What to settle, by unit. Settled amounts only grow, so a figure that would shrink or blur them is refused."""
+def _settled(
+    hold: Hold, entry: Entry, balances: dict[str, Balances], over: tuple[str, ...] = ()
+) -> tuple[Settled, Change]:
+    """The answer of a command that adds a row, and its change."""
+    seq, hold_id = entry.seq, hold.id
+    return bare(Settled, (hold, entry)), bare(
+        Change, (balances, {hold_id: hold}, (), over, {seq: entry}, {hold_id: seq})
+    )
+
+
+def _used(outcome: Outcome) -> Amounts:
+    """What to settle. Settled amounts only grow, so a figure that would shrink or blur them is refused."""
     cost_nano = outcome.cost_nano
     if cost_nano is not None and (type(cost_nano) is not int or cost_nano < 0):
         raise ValueError(f"outcome: cost_nano must be an integer of at least 0, not {cost_nano!r}")
-    amounts = dict(outcome.amounts)
-    if not {*map(type, amounts.values())} <= _INTEGERS or min(amounts.values(), default=0) < 0:
-        unit, amount = next((unit, of) for unit, of in amounts.items() if type(of) is not int or of < 0)
-        raise ValueError(f"outcome: {unit} must be an integer of at least 0, not {amount!r}")
-    return amounts
+    used = [*NONE]
+    for unit, amount in outcome.amounts:
+        if type(amount) is not int or amount < 0:
+            raise ValueError(f"outcome: {unit} must be an integer of at least 0, not {amount!r}")
+        used[AT[unit]] = amount
+    tokens, usd, requests, _ = used
+    return tokens, usd, requests, 0
 
 
 def _move(
-    books: Books, balances: dict[str, Balances], hold: Hold, *, to_settled: dict[str, int], to_suspect: bool
+    books: Books, balances: dict[str, Balances], hold: Hold, held: Amounts, used: Amounts, *, to_suspect: bool
 ) -> None:
-    """Take a live hold's amounts off its accounts, and put what is settled (by unit), or them as suspect, on."""
-    tokens, usd, requests, in_flight = hold.facts.amounts(hold.x)
-    used = settled_amounts(to_settled) if to_settled else NONE
+    """Take what a live hold holds off its accounts, and put what was used, or what it held as suspect, on."""
+    tokens, usd, requests, in_flight = held
     if hold.state == SUSPECT:
         # Calls in flight were released already.
-        difference = change(settled=used, suspect=(-tokens, -usd, -requests, 0))
+        difference = change(used, NONE, (-tokens, -usd, -requests, 0))
     else:
         lost = (tokens, usd, requests, 0) if to_suspect else NONE
         difference = change(used, (-tokens, -usd, -requests, -in_flight), lost)
     if hold.loans:
-        loans.unwind(balances, books.balance, hold, to_settled, to_suspect=to_suspect)
+        loans.unwind(balances, books.balance, hold, used, to_suspect=to_suspect)
     _post(books, balances, hold, difference)
 
 
@@ -379,27 +404,27 @@ def _over(changed: dict[str, Balances], read: Callable[[str], Balances]) -> Call
     return lambda key: changed[key] if key in changed else read(key)
 
 
-def _entry(
-    hold: Hold, outcome: Outcome, *, now_ms: int, posted: tuple[tuple[str, int], ...], suspect: bool = False
-) -> Entry:
-    hold_id, _, _, facts, postings, _, _, _, placed_ms, _, _, _, _, _ = hold
-    _, usage, cost_nano, ending, source, model, note = outcome
+def _entry(books: Books, hold: Hold, outcome: Outcome, held: Amounts, used: Amounts, *, now_ms: int) -> Entry:
+    hold_id, facts, postings = hold.id, hold.facts, hold.postings
+    posted, usage, cost_nano, ending, source, model, note = outcome
     kind = ENTRY_KINDS.get(facts.dialect or "", "call")
-    what = (0, hold_id, hold_id, kind, now_ms, placed_ms, facts, usage.present(), cost_nano, ending, source, suspect)
-    return bare(Entry, (*what, _overrun(hold, outcome), postings, posted, model, note, False, ()))
+    (tokens, usd, requests, _), (most_tokens, most_usd, most_requests, _) = used, held
+    overrun: tuple[tuple[str, int], ...] = ()
+    if tokens > most_tokens or usd > most_usd or requests > most_requests:
+        overrun = _overrun(hold, outcome, held)
+    seq, placed_ms, present = books.seq + 1, hold.placed_ms, usage.present()
+    what = (seq, hold_id, hold_id, kind, now_ms, placed_ms, facts, present, cost_nano, ending, source, False)
+    return bare(Entry, (*what, overrun, postings, posted, model, note, False, ()))
 
 
-def _overrun(hold: Hold, outcome: Outcome) -> tuple[tuple[str, int], ...]:
+def _overrun(hold: Hold, outcome: Outcome, held: Amounts) -> tuple[tuple[str, int], ...]:
     """What the provider reported beyond the hold, by unit."""
-    held = hold.facts.amounts(hold.x)
-    over = [(unit, amount - held[AT[unit]]) for unit, amount in outcome.amounts if amount > held[AT[unit]]]
-    if not over:
-        return ()
     posted = {unit for posting in hold.postings for unit in posting.units or UNITS}
     if hold.facts.price is None:
         # Nothing could be held in money, so nothing is beyond it.
         posted.discard("usd")
-    return tuple([(unit, beyond) for unit, beyond in over if unit in posted])
+    over = [(unit, amount - held[AT[unit]]) for unit, amount in outcome.amounts]
+    return tuple([(unit, beyond) for unit, beyond in over if beyond > 0 and unit in posted])
 
 
 def _find(books: Books, hold_id: str) -> Hold:
@@ -452,8 +477,8 @@ def record(
         settled, ended = suspect(overlay, plan.id, ending=outcome.ending, note=outcome.note, now_ms=now_ms)
     else:
         settled, ended = settle(overlay, plan.id, outcome, now_ms=now_ms)
-    return settled, Change(
-        {**opened.balances, **ended.balances}, {**opened.holds, **ended.holds}, ended.entries, opened.ends
+    return settled, ended._replace(
+        balances={**opened.balances, **ended.balances}, holds={**opened.holds, **ended.holds}, ends=opened.ends
     )
 
 

@@ -6,10 +6,10 @@ Called by :mod:`.ledger` for holds that have loans, and for no others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from ..errors import InvariantError
-from .balances import AT, COUNTED, Balances, bare, change, change_of
+from .balances import AT, COUNTED, NONE, Amounts, Balances, bare, change, change_of
 from .hold import SUSPECT, Hold
 from .lending import Loan, Transfer, sides
 from .plan import CallFacts
@@ -36,35 +36,32 @@ def shrink(balances: Changed, read: Read, before: Hold, after: Hold) -> None:
         _add(balances, read, loan, held=smaller - held_by(loan, before))
 
 
-def unwind(balances: Changed, read: Read, hold: Hold, amounts: Mapping[str, int], *, to_suspect: bool) -> None:
+def unwind(balances: Changed, read: Read, hold: Hold, amounts: Amounts, *, to_suspect: bool) -> None:
     """
-    The hold ends, or becomes suspect: what the call did not use goes back to the donors. *amounts* is what it used, by
-    unit. Before its postings change.
+    The hold ends, or becomes suspect: what the call did not use goes back to the donors. *amounts* is what it used.
+    Before its postings change.
     """
     was_suspect = hold.state == SUSPECT
     for loan in hold.loans:
         held = held_by(loan, hold)
-        spent = amounts.get(loan.unit)
-        used = min(held, loan.part(spent)) if spent else 0
+        used = min(held, loan.part(amounts[AT[loan.unit]]))
         if was_suspect:
             _add(balances, read, loan, used, 0, -held)
         else:
             _add(balances, read, loan, used, -held, held if to_suspect else 0)
 
 
-def correct(balances: Changed, read: Read, hold: Hold, *, now: Mapping[str, int], before: Mapping[str, int]) -> None:
-    """A late truth about an ended hold: *now* replaces *before*, by unit. Before its postings change."""
+def correct(balances: Changed, read: Read, hold: Hold, *, now: Amounts, before: Amounts) -> None:
+    """A late truth about an ended hold: *now* replaces *before*. Before its postings change."""
     for loan in hold.loans:
         _add(balances, read, loan, settled=_used(loan, hold, now) - _used(loan, hold, before))
 
 
-def transfers(hold: Hold, amounts: Mapping[str, int], before: Mapping[str, int] | None = None) -> tuple[Transfer, ...]:
+def transfers(hold: Hold, amounts: Amounts, before: Amounts = NONE) -> tuple[Transfer, ...]:
     """What the loans of a hold came to: for the entry of its call, or the difference for a correction."""
     made = []
     for loan in hold.loans:
-        if not amounts.get(loan.unit) and not before:
-            continue
-        amount = _used(loan, hold, amounts) - (_used(loan, hold, before) if before else 0)
+        amount = _used(loan, hold, amounts) - _used(loan, hold, before)
         if amount:
             made.append(Transfer(loan.unit, loan.donor, loan.taker, amount, loan.why))
     return tuple(made)
@@ -91,9 +88,9 @@ def counted(hold: Hold) -> Iterator[tuple[str, Balances]]:
                 yield key, change_of(loan.unit, held=sign * amount)
 
 
-def _used(loan: Loan, hold: Hold, amounts: Mapping[str, int]) -> int:
+def _used(loan: Loan, hold: Hold, amounts: Amounts) -> int:
     """What a cost takes of a loan: never more than it held, for what exceeds a hold is its taker's overrun."""
-    return min(held_by(loan, hold), loan.part(amounts.get(loan.unit, 0)))
+    return min(held_by(loan, hold), loan.part(amounts[AT[loan.unit]]))
 
 
 def _total(facts: CallFacts, unit: str, x: int) -> int:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from .balances import AT, COUNTED, SPENT, UNITS, Amounts, Balance, Balances, bare
+from .balances import AT, COUNTED, NONE, SPENT, UNITS, Amounts, Balance, Balances, bare
 from .budget import Budget
 from .lending import Loan
 from .money import COUNTER_MAX
@@ -51,14 +51,17 @@ ONE = Formula(1)
 ZERO_FORMULA = Formula(0)
 
 
+Look = tuple[tuple[str, ...], Callable[[Balances], tuple[int, ...]], int, bool]
+"""Which rows to read, what to sum up of each, where in the call's amounts stands what must fit, and if nothing may."""
+
+
 class Line(NamedTuple):
-    """A condition, and the evidence to name when it fails."""
+    """A condition, and the evidence to name when it fails. Made by :func:`make_line`."""
 
     budget: Budget
     scope: tuple[tuple[str, str | None], ...]
     unit: str
-    keys: tuple[str, ...]
-    """The accounts whose balances are summed; none for the check of one call alone."""
+    look: Look
     ceiling: int
     elastic: bool = False
     """May shrink x. The others are checked at what was asked."""
@@ -69,6 +72,31 @@ class Line(NamedTuple):
     starts_ms: int | None = None
     ends_ms: int | None = None
     frozen: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The accounts whose balances are summed; none for the check of one call alone."""
+        return self.look[0]
+
+
+def make_line(
+    budget: Budget,
+    scope: tuple[tuple[str, str | None], ...],
+    unit: str,
+    keys: tuple[str, ...],
+    ceiling: int,
+    *,
+    elastic: bool = False,
+    advisory: bool = False,
+    spent_only: bool = False,
+    starts_ms: int | None = None,
+    ends_ms: int | None = None,
+    frozen: bool = False,
+) -> Line:
+    """A line, with what is looked at to check it."""
+    # Where only what is spent counts, one more must be free, of whatever: as much as every call asks of requests.
+    look = (keys, SPENT[unit], AT["requests"], frozen) if spent_only else (keys, COUNTED[unit], AT[unit], frozen)
+    return Line(budget, scope, unit, look, ceiling, elastic, advisory, spent_only, starts_ms, ends_ms, frozen)
 
 
 class Posting(NamedTuple):
@@ -256,12 +284,12 @@ def make_frame(accounts: tuple[Account, ...], ours: bool) -> Frame:
             if unit == "usd":
                 counts_usd = budget.title
             lines.append(
-                Line(
-                    budget=budget,
-                    scope=account.scope,
-                    unit=unit,
-                    keys=keys,
-                    ceiling=ceiling,
+                make_line(
+                    budget,
+                    account.scope,
+                    unit,
+                    keys,
+                    ceiling,
                     elastic=elastic_if_ours if ours else otherwise,
                     advisory=advisory,
                     spent_only=spent_only,
@@ -317,12 +345,12 @@ def empty_plan(hold_id: str, facts: CallFacts, deadline_ms: int, *, x: int = 0, 
 
 def spent_line(account: Account, unit: str, ceiling: int, keys: tuple[str, ...]) -> Line:
     """A line that only looks at what is spent on an account, and asks for nothing."""
-    return Line(
-        budget=account.budget,
-        scope=account.scope,
-        unit=unit,
-        keys=keys,
-        ceiling=ceiling,
+    return make_line(
+        account.budget,
+        account.scope,
+        unit,
+        keys,
+        ceiling,
         spent_only=True,
         starts_ms=account.starts_ms,
         ends_ms=account.ends_ms,
@@ -373,6 +401,8 @@ class Verdict(NamedTuple):
     x: int
     failed: tuple[LineResult, ...] = ()
     advisory: tuple[LineResult, ...] = ()
+    amounts: Amounts = NONE
+    """What to hold for it."""
 
 
 def evaluate(plan: Plan, read: Callable[[str], Balances]) -> Verdict:
@@ -381,38 +411,39 @@ def evaluate(plan: Plan, read: Callable[[str], Balances]) -> Verdict:
 
     The one rule of admission, for every store. Exactly at the ceiling is allowed.
     """
-    want, floor = plan.x_want, plan.x_floor
+    want, facts = plan.x_want, plan.facts
     x = want if plan.x_most is None else plan.x_most
-    facts = plan.facts
     asked = facts.amounts(want)
-    failed: list[Line] | None = None
-    advises: list[Line] | None = None
+    failed: list[Line] = []
+    advises: list[Line] = []
     for line in plan.lines:
-        _, _, unit, keys, ceiling, elastic, advisory, spent_only, _, _, frozen = line
-        counted = SPENT[unit] if spent_only else COUNTED[unit]
-        room = ceiling
+        keys, counted, at, frozen = line.look
+        room = line.ceiling
         for key in keys:
             room -= sum(counted(read(key)))
-        if not frozen:
-            if (1 if spent_only else asked[AT[unit]]) <= room:
-                continue
-            if elastic:
-                base, slope, den = facts.formula(unit) or ZERO_FORMULA
-                if slope:
-                    most = (room * den - base) // slope
-                    if most >= floor:
-                        x = min(x, most)
-                        continue
-        if advisory:
-            advises = [*(advises or ()), line]
-        else:
-            failed = [*(failed or ()), line]
-    if not failed and not advises:
-        return bare(Verdict, (x, (), ()))
+        if asked[at] <= room and not frozen:
+            continue
+        if line.elastic and not frozen:
+            base, slope, den = facts.formula(line.unit) or ZERO_FORMULA
+            if slope:
+                most = (room * den - base) // slope
+                if most >= plan.x_floor:
+                    x = min(x, most)
+                    continue
+        (advises if line.advisory else failed).append(line)
+    if failed or advises:
+        return _explained(plan, read, x, failed, advises)
+    return bare(Verdict, (x, (), (), asked if x == want else facts.amounts(x)))
+
+
+def _explained(plan: Plan, read: Callable[[str], Balances], x: int, failed: list[Line], advises: list[Line]) -> Verdict:
+    """The verdict with what its lines saw."""
+    want, floor, facts = plan.x_want, plan.x_floor, plan.facts
     return Verdict(
         x,
-        failed=tuple(line_result(line, facts, read, floor if line.elastic else want) for line in failed or ()),
-        advisory=tuple(line_result(line, facts, read, want) for line in advises or ()),
+        tuple(line_result(line, facts, read, floor if line.elastic else want) for line in failed),
+        tuple(line_result(line, facts, read, want) for line in advises),
+        facts.amounts(x),
     )
 
 

@@ -31,6 +31,10 @@ class Books:
     holds: dict[str, Hold] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
 
+    @property
+    def seq(self) -> int:
+        return len(self.entries)
+
     def balance(self, key: str) -> Balances:
         return self.balances.get(key, ZERO)
 
@@ -45,7 +49,7 @@ class Books:
         answer, change = answered
         self.balances.update(change.balances)
         self.holds.update(change.holds)
-        self.entries += change.entries
+        self.entries += change.entries.values()
         nonzero = {key: balance for key, balance in self.balances.items() if balance != ZERO}
         assert ledger.replay({}, self.entries, self.holds.values()) == nonzero
         return answer

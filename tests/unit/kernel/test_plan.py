@@ -26,6 +26,7 @@ from farthing.kernel.plan import (
     Plan,
     Verdict,
     evaluate,
+    make_line,
     make_plan,
     open_account,
 )
@@ -42,7 +43,7 @@ FORMULAS = st.builds(Formula, st.integers(0, 40), st.integers(0, 6), st.integers
 @st.composite
 def lines(draw: st.DrawFn) -> Line:
     kind = draw(st.sampled_from(["fixed", "elastic", "elastic", "advisory", "spent_only"]))
-    return Line(
+    return make_line(
         BUDGET,
         (),
         draw(st.sampled_from(["tokens", "usd"])),
@@ -111,7 +112,7 @@ def test_a_formula_rounds_up_once(formula: Formula, x: int) -> None:
 
 
 def line(ceiling: int, **flags: bool) -> Line:
-    return Line(BUDGET, (), "usd", ("k",), ceiling, **flags)
+    return make_line(BUDGET, (), "usd", ("k",), ceiling, **flags)
 
 
 def verdict_of(formula: Formula, *of: Line, want: int = 10, floor: int = 1, balance: Balance = NONE) -> Verdict:
@@ -135,7 +136,7 @@ def test_a_limit_of_zero_denies_everything_that_costs_something(flags: dict[str,
 def test_a_base_beyond_the_room_fails_although_the_line_may_shrink() -> None:
     verdict = verdict_of(Formula(11, 1), line(10, elastic=True), floor=0)
     assert [result.asked for result in verdict.failed] == [11]
-    assert verdict_of(Formula(10, 1), line(10, elastic=True), floor=0) == Verdict(0)
+    assert verdict_of(Formula(10, 1), line(10, elastic=True), floor=0) == Verdict(0, amounts=(0, 10, 1, 1))
 
 
 def test_a_line_past_its_ceiling_already_says_so_and_never_grants_a_negative_x() -> None:
@@ -170,7 +171,7 @@ def test_advisory_lines_never_refuse_not_even_frozen() -> None:
 
 
 def test_no_lines_grant_what_was_asked() -> None:
-    assert verdict_of(ONE, want=7) == Verdict(7)
+    assert verdict_of(ONE, want=7) == Verdict(7, amounts=(7, 1, 1, 1))
 
 
 def test_the_balance_of_a_result_is_the_sum_over_its_keys() -> None:

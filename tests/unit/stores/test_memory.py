@@ -102,7 +102,7 @@ def interrupt_at(line: int) -> Iterator[list[str]]:
             # that its own `with` does not protect them: a `try:`, which does nothing, and leaving a `with`, which
             # counts as beginning its line again.
             does_nothing = frame.f_code.co_code[frame.f_lasti] == NOP
-            leaves_with = frame.f_code.co_name == "_locked" and frame.f_lineno in begun_here
+            leaves_with = frame.f_code.co_name == "_run" and frame.f_lineno in begun_here
             if event == "line" and not does_nothing and not leaves_with:
                 begun_here.add(frame.f_lineno)
                 begun += 1

@@ -23,9 +23,9 @@ from operator import call
 from typing import Any, TypeVar
 
 from ...errors import StoreUnavailable
-from ...kernel.balances import NONE, ZERO, Amounts, Balances, bare, change, minus
+from ...kernel.balances import NONE, ZERO, Amounts, Balances, change, minus
 from ...kernel.catalogue import Catalogue
-from ...kernel.hold import HELD, LIVE, SUSPECT, Entry, Hold
+from ...kernel.hold import LIVE, Entry, Hold
 from ...kernel.keys import KeyRing
 from ...kernel.ledger import NOTHING, Change, Settled
 from ...kernel.lending import sides
@@ -33,7 +33,7 @@ from ...kernel.ratios import Ratios
 from ...kernel.sums import DAY_MS, KEYS, Figures, Sums, figures_of, key_of
 from ...kernel.tallies import Tally, TallyKey, tally_entries
 from ...kernel.window import Looks, steady_now
-from ..contract import ACCOUNT_GRACE_MS, ROLL_UP_BATCH, Clock, DenialKey
+from ..contract import ACCOUNT_GRACE_MS, ROLL_UP_BATCH, Clock, DenialKey, Ready
 
 T = TypeVar("T")
 _log = logging.getLogger("farthing.stores")
@@ -67,20 +67,26 @@ class Books:
         self._lock = threading.RLock()
         # Whether this thread holds it. Not in the lock's public interface, but what threading.Condition relies on.
         self._is_inside: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
-        self._put_off: deque[Callable[[], object]] = deque()
+        self._put_off: deque[Callable[[], tuple[Any, Change]]] = deque()
         self._balances = _Balances()
         self.balance = self._balances.__getitem__
         self._ends: dict[str, int] = {}
         self._holds: dict[str, Hold] = {}
+        self.hold = self._holds.get
         self._ended: deque[str] = deque()
         self._correctable: set[str] = set()
-        """Ended holds that their calls may still correct."""
+        """Ended holds that their calls may still correct, and some that were corrected."""
         self._entries: dict[int, Entry] = {}
         self._entry_of: dict[str, int] = {}
-        self._counts = {"seq": 0, "rolled": 0, "tallied": 0}
+        self._counts = {"folded": 0, "rolled": 0, "tallied": 0}
         self._settled_before: dict[str, Amounts] = {}
         # Newer than the parent's: who knows that one asks for this one.
         self._catalogue = Catalogue(version=self._catalogue.version + 1)
+        self._tables: tuple[Callable[[Any], object], ...] = (
+            *(self._balances.update, self._holds.update, self._ends.update, self._ended.extend),
+            *(self._entries.update, self._entry_of.update),
+        )
+        """By field of a change, what takes it."""
         self._keys = KeyRing()
         self._denials: dict[DenialKey, int] = {}
         self._ratios: Ratios = {}
@@ -96,8 +102,13 @@ class Books:
     balance: Callable[[str], Balances]
     """The row of an account; zero for one that was never posted to."""
 
-    def hold(self, hold_id: str) -> Hold | None:
-        return self._holds.get(hold_id)
+    hold: Callable[[str], Hold | None]
+
+    @property
+    def seq(self) -> int:
+        """Rows are numbered without gaps, from 1."""
+        counts = self._counts
+        return len(self._entries) + counts["folded"] + counts["rolled"]
 
     def entry(self, hold_id: str) -> Entry | None:
         seq = self._entry_of.get(hold_id)
@@ -112,86 +123,56 @@ class Books:
 
     # -- one change at a time ------------------------------------------------------------------------------------
 
-    def _locked(self, run: Callable[..., T], *arguments: Any) -> T:
+    def _run(self, command: Callable[[], tuple[T, Change]], ending: str | None = None) -> Ready[T]:
+        """Carry out a command, alone. *ending*: it ends this hold, and must happen even if a finaliser gives it."""
         if self._is_inside():
-            # A finaliser or signal handler interrupted this very thread inside the lock. Going on would read and write
-            # half a change.
-            raise StoreUnavailable(self.name, "asked from inside itself, by a finaliser or a signal handler")
+            return self._run_later(command, ending)
         with self._lock:
             try:
                 if self._put_off:
                     self._catch_up()
-                return run(*arguments)
+                answer, change = command()
+                if change is not NOTHING:
+                    self._commit(change)
+                return Ready(answer)
             finally:
                 if self._put_off:
                     self._catch_up()
+
+    def _run_later(self, command: Callable[[], tuple[T, Change]], ending: str | None) -> Ready[T]:
+        """
+        A finaliser or signal handler interrupted this very thread inside the lock. Going on would read and write half a
+        change.
+        """
+        if ending is None:
+            raise StoreUnavailable(self.name, "asked from inside itself, by a finaliser or a signal handler")
+        hold = self.hold(ending)
+        if hold is None:
+            # Or it never will be: what placed it was refused, for it was asked from inside as well.
+            self._put_off.append(lambda: command() if self.hold(ending) is not None else (None, NOTHING))
+            raise StoreUnavailable(self.name, f"hold {ending!r} is being placed by the code that was interrupted")
+        self._put_off.append(command)
+        return Ready(Settled(hold, None))  # type: ignore[arg-type]  # what every command that ends a hold answers
 
     def _catch_up(self) -> None:
         """Run what was put off. Taken off the list only afterwards: commands are idempotent, so twice is harmless."""
         while self._put_off:
             try:
-                self._put_off[0]()
+                _, change = self._put_off[0]()
+                self._commit(change)
             except Exception:  # noqa: BLE001 - whatever it is; see below
                 # Nobody waits for this answer any more: raising it here would blame an innocent call, and leaving it
                 # on the list would blame every later one.
                 _log.exception("a command that a finaliser gave could not be carried out")
             self._put_off.popleft()
 
-    def _run(self, command: Callable[[], tuple[T, Change]]) -> T:
-        answer, change = command()
-        if change is NOTHING:
-            return answer
-        entries = self._commit(change)
-        return self._answer(answer, entries) if entries else answer
-
-    def _answer(self, answer: T, entries: tuple[Entry, ...]) -> T:
-        """The answer with its entry as it was numbered, so that a repetition gets the same."""
-        if entries and isinstance(answer, Settled):
-            return Settled(answer.hold, entries[-1])  # type: ignore[return-value]
-        return answer
-
-    def _commit(self, change: Change) -> tuple[Entry, ...]:
-        """
-        Apply a change, and return its entries with their numbers. Every container is updated in one call into C: no
-        exception can come between them.
-        """
-        balances, holds, rows, ends = change
-        apply: list[Callable[[Any], object]] = [self._balances.update, self._holds.update]
-        what: list[Any] = [balances, holds]
-        if ends:
-            apply.append(self._ends.update)
-            what.append(ends)
-        for hold in holds.values():
-            state = hold.state
-            if state == HELD:
-                continue
-            if state != SUSPECT:
-                apply.append(self._ended.append)
-                what.append(hold.id)
-            if hold.automatic:
-                apply.append(self._correctable.add)
-                what.append(hold.id)
-            elif self._correctable:
-                apply.append(self._correctable.discard)
-                what.append(hold.id)
-        if not rows:
-            _at_once(apply, what)
-            return ()
-        entries: dict[int, Entry] = {}
-        latest: dict[str, int] = {}
-        seq = self._counts["seq"]
-        for entry in rows:
-            seq += 1
-            entries[seq] = bare(Entry, (seq, *entry[1:]))
-            latest[entry[2]] = seq
-        apply += (self._entries.update, self._entry_of.update, self._counts.update)
-        what += (entries, latest, {"seq": seq})
-        _at_once(apply, what)
+    def _commit(self, change: Change) -> None:
+        """Apply a change, in one call into C: no exception can come between its parts."""
+        _at_once(self._tables, change)
         if len(self._ended) > ENDED_HOLDS_MAX or (
             self.entries_max is not None and len(self._entries) > self.entries_max
         ):
             self._bound()
-        return tuple(entries.values())
 
     # -- what is kept --------------------------------------------------------------------------------------------
 
@@ -207,12 +188,13 @@ class Books:
         if self.entries_max is None:
             return
         while len(self._entries) > self.entries_max:
-            # Rows are numbered without gaps, unless some were rolled up. (Asking the dict for its first key would walk
-            # over all that have gone.)
-            oldest = self._counts["seq"] - len(self._entries) + 1
+            # Unless some were rolled up, that is the first number. (Asking the dict for its first key would walk over
+            # all that have gone.)
+            oldest = folded = self._counts["folded"] + 1
             if self._counts["rolled"]:
                 oldest = next(iter(self._entries))
-            self._fold(self._entries[oldest].changes(), (self._entries.pop, oldest))
+            gone = (self._entries.pop, oldest), (self._counts.update, {"folded": folded})
+            self._fold(self._entries[oldest].changes(), *gone)
 
     def _fold(self, posted: Iterable[tuple[str, Balances]], *gone: tuple[Callable[[Any], object], Any]) -> None:
         """Take amounts into the snapshot together with what makes them leave the journal's tail, or the balances."""
@@ -234,7 +216,7 @@ class Books:
 
     def _needed(self) -> set[str]:
         """The accounts that some hold may still change: live ones, and by a difference to what was settled others."""
-        holds = [hold for hold in self._holds.values() if hold.state in LIVE or hold.id in self._correctable]
+        holds = [hold for hold in self._holds.values() if hold.state in LIVE or hold.automatic]
         keys = {posting.key for hold in holds for posting in hold.postings}
         return keys.union(key for hold in holds for loan in hold.loans for key, _ in sides(loan))
 
@@ -264,8 +246,11 @@ class Books:
         for entry in old:
             key = key_of(entry, ("day", *KEYS))
             figures = self._rolled.get(key, Figures()).plus(figures_of(entry))
-            self._fold(entry.changes(), (self._entries.pop, entry.seq), (self._rolled.update, {key: figures}))
-            self._counts["rolled"] += 1
+            counted = (
+                (self._rolled.update, {key: figures}),
+                (self._counts.update, {"rolled": self._counts["rolled"] + 1}),
+            )
+            self._fold(entry.changes(), (self._entries.pop, entry.seq), *counted)
             if self._entry_of.get(entry.hold_id) == entry.seq:
                 self._entry_of.pop(entry.hold_id)
                 self._correctable.discard(entry.hold_id)

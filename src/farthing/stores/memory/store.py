@@ -10,14 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from ...errors import StoreUnavailable
 from ...kernel import ledger
 from ...kernel.balances import NONE, Balances
 from ...kernel.budget import Budget
 from ...kernel.catalogue import Catalogue, Grant
 from ...kernel.hold import LIVE, Entry, Hold, Outcome
 from ...kernel.keys import Key, KeyRing
-from ...kernel.ledger import Change, Denied, Placed, Settled, Stale
+from ...kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
 from ...kernel.plan import Plan
 from ...kernel.ratios import Ratios, merged
 from ...kernel.sums import DAY_MS, Figures, Sums, check_keys, coarser, sum_entries
@@ -60,12 +59,12 @@ class MemoryStore(Books):
     @property
     def dropped(self) -> int:
         """Entries that were folded away, so that no row of them is left to report."""
-        return self._counts["seq"] - len(self._entries) - self._counts["rolled"]
+        return self._counts["folded"]
 
     # -- verbs ---------------------------------------------------------------------------------------------------
 
     def place(self, plan: Plan, *, replaces: str | None = None) -> Ready[Placed | Denied | Stale]:
-        return self._apply(
+        return self._run(
             lambda: ledger.place(
                 self,
                 plan,
@@ -77,25 +76,30 @@ class MemoryStore(Books):
         )
 
     def resize(self, hold_id: str, *, x: int) -> Ready[Hold]:
-        return self._apply(lambda: ledger.resize(self, hold_id, x=x, now_ms=self.now()))
+        return self._run(lambda: ledger.resize(self, hold_id, x=x, now_ms=self.now()))
 
     def extend(self, hold_id: str, *, deadline_ms: int) -> Ready[Hold]:
-        return self._apply(lambda: ledger.extend(self, hold_id, deadline_ms=deadline_ms, now_ms=self.now()))
+        return self._run(lambda: ledger.extend(self, hold_id, deadline_ms=deadline_ms, now_ms=self.now()))
 
     def settle(self, hold_id: str, outcome: Outcome) -> Ready[Settled]:
-        return self._end(hold_id, lambda: ledger.settle(self, hold_id, outcome, now_ms=self.now()))
+        return self._run(lambda: ledger.settle(self, hold_id, outcome, now_ms=self.now()), hold_id)
 
     def void(self, hold_id: str, outcome: Outcome | None = None) -> Ready[Settled]:
-        return self._end(hold_id, lambda: ledger.void(self, hold_id, outcome, now_ms=self.now()))
+        return self._run(lambda: ledger.void(self, hold_id, outcome, now_ms=self.now()), hold_id)
 
     def suspect(self, hold_id: str, *, ending: str, note: str | None = None) -> Ready[Settled]:
-        return self._end(hold_id, lambda: ledger.suspect(self, hold_id, ending=ending, note=note, now_ms=self.now()))
+        return self._run(lambda: ledger.suspect(self, hold_id, ending=ending, note=note, now_ms=self.now()), hold_id)
 
     def resolve(self, hold_id: str, policy: str, *, note: str | None = None) -> Ready[Settled]:
-        return self._apply(lambda: ledger.resolve(self, hold_id, policy, now_ms=self.now(), note=note))
+        def run() -> tuple[Settled, Change]:
+            resolved = ledger.resolve(self, hold_id, policy, now_ms=self.now(), note=note)
+            self._correctable.add(hold_id)
+            return resolved
+
+        return self._run(run)
 
     def record(self, plan: Plan, outcome: Outcome, *, lost: bool = False) -> Ready[Settled]:
-        return self._apply(lambda: ledger.record(self, plan, outcome, owner=self.owner, now_ms=self.now(), lost=lost))
+        return self._run(lambda: ledger.record(self, plan, outcome, owner=self.owner, now_ms=self.now(), lost=lost))
 
     def name_answer(self, answer_id: str, hold_id: str) -> Ready[None]:
         # No lock: each step is one call into C, and a finaliser may come here from inside of the lock.
@@ -114,21 +118,23 @@ class MemoryStore(Books):
             terms = {"now_ms": now_ms, "dead_owners": frozenset[str](), **policy._asdict()}
             due = (hold for hold in self._holds.values() if ledger.due(hold, **terms))
             results = ledger.sweep(self, list(islice(due, SWEEP_BATCH)), **terms)
-            answers = tuple(self._answer(settled, self._commit(change)) for settled, change in results)
+            for _, change in results:
+                self._correctable.update(change.over)
+                self._commit(change)
             self._put_accounts_away(self._certain_ms(now_ms))
-            return answers
+            return tuple([settled for settled, _ in results])
 
-        return Ready(self._locked(run))
+        return self._read(run)
 
     def holds(self, *states: str) -> Ready[tuple[Hold, ...]]:
         wanted = states or LIVE
-        return Ready(self._locked(lambda: tuple(hold for hold in self._holds.values() if hold.state in wanted)))
+        return self._read(lambda: tuple(hold for hold in self._holds.values() if hold.state in wanted))
 
     def balances(self, keys: Iterable[str] | None = None) -> Ready[dict[str, Balances]]:
         names = None if keys is None else tuple(keys)
         if names is None:
-            return Ready(self._locked(lambda: dict(self._balances)))
-        return Ready(self._locked(lambda: dict(zip(names, map(self.balance, names), strict=True))))
+            return self._read(lambda: dict(self._balances))
+        return self._read(lambda: dict(zip(names, map(self.balance, names), strict=True)))
 
     def known_balances(self) -> Callable[[str], Balances | None]:
         return self.balance
@@ -141,7 +147,7 @@ class MemoryStore(Books):
         after_seq: int = 0,
         limit: int | None = None,
     ) -> Ready[Sequence[Entry]]:
-        rows = self._locked(lambda: list(self._entries.values()))
+        rows = self._read(lambda: list(self._entries.values())).result()
         found = (entry for entry in rows if entry.seq > after_seq and _within(entry.at_ms, since_ms, until_ms))
         return Ready(list(islice(found, limit)))
 
@@ -149,9 +155,9 @@ class MemoryStore(Books):
         self, by: Collection[str] = (), *, since_ms: int | None = None, until_ms: int | None = None
     ) -> Ready[Sums]:
         check_keys(by)
-        rows, rolled, dropped = self._locked(
+        rows, rolled, dropped = self._read(
             lambda: (list(self._entries.values()), dict(self._rolled), self.dropped and not self._rolled)
-        )
+        ).result()
         if dropped:
             # A correction is a difference to its call's row: without that it says nothing, and may be below zero.
             calls = {entry.hold_id for entry in rows if entry.kind == "call"}
@@ -170,28 +176,26 @@ class MemoryStore(Books):
             holds = [hold for row in rows if (hold := self.hold(row.hold_id)) is not None]
             return {hold.id: Asked(hold.x_want, hold.x_floor) for hold in holds}
 
-        return Ready(self._locked(run))
+        return self._read(run)
 
     def tally(self, *, after_seq: int = 0) -> Ready[Tallies]:
         def rows() -> tuple[int, bool, list[Entry], dict[TallyKey, Tally]]:
-            seq = self._counts["seq"]
+            seq = self.seq
             whole = after_seq < max(1, self._counts["tallied"])
             # The oldest may be gone.
             first = 1 if whole else after_seq + 1
             entries = [self._entries[number] for number in range(first, seq + 1) if number in self._entries]
             return seq, whole, entries, self._tallied if whole else {}
 
-        seq, whole, entries, before = self._locked(rows)
+        seq, whole, entries, before = self._read(rows).result()
         return Ready(Tallies(max(seq, after_seq), tally_entries(entries, before), whole))
 
     def find(self, hold_id: str) -> Ready[Hold | None]:
-        return Ready(self._locked(lambda: self.hold(hold_id)))
+        return self._read(lambda: self.hold(hold_id))
 
     def journal(self) -> Ready[Journal]:
-        return Ready(
-            self._locked(
-                lambda: Journal(dict(self._settled_before), list(self._entries.values()), list(self._holds.values()))
-            )
+        return self._read(
+            lambda: Journal(dict(self._settled_before), list(self._entries.values()), list(self._holds.values()))
         )
 
     # -- budgets -------------------------------------------------------------------------------------------------
@@ -239,10 +243,10 @@ class MemoryStore(Books):
                 while len(self._denials) > self.entries_max:
                     del self._denials[next(iter(self._denials))]
 
-        return Ready(self._locked(run))
+        return self._read(run)
 
     def denials(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ready[Mapping[DenialKey, int]]:
-        rows = self._locked(lambda: dict(self._denials))
+        rows = self._read(lambda: dict(self._denials)).result()
         return Ready({key: count for key, count in rows.items() if _within(key.hour_ms, since_ms, until_ms)})
 
     # -- ratios --------------------------------------------------------------------------------------------------
@@ -255,7 +259,7 @@ class MemoryStore(Books):
             self._ratios = merged(self._ratios, seen)
             return self._ratios
 
-        return Ready(self._locked(run))
+        return self._read(run)
 
     # -- alerts, and putting the past away -----------------------------------------------------------------------
 
@@ -268,7 +272,7 @@ class MemoryStore(Books):
                 del self._alerts[next(iter(self._alerts))]
             return True
 
-        return Ready(self._locked(run))
+        return self._read(run)
 
     def roll_up(self, *, keep_ms: int | None = None) -> Ready[int]:
         def run() -> int:
@@ -284,7 +288,7 @@ class MemoryStore(Books):
                 rolled = self._roll_entries(now_ms - keep_ms) + self._roll_denials(now_ms - keep_ms)
             return accounts - len(self._balances) + len(over) + rolled
 
-        return Ready(self._locked(run))
+        return self._read(run)
 
     def forget(self, keys: Iterable[str]) -> bool:
         """
@@ -305,41 +309,30 @@ class MemoryStore(Books):
                 self._drop_account(key)
             return True
 
-        return self._locked(run)
+        return self._read(run).result()
 
     def close(self) -> None:
         """Nothing to write; what was kept stays readable."""
 
     # -- how a verb is carried out -------------------------------------------------------------------------------
 
-    def _apply(self, command: Callable[[], tuple[T, Change]]) -> Ready[T]:
-        return Ready(self._locked(self._run, command))
-
-    def _end(self, hold_id: str, command: Callable[[], tuple[Settled, Change]]) -> Ready[Settled]:
-        """A command that ends a hold: it must happen even if a finaliser gives it from inside the lock."""
-        if not self._is_inside():
-            return self._apply(command)
-        hold = self.hold(hold_id)
-        if hold is None:
-            # Or it never will be: what placed it was refused, for it was asked from inside as well.
-            self._put_off.append(lambda: self._run(command) if self.hold(hold_id) is not None else None)
-            raise StoreUnavailable(self.name, f"hold {hold_id!r} is being placed by the code that was interrupted")
-        self._put_off.append(lambda: self._run(command))
-        return Ready(Settled(hold, None))
+    def _read(self, look: Callable[[], T]) -> Ready[T]:
+        """What needs the books for itself, and has no change for them."""
+        return self._run(lambda: (look(), NOTHING))
 
     def _change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Ready[Catalogue]:
         def run() -> Catalogue:
             self._catalogue = change(self._catalogue)
             return self._catalogue
 
-        return Ready(self._locked(run))
+        return self._read(run)
 
     def _change_keys(self, change: Callable[[KeyRing], KeyRing]) -> Ready[KeyRing]:
         def run() -> KeyRing:
             self._keys = change(self._keys)
             return self._keys
 
-        return Ready(self._locked(run))
+        return self._read(run)
 
 
 def _within(at_ms: int, since_ms: int | None, until_ms: int | None) -> bool:

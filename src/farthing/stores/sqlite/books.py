@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...kernel.balances import ZERO, Balances, bare
+from ...kernel.balances import ZERO, Balances
 from ...kernel.catalogue import Catalogue
 from ...kernel.hold import HELD, Entry, Hold
 from ...kernel.keys import KeyRing
@@ -81,7 +81,8 @@ class Books:
         self._clock_was_said = False
         self._connection: sqlite3.Connection
         self._data_version: int | None = None
-        self._next_seq = 1
+        self.seq = 0
+        """The number of the latest entry, the group's own included."""
         self._balances = _Balances()
         self.balance = self._balances.__getitem__
         """``balance(key)``: the rules ask for it several times a call for each account."""
@@ -102,8 +103,8 @@ class Books:
         self._absent: set[str] = set()
         """Ids that were looked up and are not known: a hold of theirs in a change is new."""
         self._placed: list[str] = []
-        self._entries: list[Entry] = []
-        self._latest: dict[str, Entry] = {}
+        self._entries: dict[int, Entry] = {}
+        self._latest: dict[str, int] = {}
         self._denials: list[tuple[Any, ...]] = []
         self._said: set[str] = set()
         self._also: list[tuple[str, list[tuple[Any, ...]]]] = []
@@ -137,7 +138,7 @@ class Books:
         self._absent.difference_update([hold_id for (hold_id,) in known])
 
     def entry(self, hold_id: str) -> Entry | None:
-        entry = self._latest.get(hold_id)
+        entry = self._latest_entry(hold_id)
         if entry is not None:
             return entry
         row = self._connection.execute(_SELECT_LATEST_ENTRY, (hold_id,)).fetchone()
@@ -187,7 +188,7 @@ class Books:
         check_version(connection, self._file)
         self._data_version = version
         meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-        self._next_seq = meta["next_seq"]
+        self.seq = meta["next_seq"] - 1
         self._last_seen_ms = max(self._last_seen_ms, meta["last_seen_ms"])
         if (at := meta["catalogue_version"]) != self.catalogue.version:
             self.catalogue = self._catalogue_now = definitions.read_catalogue(connection, at)
@@ -197,26 +198,21 @@ class Books:
             self.ratios = self._ratios_now = definitions.read_ratios(connection)
             self._ratios_version = at
 
-    def apply(self, change: Change) -> tuple[Entry, ...]:
-        """Take a command's change into the group. Returns its entries with the numbers that they get."""
-        self._balances.update(change.balances)
-        self._touched.update(change.balances)
-        self._ends.update(change.ends)
-        for hold_id in change.holds:
+    def apply(self, change: Change) -> None:
+        """Take a command's change into the group."""
+        balances, holds, ends, _, entries, latest = change
+        self._balances.update(balances)
+        self._touched.update(balances)
+        self._ends.update(ends)
+        for hold_id in holds:
             if hold_id in self._absent:
                 self._absent.discard(hold_id)
                 self._placed.append(hold_id)
-        self._holds.update(change.holds)
-        if not change.entries:
-            return ()
-        numbered = []
-        for entry in change.entries:
-            row = bare(Entry, (self._next_seq, *entry[1:]))
-            self._next_seq += 1
-            self._latest[row.hold_id] = row
-            numbered.append(row)
-        self._entries += numbered
-        return tuple(numbered)
+        self._holds.update(holds)
+        if entries:
+            self._entries.update(entries)
+            self._latest.update(latest)
+            self.seq += len(entries)
 
     def change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Catalogue:
         self._catalogue_now = change(self._catalogue_now)
@@ -295,7 +291,7 @@ class Books:
         """Write the group's changes, inside its transaction. Returns how many rows that were."""
         write = self._connection.executemany
         placed, holds = self._placed, self._holds
-        balances, ends, latest = self._balances, self._ends, self._latest.get
+        balances, ends, latest = self._balances, self._ends, self._latest_entry
         for sql, values in self._also:
             write(sql, values)
         write(_UPSERT_BALANCES, [(key, *balances[key], ends.get(key)) for key in self._touched])
@@ -306,7 +302,7 @@ class Books:
             updated = holds.keys() - set(placed)
             write(rows.UPDATE_HOLD, [rows.changed_row(holds[hold_id], latest(hold_id)) for hold_id in updated])
         if self._entries:
-            write(rows.INSERT_ENTRY, map(rows.entry_row, self._entries))
+            write(rows.INSERT_ENTRY, map(rows.entry_row, self._entries.values()))
         if self._denials:
             write(rows.UPSERT_DENIAL, self._denials)
         if self._answers:
@@ -322,7 +318,7 @@ class Books:
             "UPDATE meta SET value = ? WHERE key = ?",
             [
                 (self._last_seen_ms, "last_seen_ms"),
-                (self._next_seq, "next_seq"),
+                (self.seq + 1, "next_seq"),
                 (self._catalogue_now.version, "catalogue_version"),
             ],
         )
@@ -361,6 +357,11 @@ class Books:
         self._clear_group()
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _latest_entry(self, hold_id: str) -> Entry | None:
+        """The latest that this group adds."""
+        seq = self._latest.get(hold_id)
+        return None if seq is None else self._entries[seq]
 
     def _shape_id(self, shape: tuple[Posting, ...]) -> int:
         known = self._shapes.get(shape)

@@ -31,11 +31,9 @@ def sweep(
         suspect_after_ms=policy.suspect_after_ms,
         suspect_policy=policy.suspect_policy,
     )
-    swept = []
-    for settled, change in results:
-        entries = books.apply(change)
-        swept.append(Settled(settled.hold, entries[-1]) if entries else settled)
-    return tuple(swept), NOTHING
+    for _, change in results:
+        books.apply(change)
+    return tuple([settled for settled, _ in results]), NOTHING
 
 
 def _candidates(

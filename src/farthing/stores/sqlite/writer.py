@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from ...errors import FarthingError, InvariantError, StoreUnavailable
 from ...kernel import ledger
 from ...kernel.hold import Hold
-from ...kernel.ledger import NOTHING, Settled
+from ...kernel.ledger import NOTHING
 from ..contract import Clock
 from .backlog import Backlog
 from .books import Books
@@ -317,9 +317,7 @@ class Writer:
             return False
         ticket.change = change
         if change is not NOTHING:
-            entries = self.books.apply(change)
-            if entries and isinstance(answer, Settled):
-                answer = Settled(answer.hold, entries[-1])
+            self.books.apply(change)
         ticket.answer = answer
         return False
 
