@@ -170,5 +170,5 @@ def settled_amounts(by_unit: Mapping[str, int]) -> Amounts:
 
 def usage_difference(now: Usage, before: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     """What a correction adds, kind by kind."""
-    pairs = ((kind, getattr(now, kind) - before.get(kind, 0)) for kind in KINDS)
+    pairs = ((kind, count - before.get(kind, 0)) for kind, count in zip(KINDS, now, strict=True))
     return tuple((kind, count) for kind, count in pairs if count)

@@ -9,13 +9,13 @@ it for reports.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from operator import attrgetter, itemgetter
+from collections.abc import Mapping
+from functools import wraps
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """
     Token counts, all integers >= 0. Input kinds and output kinds are disjoint; ``reasoning`` is part of ``output``.
 
@@ -45,29 +45,15 @@ class Usage:
     output_audio: int = 0
     output_image: int = 0
 
-    def __post_init__(self) -> None:
-        counts = counts_of(self)
-        if {*map(type, counts)} != {int} or min(counts) < 0:
-            self._complain(counts)
-        if self.reasoning > self.output:
-            raise ValueError(f"usage.reasoning ({self.reasoning}) is part of usage.output ({self.output})")
-
-    def _complain(self, counts: tuple[object, ...]) -> None:
-        for kind, count in zip(KINDS, counts, strict=True):
-            if type(count) is not int:
-                raise ValueError(f"usage.{kind} must be an integer, not {count!r}")
-            if count < 0:
-                raise ValueError(f"usage.{kind} must be an integer of at least 0, not {count}")
-
     @property
     def input_tokens(self) -> int:
         """All input, cached and written to the cache included, as providers bill it."""
-        return sum(_input_of(self))
+        return sum(self[:_OUTPUT])
 
     @property
     def cached_tokens(self) -> int:
         """Input read from a cache."""
-        return sum(_cached_of(self))
+        return self.cached + self.cached_audio
 
     @property
     def cache_write_tokens(self) -> int:
@@ -77,15 +63,15 @@ class Usage:
     @property
     def output_tokens(self) -> int:
         """All output, reasoning included."""
-        return sum(_output_of(self))
+        return sum(self[_OUTPUT:]) - self.reasoning
 
     @property
     def total_tokens(self) -> int:
         """Every token of the call, once."""
-        return sum(counts_of(self)) - self.reasoning
+        return sum(self) - self.reasoning
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, kind) + getattr(other, kind) for kind in KINDS))
+    def __add__(self, other: Usage) -> Usage:  # type: ignore[override]  # kind by kind: no longer tuple comes of it
+        return Usage(*map(int.__add__, self, other))
 
     def to_dict(self) -> dict[str, int]:
         """The kinds that are not zero."""
@@ -93,7 +79,7 @@ class Usage:
 
     def present(self) -> tuple[tuple[str, int], ...]:
         """The kinds that are not zero, in order."""
-        return tuple(filter(_count_of, zip(KINDS, counts_of(self), strict=True)))
+        return tuple(filter(_count_of, zip(KINDS, self, strict=True)))
 
     @classmethod
     def from_dict(cls, kinds: Mapping[str, int]) -> Usage:
@@ -101,20 +87,39 @@ class Usage:
         return cls(**kinds)
 
 
-KINDS: tuple[str, ...] = tuple(field.name for field in fields(Usage))
-"""The names of all kinds, in order: the fields of :class:`Usage`."""
+KINDS = Usage._fields
+"""The names of all kinds, in order."""
 INPUT_KINDS = ("input", "cached", "cache_write", "cache_write_1h", "input_audio", "cached_audio", "input_image")
 CACHED_KINDS = ("cached", "cached_audio")
 OUTPUT_KINDS = ("output", "output_audio", "output_image")
 """Disjoint: ``reasoning`` is a part of ``output``."""
-counts_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*KINDS)
-"""The counts of a usage, in the order of ``KINDS``."""
-_input_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*INPUT_KINDS)
-_cached_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*CACHED_KINDS)
-_output_of: Callable[[Usage], tuple[int, ...]] = attrgetter(*OUTPUT_KINDS)
+_OUTPUT = KINDS.index("output")
 _count_of = itemgetter(1)
+_made = Usage.__new__
+
+
+@wraps(_made)
+def _checked(kind: type[Usage], *counts: Any, **kinds: Any) -> Usage:
+    usage = _made(kind, *counts, **kinds)
+    if {*map(type, usage)} != {int} or min(usage) < 0:
+        _complain(usage)
+    if usage.reasoning > usage.output:
+        raise ValueError(f"usage.reasoning ({usage.reasoning}) is part of usage.output ({usage.output})")
+    return usage
+
+
+# The body of a named tuple may not say this itself.
+Usage.__new__ = _checked  # type: ignore[assignment, method-assign]
+
+
+def _complain(usage: Usage) -> None:
+    for kind, count in zip(KINDS, usage, strict=True):
+        if type(count) is not int:
+            raise ValueError(f"usage.{kind} must be an integer, not {count!r}")
+        if count < 0:
+            raise ValueError(f"usage.{kind} must be an integer of at least 0, not {count}")
 
 
 def with_output(usage: Usage, output: int) -> Usage:
     """The same input, and so much text output in place of all there was."""
-    return replace(usage, output=output, reasoning=0, output_audio=0, output_image=0)
+    return usage._replace(output=output, reasoning=0, output_audio=0, output_image=0)

@@ -21,7 +21,7 @@ from operator import mul
 from typing import NamedTuple
 
 from ..kernel.money import div_ceil, div_half_up
-from ..kernel.usage import KINDS, Usage, counts_of
+from ..kernel.usage import KINDS, Usage
 
 _INDEX = {kind: place for place, kind in enumerate(KINDS)}
 _OUTPUT = _INDEX["output"]
@@ -112,7 +112,7 @@ class Rates:
             for step in schedule:
                 if input_tokens > step.above:
                     nums = step.nums
-        return div_half_up(sum(map(mul, counts_of(usage), nums)) + self.fee, self.den)
+        return div_half_up(sum(map(mul, usage, nums)) + self.fee, self.den)
 
     def bound(
         self,

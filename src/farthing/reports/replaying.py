@@ -330,4 +330,4 @@ def _cut(past: Past, facts: CallFacts, x: int, cost_nano: int | None) -> tuple[U
         # The price of output by x is that of all choices together.
         saved = (usage.output - output) * facts.price.slope // (facts.price.den * max(1, facts.choices))
         cost_nano = max(0, cost_nano - saved)
-    return replace(usage, output=output, reasoning=min(usage.reasoning, output)), cost_nano
+    return usage._replace(output=output, reasoning=min(usage.reasoning, output)), cost_nano

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..kernel.usage import Usage
@@ -82,7 +82,7 @@ class Generation:
 
     def billed_after(self, tokens: int) -> Usage:
         """What is billed when it is stopped after so much output, over all choices."""
-        return replace(self.billed, output=tokens, reasoning=min(tokens, self.billed.reasoning))
+        return self.billed._replace(output=tokens, reasoning=min(tokens, self.billed.reasoning))
 
     def chunks(self, part: Part) -> tuple[Piece, ...]:
         """The part's pieces, joined to as many tokens as one chunk carries."""

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..kernel.balances import bare
 from ..kernel.usage import KINDS, Usage
 
 MAX_TOKENS = 2**53
@@ -35,15 +36,6 @@ _OURS = frozenset({"input_tokens", "output_tokens", "cached_tokens", "cache_writ
 _HOLDERS = ("usage", "usage_metadata", "usageMetadata")
 _APART = frozenset({"compaction", "advisor_message"})
 """Anthropic iterations that its top-level figures leave out."""
-
-
-_ANTHROPIC_KEYS = (
-    "cache_creation_input_tokens",
-    "cache_read_input_tokens",
-    "cache_creation",
-    "iterations",
-    "server_tool_use",
-)
 
 
 class Reported(NamedTuple):
@@ -74,10 +66,10 @@ def usage_from(source: object) -> Usage:
             return usage_from(inner)
     if mapping and set(mapping) <= set(KINDS):
         return Usage(**dict(mapping))
-    counts = _Counts(mapping)
-    usage = _ours(counts) if set(mapping) <= _OURS else _translate(counts)[0]
-    if counts.malformed:
-        raise ValueError(f"usage: {counts.malformed[0]}")
+    malformed: list[str] = []
+    usage = _ours(mapping, malformed) if set(mapping) <= _OURS else _translated(mapping, malformed, [])
+    if malformed:
+        raise ValueError(f"usage: {malformed[0]}")
     if usage is None:
         raise ValueError(
             f"usage names no token counts that farthing knows, such as input_tokens: {sorted(map(str, mapping))!r:.200}"
@@ -89,148 +81,89 @@ def reported(value: object) -> Reported:
     """What a decoded answer's ``usage`` says. Never raises: null, or what cannot be read, is a Reported of None."""
     if not isinstance(value, dict):
         return NOTHING
-    counts = _Counts(value)
-    usage, note = _translate(counts)
-    if counts.malformed:
-        note = "; ".join([*counts.malformed, *([note] if note else [])])
-    return Reported(usage, note)
-
-
-class _Counts:
-    """Reads whole numbers out of a mapping, and remembers what was not one."""
-
-    __slots__ = ("fields", "malformed")
-
-    def __init__(self, fields: Mapping[Any, Any]) -> None:
-        self.fields = fields
-        self.malformed: list[str] = []
-
-    def get(self, key: str) -> int | None:
-        """The number under *key*; None where it is absent, null or not a count."""
-        value = self.fields.get(key)
-        if value is None or (type(value) is int and 0 <= value <= MAX_TOKENS):
-            return value
-        return self._odd(key, value)
-
-    def within(self, holder: str, key: str) -> int | None:
-        """The number under *key* in the mapping under *holder*, in the same way."""
-        inner = self.fields.get(holder)
-        if inner is None or (type(inner) is not dict and not isinstance(inner, Mapping)):  # the abstract check is slow
-            return None
-        value = inner.get(key)
-        if value is None or (type(value) is int and 0 <= value <= MAX_TOKENS):
-            return value
-        return self._odd(f"{holder}.{key}", value)
-
-    def inside(self, holder: str) -> _Counts:
-        """Of the mapping under *holder*; of an empty one where there is none."""
-        inner = self.fields.get(holder)
-        counts = _Counts(inner if isinstance(inner, Mapping) else {})
-        counts.malformed = self.malformed
-        return counts
-
-    def _odd(self, name: str, value: object) -> int | None:
-        if isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_TOKENS:
-            return int(value)
-        self.malformed.append(f"{name} must be a whole number of at least 0, not {value!r:.60}")
-        return None
-
-    def has(self, *keys: str) -> bool:
-        return any(key in self.fields for key in keys)
-
-
-_Translation = tuple[Usage | None, str | None]
-
-
-def _translate(counts: _Counts) -> _Translation:
-    fields = counts.fields
-    for keys, translate in _SHAPES:
-        for key in keys:
-            if key in fields:
-                return translate(counts)
-    return None, None
-
-
-def _openai_chat(counts: _Counts) -> _Translation:
-    cached = _first(
-        counts.within("prompt_tokens_details", "cached_tokens"),
-        counts.get("cached_tokens"),  # Moonshot
-        counts.get("prompt_cache_hit_tokens"),  # DeepSeek
-    )
-    return _containing(
-        whole_input=counts.get("prompt_tokens"),
-        whole_output=counts.get("completion_tokens"),
-        total=counts.get("total_tokens"),
-        parts={
-            "cached": cached,
-            "cache_write": counts.within("prompt_tokens_details", "cache_write_tokens"),
-            "input_audio": counts.within("prompt_tokens_details", "audio_tokens"),
-        },
-        reasoning=_first(
-            counts.within("completion_tokens_details", "reasoning_tokens"),
-            counts.get("reasoning_tokens"),  # Perplexity and others
-        ),
-        output_parts={"output_audio": counts.within("completion_tokens_details", "audio_tokens")},
-    )
-
-
-def _input_output(counts: _Counts) -> _Translation:
-    """OpenAI Responses and Images, and our own mapping: ``input_tokens`` contain their parts."""
-    written = _first(counts.within("input_tokens_details", "cache_write_tokens"), counts.get("cache_write_tokens"))
-    details = counts.inside("input_tokens_details")
-    long_lived = min(details.within("cache_write_tokens_details", "ttl_12h_tokens") or 0, written or 0)
-    return _containing(
-        whole_input=counts.get("input_tokens"),
-        whole_output=counts.get("output_tokens"),
-        total=counts.get("total_tokens"),
-        parts={
-            "cached": _first(counts.within("input_tokens_details", "cached_tokens"), counts.get("cached_tokens")),
-            # Of the two lifetimes that Usage tells apart, the longer one.
-            "cache_write_1h": long_lived,
-            "cache_write": written and written - long_lived,
-            "input_audio": counts.within("input_tokens_details", "audio_tokens"),
-            "input_image": counts.within("input_tokens_details", "image_tokens"),
-        },
-        reasoning=_first(
-            counts.within("output_tokens_details", "reasoning_tokens"),
-            counts.within("output_tokens_details", "thinking_tokens"),  # Anthropic, in an answer without cache figures
-            counts.get("reasoning_tokens"),
-        ),
-        output_parts={
-            "output_audio": counts.within("output_tokens_details", "audio_tokens"),
-            "output_image": counts.within("output_tokens_details", "image_tokens"),
-        },
-    )
-
-
-def _containing(
-    *,
-    whole_input: int | None,
-    whole_output: int | None,
-    total: int | None,
-    parts: dict[str, int | None],
-    reasoning: int | None,
-    output_parts: dict[str, int | None],
-) -> _Translation:
-    """The kinds, where the input and the output figure contain their parts."""
-    if total is not None:
-        # Embeddings report no output; some servers no input.
-        if whole_output is None and whole_input is not None:
-            whole_output = max(0, total - whole_input)
-        elif whole_input is None and whole_output is not None:
-            whole_input = max(0, total - whole_output)
-    if whole_input is None or whole_output is None:
-        return None, None
     notes: list[str] = []
-    reasoning = reasoning or 0
+    usage = _translated(value, notes, notes)
+    return bare(Reported, (usage, "; ".join(notes) if notes else None))
+
+
+INPUT, CACHED, CACHE_WRITE, CACHE_WRITE_1H, INPUT_AUDIO, CACHED_AUDIO, INPUT_IMAGE = range(7)
+OUTPUT, REASONING, OUTPUT_AUDIO, OUTPUT_IMAGE = range(7, 11)
+TOTAL, BESIDE = 11, 12
+"""Where the figures of a report are put: by ``KINDS``, then the provider's total, and what one shape tells beside."""
+
+_UNTOLD = [None, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, None, None]
+"""The figures of a report that says nothing: no part, and an unknown whole."""
+# What may stand in an input figure or in an output figure, in the order in which the parts have their share of it.
+_INPUT_PARTS = (CACHED, CACHE_WRITE_1H, CACHE_WRITE, CACHED_AUDIO, INPUT_AUDIO, INPUT_IMAGE)
+_OUTPUT_PARTS = (OUTPUT_AUDIO, OUTPUT_IMAGE)
+
+
+class _Names(NamedTuple):
+    """What a report calls the figures. Of several names for one, the last that is told counts."""
+
+    figures: tuple[tuple[str, int], ...]
+    within: tuple[tuple[str, _Names], ...] = ()
+    """Names of mappings, with the names in them."""
+
+
+class _Shape(NamedTuple):
+    """One way to report usage."""
+
+    betrayed_by: frozenset[str]
+    names: _Names
+    translate: Callable[[list[Any], Mapping[Any, Any], list[str]], Usage | None]
+    """Takes the figures, the report, and the notes to add to."""
+
+
+def _translated(report: Mapping[Any, Any], malformed: list[str], notes: list[str]) -> Usage | None:
+    for betrayed_by, names, translate in _SHAPES:
+        if not betrayed_by.isdisjoint(report):
+            told = _UNTOLD.copy()
+            _read(report, names, told, malformed)
+            return translate(told, report, notes)
+    return None
+
+
+def _read(report: Mapping[Any, Any], names: _Names, told: list[Any], malformed: list[str], holder: str = "") -> None:
+    """Put the whole numbers under *names* where they belong; null is not told, and anything else is *malformed*."""
+    figures, within = names
+    for name, place in figures:
+        if name in report:
+            value = report[name]
+            if type(value) is int and 0 <= value <= MAX_TOKENS:
+                told[place] = value
+            elif isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_TOKENS:
+                told[place] = int(value)
+            elif value is not None:
+                malformed.append(f"{holder}{name} must be a whole number of at least 0, not {value!r:.60}")
+    for name, inner in within:
+        if name in report:
+            details = report[name]
+            if type(details) is dict or isinstance(details, Mapping):  # the abstract check is slow
+                _read(details, inner, told, malformed, f"{name}.")
+
+
+def _containing(told: list[Any], report: Mapping[Any, Any], notes: list[str]) -> Usage | None:
+    """Where the input and the output figure contain their parts."""
+    whole_input, whole_output, total, reasoning = told[INPUT], told[OUTPUT], told[TOTAL], told[REASONING]
+    if whole_input is None or whole_output is None:
+        # Embeddings report no output; some servers no input.
+        if total is None or whole_input == whole_output:  # neither is told
+            return None
+        whole_input = max(0, total - whole_output) if whole_input is None else whole_input
+        whole_output = max(0, total - whole_input) if whole_output is None else whole_output
     if reasoning > whole_output or (total is not None and total != whole_input + whole_output):
-        whole_output, reasoning = _reasoning(whole_input, whole_output, total, reasoning, notes)
-    kinds = _carve(whole_input, "input", parts, notes)
-    output = _carve(whole_output, "output", output_parts, notes)
-    if reasoning > output["output"]:
+        whole_output, told[REASONING] = _reasoning(whole_input, whole_output, total, reasoning, notes)
+    told[INPUT] = fresh = whole_input - sum(told[CACHED:OUTPUT])
+    if fresh < 0:
+        _trim(told, INPUT, _INPUT_PARTS, whole_input, notes)
+    told[OUTPUT] = text = whole_output - told[OUTPUT_AUDIO] - told[OUTPUT_IMAGE]
+    if text < 0:
+        _trim(told, OUTPUT, _OUTPUT_PARTS, whole_output, notes)
+    if told[OUTPUT] < told[REASONING]:
         # Reasoning is text: where the parts leave too little room for it, the other parts yield.
-        output = {"output": whole_output}
-    return Usage(**kinds, **output, reasoning=reasoning), "; ".join(notes) or None
+        told[OUTPUT], told[OUTPUT_AUDIO], told[OUTPUT_IMAGE] = whole_output, 0, 0
+    return bare(Usage, told[:TOTAL])
 
 
 def _reasoning(
@@ -257,152 +190,228 @@ def _reasoning(
     return whole_output, reasoning
 
 
-def _carve(whole: int, rest: str, parts: dict[str, int | None], notes: list[str]) -> dict[str, int]:
-    """*whole* cut into *parts* in order, the remainder under *rest*; a part never gets more than is left."""
-    kinds = {rest: whole}
+def _trim(told: list[Any], rest: int, parts: tuple[int, ...], whole: int, notes: list[str]) -> None:
+    """The *parts* come to more than the *whole*: each, in order, gets no more than is left, and nothing remains."""
     left = whole
-    for kind, count in parts.items():
-        if count:
-            if count > left:
-                notes.append(f"{count} {kind} tokens are more than the {left} left of {whole} {rest}: taken as {left}")
-            kinds[kind] = min(left, count)
-            left -= kinds[kind]
-    kinds[rest] = left
-    return kinds
+    for part in parts:
+        if told[part] > left:
+            kind = f"{told[part]} {KINDS[part]} tokens"
+            notes.append(f"{kind} are more than the {left} left of {whole} {KINDS[rest]}: taken as {left}")
+            told[part] = left
+        left -= told[part]
+    told[rest] = 0
 
 
-def _anthropic(counts: _Counts) -> _Translation:
-    fresh = counts.get("input_tokens")
-    output = counts.get("output_tokens")
-    if fresh is None or output is None:
-        return None, None
-    notes: list[str] = []
-    short, long = _written(counts, notes)
-    usage = Usage(
-        input=fresh,
-        cached=counts.get("cache_read_input_tokens") or 0,
-        cache_write=short,
-        cache_write_1h=long,
-        output=output,
-        reasoning=min(output, counts.within("output_tokens_details", "thinking_tokens") or 0),
-    )
-    iterations = counts.fields.get("iterations")
+def _responses(told: list[Any], report: Mapping[Any, Any], notes: list[str]) -> Usage | None:
+    # Of the two lifetimes that Usage tells apart, the longer one: a part of what was written.
+    told[CACHE_WRITE_1H] = min(told[CACHE_WRITE_1H], told[CACHE_WRITE])
+    told[CACHE_WRITE] -= told[CACHE_WRITE_1H]
+    return _containing(told, report, notes)
+
+
+def _anthropic(told: list[Any], report: Mapping[Any, Any], notes: list[str]) -> Usage | None:
+    if told[INPUT] is None or told[OUTPUT] is None:
+        return None
+    _written(told, notes)
+    told[REASONING] = min(told[OUTPUT], told[REASONING])
+    usage = bare(Usage, told[:TOTAL])
+    iterations = report.get("iterations")
     for step in iterations if isinstance(iterations, list) else ():
         if isinstance(step, Mapping) and step.get("type") in _APART:
-            apart, _ = _anthropic(_Counts({key: value for key, value in step.items() if key != "iterations"}))
+            one = _UNTOLD.copy()
+            _read(step, _ANTHROPIC, one, [])
+            apart = _anthropic(one, {}, [])
             if apart is not None:
                 notes.append(f"{apart.total_tokens} tokens of a {step['type']} iteration added")
                 usage += apart
-    return usage, "; ".join(notes) or None
+    return usage
 
 
-def _written(counts: _Counts, notes: list[str]) -> tuple[int, int]:
-    """Cache writes for five minutes and for an hour."""
-    short = counts.within("cache_creation", "ephemeral_5m_input_tokens") or 0
-    long = counts.within("cache_creation", "ephemeral_1h_input_tokens") or 0
-    told = counts.get("cache_creation_input_tokens")
-    surplus = 0 if told is None else told - short - long
+def _written(told: list[Any], notes: list[str]) -> None:
+    """Cache writes for five minutes and for an hour; their sum stands beside."""
+    short, long = told[CACHE_WRITE], told[CACHE_WRITE_1H]
+    surplus = 0 if told[BESIDE] is None else told[BESIDE] - short - long
     if surplus < 0:
         notes.append(f"cache_creation is {-surplus} more than cache_creation_input_tokens: it was taken")
-        surplus = 0
     # A stream repeats the sum as it grows, without the breakdown: what was written for an hour stays so.
-    if long and not short:
-        return 0, long + surplus
-    return short + surplus, long
+    elif long and not short:
+        told[CACHE_WRITE_1H] += surplus
+    else:
+        told[CACHE_WRITE] += surplus
 
 
-def _gemini(counts: _Counts) -> _Translation:
-    def either(camel: str, snake: str) -> int | None:
-        return _first(counts.get(camel), counts.get(snake))
-
-    prompt = either("promptTokenCount", "prompt_token_count")
-    if prompt is None:
-        return None, None
-    thoughts = either("thoughtsTokenCount", "thoughts_token_count") or 0
-    fresh = _by_modality(counts, "promptTokensDetails", "prompt_tokens_details")
-    used = _by_modality(counts, "toolUsePromptTokensDetails", "tool_use_prompt_tokens_details")
-    cached = _by_modality(counts, "cacheTokensDetails", "cache_tokens_details")
-    made = _by_modality(counts, "candidatesTokensDetails", "candidates_tokens_details")
-    told_cached = either("cachedContentTokenCount", "cached_content_token_count")
+def _gemini(told: list[Any], report: Mapping[Any, Any], notes: list[str]) -> Usage | None:
+    if told[INPUT] is None:
+        return None
+    fresh = _by_modality(report, "promptTokensDetails", "prompt_tokens_details")
+    used = _by_modality(report, "toolUsePromptTokensDetails", "tool_use_prompt_tokens_details")
+    cached = _by_modality(report, "cacheTokensDetails", "cache_tokens_details")
+    made = _by_modality(report, "candidatesTokensDetails", "candidates_tokens_details")
+    told[INPUT] += told[BESIDE] or 0
+    told[OUTPUT] = told[REASONING] + (told[OUTPUT] or 0)
+    told[CACHED_AUDIO] = min(cached.get("AUDIO", 0), told[CACHED])
+    told[CACHED] -= told[CACHED_AUDIO]
     # What the cache holds is told of the prompt too.
-    audio = fresh.get("AUDIO", 0) - cached.get("AUDIO", 0) + used.get("AUDIO", 0)
-    image = fresh.get("IMAGE", 0) - cached.get("IMAGE", 0) + used.get("IMAGE", 0)
-    cached_audio = min(cached.get("AUDIO", 0), told_cached or 0)
-    return _containing(
-        whole_input=prompt + (either("toolUsePromptTokenCount", "tool_use_prompt_token_count") or 0),
-        whole_output=thoughts + (either("candidatesTokenCount", "candidates_token_count") or 0),
-        total=either("totalTokenCount", "total_token_count"),
-        parts={
-            "cached": told_cached and told_cached - cached_audio,
-            "cached_audio": cached_audio,
-            "input_audio": max(audio, 0),
-            "input_image": max(image, 0),
-        },
-        reasoning=thoughts,
-        output_parts={"output_audio": made.get("AUDIO"), "output_image": made.get("IMAGE")},
-    )
+    told[INPUT_AUDIO] = max(fresh.get("AUDIO", 0) - cached.get("AUDIO", 0) + used.get("AUDIO", 0), 0)
+    told[INPUT_IMAGE] = max(fresh.get("IMAGE", 0) - cached.get("IMAGE", 0) + used.get("IMAGE", 0), 0)
+    told[OUTPUT_AUDIO], told[OUTPUT_IMAGE] = made.get("AUDIO", 0), made.get("IMAGE", 0)
+    return _containing(told, report, notes)
 
 
-def _by_modality(counts: _Counts, *names: str) -> dict[str, int]:
+def _by_modality(report: Mapping[Any, Any], *names: str) -> dict[str, int]:
     """``[{"modality": "AUDIO", "tokenCount": 5}]`` as a mapping; what is not told so is left out."""
     found: dict[str, int] = {}
     for name in names:
-        details = counts.fields.get(name)
+        details = report.get(name)
         for detail in details if isinstance(details, list) else ():
             if isinstance(detail, Mapping):
-                one = _Counts(detail)
-                tokens = _first(one.get("tokenCount"), one.get("token_count"))
+                told = _UNTOLD.copy()
+                _read(detail, _MODALITY, told, [])
                 modality = str(getattr(detail.get("modality"), "value", detail.get("modality")))
-                found[modality] = found.get(modality, 0) + (tokens or 0)
+                found[modality] = found.get(modality, 0) + (told[BESIDE] or 0)
     return found
 
 
-def _bedrock(counts: _Counts) -> _Translation:
-    fresh, output = counts.get("inputTokens"), counts.get("outputTokens")
-    if fresh is None or output is None:
-        return None, None
-    cached = counts.get("cacheReadInputTokens") or 0
-    return Usage(input=fresh, cached=cached, cache_write=counts.get("cacheWriteInputTokens") or 0, output=output), None
+def _bedrock(told: list[Any], report: Mapping[Any, Any], notes: list[str]) -> Usage | None:
+    return None if told[INPUT] is None or told[OUTPUT] is None else bare(Usage, told[:TOTAL])
 
 
-_SHAPES: tuple[tuple[tuple[str, ...], Callable[[_Counts], _Translation]], ...] = (
-    (("prompt_tokens", "completion_tokens"), _openai_chat),
-    (_ANTHROPIC_KEYS, _anthropic),
-    (("input_tokens", "output_tokens"), _input_output),
-    (("promptTokenCount", "prompt_token_count"), _gemini),
-    (("inputTokens", "outputTokens"), _bedrock),
+_CHAT = _Names(
+    (
+        ("prompt_tokens", INPUT),
+        ("completion_tokens", OUTPUT),
+        ("total_tokens", TOTAL),
+        ("prompt_cache_hit_tokens", CACHED),  # DeepSeek
+        ("cached_tokens", CACHED),  # Moonshot
+        ("reasoning_tokens", REASONING),  # Perplexity and others
+    ),
+    within=(
+        (
+            "prompt_tokens_details",
+            _Names((("cached_tokens", CACHED), ("cache_write_tokens", CACHE_WRITE), ("audio_tokens", INPUT_AUDIO))),
+        ),
+        ("completion_tokens_details", _Names((("reasoning_tokens", REASONING), ("audio_tokens", OUTPUT_AUDIO)))),
+    ),
 )
-"""Which keys betray which shape; the first that is present decides."""
+_ANTHROPIC = _Names(
+    (
+        ("input_tokens", INPUT),
+        ("output_tokens", OUTPUT),
+        ("cache_read_input_tokens", CACHED),
+        ("cache_creation_input_tokens", BESIDE),
+    ),
+    within=(
+        (
+            "cache_creation",
+            _Names((("ephemeral_5m_input_tokens", CACHE_WRITE), ("ephemeral_1h_input_tokens", CACHE_WRITE_1H))),
+        ),
+        ("output_tokens_details", _Names((("thinking_tokens", REASONING),))),
+    ),
+)
+_INPUT_OUTPUT = _Names(
+    (
+        ("input_tokens", INPUT),
+        ("output_tokens", OUTPUT),
+        ("total_tokens", TOTAL),
+        ("cached_tokens", CACHED),
+        ("cache_write_tokens", CACHE_WRITE),
+        ("reasoning_tokens", REASONING),
+    ),
+    within=(
+        (
+            "input_tokens_details",
+            _Names(
+                (
+                    ("cached_tokens", CACHED),
+                    ("cache_write_tokens", CACHE_WRITE),
+                    ("audio_tokens", INPUT_AUDIO),
+                    ("image_tokens", INPUT_IMAGE),
+                ),
+                within=(("cache_write_tokens_details", _Names((("ttl_12h_tokens", CACHE_WRITE_1H),))),),
+            ),
+        ),
+        (
+            "output_tokens_details",
+            _Names(
+                (
+                    ("thinking_tokens", REASONING),  # Anthropic, in an answer without cache figures
+                    ("reasoning_tokens", REASONING),
+                    ("audio_tokens", OUTPUT_AUDIO),
+                    ("image_tokens", OUTPUT_IMAGE),
+                )
+            ),
+        ),
+    ),
+)
+"""OpenAI Responses and Images, and our own mapping."""
+_GEMINI = _Names(
+    (
+        ("prompt_token_count", INPUT),
+        ("promptTokenCount", INPUT),
+        ("candidates_token_count", OUTPUT),
+        ("candidatesTokenCount", OUTPUT),
+        ("total_token_count", TOTAL),
+        ("totalTokenCount", TOTAL),
+        ("cached_content_token_count", CACHED),
+        ("cachedContentTokenCount", CACHED),
+        ("thoughts_token_count", REASONING),
+        ("thoughtsTokenCount", REASONING),
+        ("tool_use_prompt_token_count", BESIDE),
+        ("toolUsePromptTokenCount", BESIDE),
+    )
+)
+_MODALITY = _Names((("token_count", BESIDE), ("tokenCount", BESIDE)))
+_BEDROCK = _Names(
+    (
+        ("inputTokens", INPUT),
+        ("outputTokens", OUTPUT),
+        ("cacheReadInputTokens", CACHED),
+        ("cacheWriteInputTokens", CACHE_WRITE),
+    )
+)
+_SHAPES = (
+    _Shape(frozenset({"prompt_tokens", "completion_tokens"}), _CHAT, _containing),
+    _Shape(
+        frozenset(
+            {
+                "cache_creation_input_tokens",
+                "cache_read_input_tokens",
+                "cache_creation",
+                "iterations",
+                "server_tool_use",
+            }
+        ),
+        _ANTHROPIC,
+        _anthropic,
+    ),
+    _Shape(frozenset({"input_tokens", "output_tokens"}), _INPUT_OUTPUT, _responses),
+    _Shape(frozenset({"promptTokenCount", "prompt_token_count"}), _GEMINI, _gemini),
+    _Shape(frozenset({"inputTokens", "outputTokens"}), _BEDROCK, _bedrock),
+)
+"""The first that a report is betrayed to be in decides."""
 
 
-def _first(*counts: int | None) -> int | None:
-    for count in counts:
-        if count is not None:
-            return count
-    return None
-
-
-def _ours(counts: _Counts) -> Usage | None:
+def _ours(mapping: Mapping[Any, Any], malformed: list[str]) -> Usage | None:
     """A mapping that a person wrote: what it leaves out is zero, and its contradictions are theirs to resolve."""
-    whole = {key: counts.get(key) or 0 for key in _OURS}
-    if not counts.has("input_tokens", "output_tokens") or counts.malformed:
+    told: list[Any] = _UNTOLD.copy()
+    _read(mapping, _INPUT_OUTPUT, told, malformed)
+    if malformed or not {"input_tokens", "output_tokens"} & set(mapping):
         return None
-    if whole["cached_tokens"] + whole["cache_write_tokens"] > whole["input_tokens"]:
+    whole_input, whole_output = told[INPUT] or 0, told[OUTPUT] or 0
+    cached, written, reasoning = told[CACHED], told[CACHE_WRITE], told[REASONING]
+    if cached + written > whole_input:
         raise ValueError(
-            f"usage: cached_tokens ({whole['cached_tokens']}) and cache_write_tokens ({whole['cache_write_tokens']}) "
-            f"are part of input_tokens ({whole['input_tokens']})"
+            f"usage: cached_tokens ({cached}) and cache_write_tokens ({written}) "
+            f"are part of input_tokens ({whole_input})"
         )
-    if whole["reasoning_tokens"] > whole["output_tokens"]:
-        raise ValueError(
-            f"usage: reasoning_tokens ({whole['reasoning_tokens']}) "
-            f"are part of output_tokens ({whole['output_tokens']})"
-        )
+    if reasoning > whole_output:
+        raise ValueError(f"usage: reasoning_tokens ({reasoning}) are part of output_tokens ({whole_output})")
     return Usage(
-        input=whole["input_tokens"] - whole["cached_tokens"] - whole["cache_write_tokens"],
-        cached=whole["cached_tokens"],
-        cache_write=whole["cache_write_tokens"],
-        output=whole["output_tokens"],
-        reasoning=whole["reasoning_tokens"],
+        input=whole_input - cached - written,
+        cached=cached,
+        cache_write=written,
+        output=whole_output,
+        reasoning=reasoning,
     )
 
 

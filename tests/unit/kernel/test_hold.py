@@ -33,7 +33,7 @@ def test_the_estimate_of_an_unknown_price_is_unknown_and_not_zero() -> None:
     assert "usd" not in dict(estimate.amounts)
 
 
-@given(*[st.builds(Usage, input=st.integers(0, 9), cached=st.integers(0, 9), output=st.integers(0, 9))] * 2)
+@given(*[st.lists(st.integers(0, 9), min_size=8, max_size=8).map(lambda counts: Usage(*counts))] * 2)
 def test_before_and_the_difference_are_now(before: Usage, now: Usage) -> None:
     difference = dict(usage_difference(now, before.to_dict()))
     assert 0 not in difference.values()

@@ -22,7 +22,7 @@ from ...kernel.lending import Loan, Transfer
 from ...kernel.plan import CallFacts, Formula, Posting
 from ...kernel.ratios import Ratio, RatioKey
 from ...kernel.tallies import Tally, TallyKey
-from ...kernel.usage import KINDS, Usage, counts_of
+from ...kernel.usage import KINDS, Usage
 from ..contract import DenialKey
 
 FACTS = (
@@ -150,7 +150,7 @@ def outcome_text(outcome: Outcome) -> str:
     cost = "null" if outcome.cost_nano is None else outcome.cost_nano
     model = "null" if outcome.model is None else _quote(outcome.model)
     note = "null" if outcome.note is None else _quote(outcome.note)
-    usage = [*counts_of(outcome.usage)]
+    usage = [*outcome.usage]
     amounts, ending, source = _amounts_text(outcome.amounts), _quote(outcome.ending), _quote(outcome.usage_source)
     return f"[{amounts},{usage!r},{cost},{ending},{source},{model},{note}]"
 
