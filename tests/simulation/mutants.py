@@ -24,7 +24,8 @@ from farthing.kernel.ledger import NOTHING, Change, Settled
 from farthing.kernel.plan import evaluate, make_plan
 from farthing.kernel.scope import concrete
 from farthing.proxy import sharing
-from farthing.runtime import ledgers
+from farthing.runtime import in_force, ledgers
+from farthing.runtime.in_force import Side
 from farthing.stores.memory import MemoryStore
 from farthing.wire.openai.chat import OpenAIChat
 
@@ -154,18 +155,12 @@ def old_terms_pass_under_a_new_version(patch: Patch) -> None:
     new version.
     """
 
-    class Late:
-        """The versions of the two catalogues, looked at when a plan is made and not before its budgets are."""
+    class Late(Side):
+        """Its version is looked at when a plan is made, and not before its budgets are."""
 
-        def __init__(self, runtime: Any) -> None:
-            self._runtime = runtime
+        version = property(lambda self: self.ledger.catalogue.version, lambda self, version: None)  # type: ignore[assignment]
 
-        def __getitem__(self, place: int) -> int:
-            ledger = (self._runtime.memory, self._runtime.durable)[place]
-            return int(ledger.catalogue.version)
-
-    patch.setattr(admission, "catalogue_versions", Late)
-    patch.setattr(holding, "catalogue_versions", Late)
+    patch.setattr(in_force, "Side", Late)
 
 
 @mutant

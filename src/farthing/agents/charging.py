@@ -18,6 +18,7 @@ from ..kernel.decision import denial
 from ..kernel.hold import Outcome, estimated
 from ..kernel.plan import Ask, CallFacts, Formula
 from ..runtime.ambient import Ambient
+from ..runtime.in_force import in_force
 from ..runtime.runtime import Runtime
 
 
@@ -64,8 +65,7 @@ def charge(
     facts = CallFacts(dialect=dialect, tags=inside.tags)
     refused = yield from _charged_anew(runtime, inside, outcome, facts)
     if refused is not None:
-        tags = dict(inside.tags)
-        write_paid(runtime, inside, _facts(runtime, inside, facts, outcome), outcome, tags)
+        write_paid(runtime, in_force(runtime, inside), _facts(runtime, inside, facts, outcome), outcome)
     return refused
 
 
@@ -75,7 +75,7 @@ def _charged_anew(
     facts = _facts(runtime, inside, facts, outcome)
     now_ms = runtime.memory_store.now()
     ask = Ask(runtime.new_id(), facts, 0, 0, now_ms + HOLD_MS)
-    answer = yield from hold(runtime, ask, inside, dict(inside.tags))
+    answer = yield from hold(runtime, ask, inside)
     if isinstance(answer, Granted):
         yield from end_held(runtime, answer, facts, outcome)
         return None
@@ -83,9 +83,8 @@ def _charged_anew(
 
 
 def _facts(runtime: Runtime, inside: Ambient, facts: CallFacts, outcome: Outcome) -> CallFacts:
-    here, there = runtime.budgets(inside, dict(inside.tags))
     return facts._replace(
-        budgets=tuple(budget.title for budget in (*here, *there)),
+        budgets=in_force(runtime, inside).strictest.titles,
         input_tokens=outcome.usage.total_tokens,
         price=None if outcome.cost_nano is None else Formula(outcome.cost_nano),
     )

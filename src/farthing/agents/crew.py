@@ -277,7 +277,7 @@ class Crew:
         if lending is None:
             raise ConfigError(f"budget {budget.title!r} is not an agent's", key="agent")
         others = tuple(binding for binding in ambient.bindings if not self.has(binding.budget))
-        inside = ambient._replace(bindings=(*others, Binding(budget, self.process, None, work)))
+        inside = replace(ambient, bindings=(*others, Binding(budget, self.process, None, work)))
         return inside.with_tags({"agent": lending.agent, "pool": self.pool})
 
     def has(self, budget: Budget) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..calls.asking import find_rates
 from ..calls.holding import Granted, hold
-from ..calls.lending import Work, exceeded, give_back, measured, work_of
+from ..calls.lending import Work, exceeded, give_back, measured
 from ..calls.manual import HOLD_MS
 from ..calls.steps import Finished, Life, Pause
 from ..calls.telling import say_denied
@@ -30,6 +30,7 @@ from ..prices import Rates
 from ..runtime.ambient import Ambient, current
 from ..runtime.default import runtime
 from ..runtime.events import Who
+from ..runtime.in_force import in_force
 from ..runtime.runtime import Runtime
 from ..wire.reported import usage_from
 from .charging import Held, charge, settle, with_result
@@ -87,7 +88,7 @@ class Piece:
         """Hold an estimate. Raises ConfidenceReached, BudgetExceededError, UnknownAgent: then nothing may be called."""
         governing, manager = self._governing, self._governing.manager
         here, outside = runtime(), current()
-        self._around = work_of(outside)
+        self._around = outside.work
         here.housekeeper.catch_up()
         self._budget, _ = manager.crew.budget(governing.agent)
         self._work.expected_output = manager.past(governing.agent).expected_output()
@@ -119,7 +120,6 @@ class Piece:
 
     def _facts(self, here: Runtime, scope: Ambient) -> CallFacts:
         model = self._governing.model
-        memory, durable = here.budgets(scope, dict(scope.tags))
         price = None
         if model is not None:
             now_ms = here.memory_store.now()
@@ -134,7 +134,7 @@ class Piece:
             provider=None if self._rates is None else self._rates.provider,
             dialect=ESTIMATE,
             tags=scope.tags,
-            budgets=tuple(budget.title for budget in (*memory, *durable)),
+            budgets=in_force(here, scope).strictest.titles,
             input_tokens=self._input_tokens,
             price=price,
             price_version=None if self._rates is None else self._rates.version,
@@ -147,7 +147,7 @@ class Piece:
         line = frozenset({(None, self._governing.manager.crew.pool)})
         place = here.line.join(line) if here.line.waits_for(line) else None
         waits_until = here.monotonic() + self._governing.manager.wait_seconds
-        tags, expected = dict(scope.tags), self._work.expected_output
+        expected = self._work.expected_output
         try:
             for _ in itertools.count():
                 if place is not None and not place.is_first and here.monotonic() < waits_until:
@@ -157,7 +157,7 @@ class Piece:
                 for least in (expected, 1):
                     now_ms = here.memory_store.now()
                     ask = Ask(here.new_id(), facts, expected, least, now_ms + HOLD_MS)
-                    answer = yield from hold(here, ask, scope, tags)
+                    answer = yield from hold(here, ask, scope)
                     if isinstance(answer, Granted):
                         return answer
                     waits = here.monotonic() < waits_until and (yield from self._may_fit(answer))

@@ -7,25 +7,26 @@ exact count, a cheaper model, what a callable says, or a while later.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from ..errors import BudgetExceeded, StoreUnavailable
+from ..kernel.balances import bare
 from ..kernel.budget import Budget
 from ..kernel.decision import Decision, denial, refusal
 from ..kernel.hold import Hold
 from ..kernel.ledger import Stale
-from ..kernel.plan import Ask, LineResult
+from ..kernel.plan import LineResult
 from ..runtime.ambient import Ambient
+from ..runtime.in_force import InForce, in_force
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..runtime.waiting import Place, queue_of
 from ..stores.contract import Ticket
 from . import lending
-from .asking import Asked, ask_for, continued, find_rates, strictest_of
+from .asking import Asked, asked_of
 from .call import Call, History
 from .exceeding import Allow, Consult, Deny, Downgrade, Wait, next_step
-from .holding import REPLANS_MAX, Granted, catalogue_versions, give_back, hold_once, numbered, restless, take_back
+from .holding import REPLANS_MAX, Granted, give_back, hold_once, numbered, restless, take_back
 from .steps import Pause
 from .telling import say_advisory, say_changed, say_denied
 
@@ -34,16 +35,10 @@ class Admitted(NamedTuple):
     """A call that may be sent. Without budgets ``granted`` is None, and nothing was held."""
 
     model: str
-    asked: Asked | None
-    granted: Granted | None
-
-    @property
-    def ceiling(self) -> int | None:
-        """The output ceiling that has to go on the wire, or None where the caller's request says it already."""
-        if self.asked is None or self.granted is None or self.asked.watched:
-            return None
-        lowered = self.granted.x < self.asked.ask.x_want
-        return self.granted.x if lowered or self.asked.injected else None
+    asked: Asked | None = None
+    granted: Granted | None = None
+    ceiling: int | None = None
+    """The output ceiling that has to go on the wire, or None where the caller's request says it already."""
 
 
 def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
@@ -51,21 +46,66 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
     Place every hold that this call needs, or raise what says why not: BudgetExceeded, UnpricedModel, UnmeteredCall,
     StoreUnavailable. Nothing is held then.
     """
-    runtime = call.runtime
-    if call.ambient.bindings or runtime.left_behind:
-        inherited = runtime.inherited(call.ambient, model=call.request.model, provider=call.request.provider)
-        if inherited is not None:
-            raise BudgetExceeded(refused_by_fork(inherited))
-    terms = Terms(call.request.model)
+    runtime, ambient, request = call.runtime, call.ambient, call.request
+    if ambient.bindings or runtime.left_behind:
+        _check_inherited(call)
+    terms = Terms(request.model)
+    answer: Granted | tuple[LineResult, ...] | Stale = ()
     try:
-        for tries in itertools.count():
-            admitted = yield from _try(call, terms, tries)
-            if admitted is not None:
-                return admitted
+        while True:
+            bound = in_force(runtime, ambient, terms.model, request.provider)
+            if not bound.budgets:
+                if call.replaces is not None:
+                    yield from take_back(runtime.main.store, call.replaces.id)
+                return Admitted(terms.model)
+            if (terms.place is not None or runtime.line.is_waited_in) and (yield from in_line(runtime, terms, bound)):
+                continue
+            if request.previous_response_id is not None and call.history is None:
+                call.history = yield from _history(runtime, request.previous_response_id)
+            asked = _asked(call, terms, bound)
+            ask = numbered(asked.ask, terms.tries)
+            answer = yield from hold_once(runtime, ask, bound.here, bound.there, bound.work, call.replaces)
+            if isinstance(answer, Granted):
+                return _admitted(call, terms, asked, answer)
+            terms.tries += 1
+            if isinstance(answer, Stale):
+                terms.stale += 1
+                if terms.stale > REPLANS_MAX:
+                    raise restless(runtime)
+            elif asked.countable:
+                # A cheap bound first; only what does not fit is worth counting.
+                call.exact = True
+            else:
+                yield from _other_terms(call, terms, answer)
+    except BaseException:  # a signal, while something was logged: nobody will send, or end, this call
+        if isinstance(answer, Granted):
+            give_back(answer)
+        raise
     finally:
         if terms.place is not None:
             terms.place.leave()
-    raise AssertionError("counting never ends")
+
+
+def _check_inherited(call: Call) -> None:
+    """Raises BudgetExceeded where a budget binds it whose account stayed in the memory of the parent process."""
+    request = call.request
+    inherited = call.runtime.inherited(call.ambient, model=request.model, provider=request.provider)
+    if inherited is not None:
+        raise BudgetExceeded(refused_by_fork(inherited))
+
+
+def _asked(call: Call, terms: Terms, bound: InForce) -> Asked:
+    """What it asks for on these terms; raises what its budgets' policies refuse."""
+    runtime = call.runtime
+    asked = asked_of(call, terms.model, bound.strictest, allowed_output=terms.output_tokens)
+    if isinstance(asked, Decision):
+        raise _denied(call, terms.model, asked)
+    if asked.rates is None:
+        # Only now: a call that the policy refuses is not one whose tokens are counted.
+        warn_unpriced(runtime, terms.model)
+    elif call.started_ms >= runtime.prices_due_ms:
+        runtime.check_prices(bound.budgets, call.started_ms)
+    return asked
 
 
 class Terms:
@@ -82,58 +122,11 @@ class Terms:
     """The budgets whose callables were asked."""
     tried: tuple[str, ...] = ()
     """The models before this one."""
+    tries: int = 0
     stale: int = 0
     place: Place | None = None
     """In the line of those who wait."""
     waits_until: float = 0.0
-
-
-def _try(call: Call, terms: Terms, tries: int) -> Generator[Ticket[Any] | Pause, Any, Admitted | None]:
-    """One attempt to hold: admitted, or None with other terms to try next, or raised."""
-    runtime = call.runtime
-    tags = call.scope_tags(terms.model)
-    versions = catalogue_versions(runtime)
-    here, there = runtime.budgets(call.ambient, tags)
-    budgets = [*here, *there]
-    if not budgets:
-        if call.replaces is not None and runtime.durable is not None:
-            yield from take_back(runtime.durable.store, call.replaces.id)
-        return Admitted(terms.model, None, None)
-    if terms.place is not None:
-        # What it waits for may be held by a call that was left since: nobody else may come by to end that.
-        runtime.housekeeper.catch_up()
-    if (terms.place is not None or runtime.line.is_waited_in) and (yield from in_line(runtime, terms, budgets, tags)):
-        return None
-    if call.request.previous_response_id is not None and call.history is None:
-        call.history = yield from _history(runtime, call.request.previous_response_id)
-    asked = asked_of(call, terms.model, budgets, allowed_output=terms.output_tokens)
-    if isinstance(asked, Decision):
-        raise _denied(call, terms.model, asked)
-    if asked.rates is None:
-        # Only now: a call that the policy refuses is not one whose tokens are counted.
-        warn_unpriced(runtime, terms.model)
-    elif call.started_ms >= runtime.prices_due_ms:
-        runtime.check_prices(budgets, call.started_ms)
-    ask = numbered(asked.ask, tries)
-    answer = yield from hold_once(runtime, ask, here, there, tags, versions, call.ambient, call.replaces)
-    if isinstance(answer, Granted):
-        try:
-            _say_terms(call, terms, asked.ask, answer)
-        except BaseException:  # a signal, while something was logged: nobody will send, or end, this call
-            give_back(answer)
-            raise
-        return Admitted(terms.model, asked, answer)
-    if isinstance(answer, Stale):
-        terms.stale += 1
-        if terms.stale > REPLANS_MAX:
-            raise restless(runtime)
-        return None
-    if asked.countable:
-        # A cheap bound first; only what does not fit is worth counting.
-        call.exact = True
-        return None
-    yield from _other_terms(call, terms, answer)
-    return None
 
 
 def _history(runtime: Runtime, answer_id: str) -> Generator[Ticket[Any], Any, History | None]:
@@ -149,14 +142,18 @@ def _history(runtime: Runtime, answer_id: str) -> Generator[Ticket[Any], Any, Hi
     return None
 
 
-def _say_terms(call: Call, terms: Terms, ask: Ask, granted: Granted) -> None:
-    """On what terms it goes out, where those are not what was asked for, or not what every budget would have said."""
-    if granted.advisory:
-        say_advisory(call.runtime, call.who(terms.model), granted.advisory)
-    asked_model = call.request.model
-    if terms.model != asked_model or granted.x < ask.x_want:
+def _admitted(call: Call, terms: Terms, asked: Asked, granted: Granted) -> Admitted:
+    """It is held; said, where it goes out on other terms than it asked for, or not as every budget would have it."""
+    ask, asked_model = asked.ask, call.request.model
+    lowered = granted.x < ask.x_want
+    if granted.advisory or lowered or terms.model != asked_model:
         who = call.who(terms.model)
-        say_changed(call.runtime, who, ask, granted, asked_model=asked_model, by=terms.downgraded_by)
+        if granted.advisory:
+            say_advisory(call.runtime, who, granted.advisory)
+        if lowered or terms.model != asked_model:
+            say_changed(call.runtime, who, ask, granted, asked_model=asked_model, by=terms.downgraded_by)
+    ceiling = granted.x if (lowered or asked.injected) and not asked.watched else None
+    return bare(Admitted, (terms.model, asked, granted, ceiling))
 
 
 def _other_terms(call: Call, terms: Terms, failed: tuple[LineResult, ...]) -> Generator[Pause, Any, None]:
@@ -200,11 +197,14 @@ def waited(runtime: Runtime, terms: Terms, wait: Wait) -> Generator[Pause, Any, 
     return True
 
 
-def in_line(runtime: Runtime, terms: Terms, budgets: list[Budget], tags: dict[str, str]) -> Generator[Pause, Any, bool]:
+def in_line(runtime: Runtime, terms: Terms, bound: InForce) -> Generator[Pause, Any, bool]:
     """Whether others came before: then wait a little, in the line."""
-    if terms.place is None:
-        waiting = [budget for budget in budgets if budget.on_exceed == "wait"]
-        queues = frozenset([queue_of(budget, tags) for budget in waiting])
+    if terms.place is not None:
+        # What it waits for may be held by a call that was left since: nobody else may come by to end that.
+        runtime.housekeeper.catch_up()
+    else:
+        waiting = [budget for budget in bound.budgets if budget.on_exceed == "wait"]
+        queues = frozenset([queue_of(budget, bound.tags) for budget in waiting])
         if not waiting or not runtime.line.waits_for(queues):
             return False
         terms.place = runtime.line.join(queues)
@@ -226,41 +226,6 @@ def consulted(ambient: Ambient, name: str, decision: Decision) -> Allow | None:
                 )
             return allowed
     return None
-
-
-def asked_of(call: Call, model: str, budgets: list[Budget], *, allowed_output: int | None = None) -> Asked | Decision:
-    """What this call asks of these budgets with this model; raises what their policies refuse (see ``ask_for``)."""
-    runtime = call.runtime
-    now_ms = call.started_ms
-    provider = call.request.provider
-    strictest = strictest_of(budgets)
-    rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=runtime.settings.price_as)
-    request = call.request if call.history is None else continued(call.request, call.history, model)
-    return ask_for(
-        request,
-        strictest,
-        call_id=call.id,
-        model=model,
-        rates=rates,
-        tags=tuple(call.tags.items()),
-        titles=strictest.titles,
-        deadline_ms=call.deadline_ms(now_ms),
-        unpriced=runtime.settings.unpriced,
-        url=str(call.url) if request.open_reasons else "",
-        allowed_output=allowed_output,
-        exact=call.exact,
-        family=runtime.learner.family(model, call.request.dialect),
-        cut_margin=_cut_margin(call) if strictest.breaks or strictest.uncapped == "watch" else None,
-    )
-
-
-def _cut_margin(call: Call) -> int | None:
-    """How many tokens its provider may still bill after a cut of ours; None where there is no stream to cut."""
-    request = call.request
-    # What runs in the background goes on, whoever hangs up.
-    alone = request.stream and "background" not in request.open_reasons
-    cuttable = alone and call.dialect.closer(request) is not None
-    return call.runtime.settings.abort_margin_tokens if cuttable else None
 
 
 def warn_unpriced(runtime: Runtime, model: str) -> None:

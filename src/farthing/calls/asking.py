@@ -1,7 +1,7 @@
 """
 What a call asks for: its most input, its price, how much output it wants, from what its request says. Pure.
 
-The size of a hold comes from :func:`ask_for`, and from nowhere else.
+The size of a hold comes from :func:`asked_of`, and from nowhere else.
 """
 
 from __future__ import annotations
@@ -11,74 +11,16 @@ from typing import NamedTuple
 from .. import tokens
 from ..errors import UnmeteredCall, UnpricedModel
 from ..kernel.balances import bare
-from ..kernel.budget import OPEN_BOUND, UNCAPPED, Budget
 from ..kernel.decision import Decision, refusal
 from ..kernel.plan import Ask, CallFacts, Formula
+from ..kernel.strictest import Strictest
 from ..prices import PriceBook, Rates
-from ..tokens import Family, ModelFacts, Weight
+from ..tokens import ModelFacts, Weight
 from ..wire.anthropic.messages import THREAD
 from ..wire.facts import RequestFacts
-from .call import History
+from .call import Call, History
 
 DEFAULT_OUTPUT_TOKENS = 4_096
-
-
-class Strictest(NamedTuple):
-    """What the matching budgets say together: of several, the strictest."""
-
-    hard: tuple[Budget, ...]
-    counts_usd: Budget | None
-    """A budget that limits money, or None."""
-    breaks: bool
-    """One of them ends a stream whose hold is used up."""
-    uncapped: str
-    open_bound: str
-    min_output_tokens: int
-    default_output_tokens: int | None
-    titles: tuple[str, ...]
-    """Of all of them, in order."""
-
-    @classmethod
-    def of(cls, budgets: list[Budget]) -> Strictest:
-        hard = []
-        counts_usd = default = None
-        uncapped, open_bound, least = UNCAPPED[-1], OPEN_BOUND[-1], 1
-        breaks = False
-        for budget in budgets:
-            if budget.usd_nano is not None:
-                counts_usd = budget
-            if not budget.hard:
-                continue
-            hard.append(budget)
-            breaks = breaks or budget.on_exceed == "break"
-            least = max(least, budget.min_output_tokens)
-            if UNCAPPED.index(budget.uncapped) < UNCAPPED.index(uncapped):
-                uncapped = budget.uncapped
-            if OPEN_BOUND.index(budget.open_bound) < OPEN_BOUND.index(open_bound):
-                open_bound = budget.open_bound
-            own = budget.default_output_tokens
-            if own is not None and (default is None or own < default):
-                default = own
-        if not hard:
-            uncapped = "inject"
-        titles = tuple(budget.title for budget in budgets)
-        return cls(tuple(hard), counts_usd, breaks, uncapped, open_bound, least, default, titles)
-
-
-STRICTEST_KEPT = 1_024
-_kept: dict[tuple[int, ...], tuple[tuple[Budget, ...], Strictest]] = {}
-
-
-def strictest_of(budgets: list[Budget]) -> Strictest:
-    """``Strictest.of(budgets)``, looked at once for the same ones."""
-    key = tuple(map(id, budgets))
-    known = _kept.get(key)
-    if known is None:
-        if len(_kept) >= STRICTEST_KEPT:
-            _kept.clear()
-        # The budgets are kept beside their terms: as long as they are, no other object has their ids.
-        known = _kept[key] = tuple(budgets), Strictest.of(budgets)
-    return known[1]
 
 
 class Asked(NamedTuple):
@@ -101,6 +43,8 @@ class Asked(NamedTuple):
     """Long texts were bounded by their bytes: counted, they would ask for less."""
     told: bool = True
     """The ceiling is on the wire, or the endpoint's own."""
+    raises: bool = False
+    """A budget lets this call finish, and raises if it was crossed by it."""
 
 
 def input_bound(request: RequestFacts, model: str) -> int:
@@ -135,65 +79,36 @@ def continued(request: RequestFacts, history: History, model: str) -> RequestFac
     return request._replace(open_reasons=reasons, overhead_tokens=request.overhead_tokens + history.tokens)
 
 
-def ask_for(
-    request: RequestFacts,
-    strictest: Strictest,
-    *,
-    call_id: str,
-    model: str,
-    rates: Rates | None,
-    tags: tuple[tuple[str, str], ...],
-    titles: tuple[str, ...],
-    deadline_ms: int,
-    unpriced: str,
-    url: str,
-    allowed_output: int | None = None,
-    exact: bool = False,
-    family: Family | None = None,
-    cut_margin: int | None = None,
-) -> Asked | Decision:
+def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: int | None = None) -> Asked | Decision:
     """
-    What this request can cost at most with this model, or a denial by the strictest budget's policy. *allowed_output*
-    is a lower output ceiling that a callable ``on_exceed`` named; *exact*: long texts are counted, not bounded by
-    their bytes; *family* counts its text, where the ledger has learned better than the model's own; *cut_margin* is
-    how many tokens a provider still bills after a cut, for a stream that can be cut.
+    What this call can cost at most with this model, or a denial by the strictest budget's policy. *allowed_output* is a
+    lower output ceiling that a callable ``on_exceed`` named.
 
     Raises UnpricedModel where a budget counts USD and the policy is ``reject``; UnmeteredCall where the input has no
     bound on this side and the policy is ``reject`` (or nothing is known that could bound it).
     """
-    if rates is None and strictest.counts_usd is not None and unpriced == "reject":
-        raise UnpricedModel(model, provider=request.provider, budget=strictest.counts_usd.title)
-    known = tokens.facts_of(model, request.provider)
-    family = family or tokens.family_of(model)
+    runtime, request = call.runtime, call.request
+    if call.history is not None:
+        request = continued(request, call.history, model)
+    provider, open_reasons, choices = request.provider, request.open_reasons, request.choices
+    settings, now_ms = runtime.settings, call.started_ms
+    rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=settings.price_as)
+    if rates is None and strictest.counts_usd is not None and settings.unpriced == "reject":
+        raise UnpricedModel(model, provider=provider, budget=strictest.counts_usd.title)
+    known = tokens.facts_of(model, provider)
+    # Where the ledger has learned better than the model's own, that counts its text.
+    family = runtime.learner.family(model, request.dialect) or tokens.family_of(model)
     weight = tokens.weigh(
-        request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images, exact=exact
+        request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images, exact=call.exact
     )
     input_tokens = weight.bound(family)
-    if request.open_reasons and strictest.hard:
-        input_tokens = _open_input(request, strictest, known, input_tokens, url=url)
-    ceiling = request.output_ceiling
-    uncapped = ceiling is None and request.implied_ceiling is None and allowed_output is None
-    # What a model reasons unseen, no cut could notice.
-    seen = request.no_reasoning or not known.hidden_reasoning
-    watched = uncapped and seen and strictest.uncapped == "watch" and cut_margin is not None
-    if not strictest.breaks and not watched:
-        cut_margin = None
-    # A cut comes a margin before the hold's end, and what comes before it must be of use.
-    floor = max(strictest.min_output_tokens, request.min_output_tokens) + (cut_margin or 0)
-    injected = ours = False
-    if allowed_output is not None:
-        # A callable lowered it: it goes on the wire, and it is what is asked for now.
-        ceiling, injected = min(allowed_output, ceiling or allowed_output), True
-    elif ceiling is None:
-        ceiling = request.implied_ceiling
-        if ceiling is None:
-            if strictest.hard and strictest.uncapped == "reject":
-                return _reject_uncapped(strictest)
-            ceiling = _default_output(known, strictest, input_tokens, least=1 if cut_margin is None else floor)
-        # An implied one goes on the wire too: a compatible server may not keep to what the provider documents.
-        ours = bool(strictest.hard)
-        injected = ours and not watched
-    told = injected or not uncapped
+    if open_reasons and strictest.hard:
+        input_tokens = _open_input(request, strictest, known, input_tokens, url=str(call.url))
+    margin = _cut_margin(call) if strictest.breaks or strictest.uncapped == "watch" else None
+    output = _output(request, strictest, known, input_tokens, margin, allowed_output)
+    if output is None:
+        return _reject_uncapped(strictest)
+    ceiling, floor, injected, margin, defaulted, watched, told = output
     price = None
     if rates is not None:
         bound = rates.bound(
@@ -201,31 +116,89 @@ def ask_for(
             writes_cache=request.writes_cache,
             cache_1h=request.cache_1h,
             service_tier=request.service_tier,
-            audio=bool(request.open_reasons),
-            image=bool(request.images or request.open_reasons),
+            audio=bool(open_reasons),
+            image=bool(request.images or open_reasons),
         )
-        price = bare(Formula, (bound.base, bound.slope * request.choices, bound.den))
+        price = bare(Formula, (bound.base, bound.slope * choices, bound.den))
     facts = CallFacts.__new__(  # its own constructor, without the class's call around it: a third of the time
         CallFacts,
         model=model,
-        provider=request.provider,
+        provider=provider,
         dialect=request.dialect,
-        tags=tags,
-        budgets=titles,
+        tags=tuple(call.tags.items()),
+        budgets=strictest.titles,
         input_tokens=input_tokens,
-        choices=request.choices,
+        choices=choices,
         price=price,
         price_version=None if rates is None else rates.version,
-        bound="proven" if told and not request.open_reasons else "open",
+        bound="proven" if told and not open_reasons else "open",
         asked_model=None if model == request.model else request.model,
         # Also where only a replay with other budgets will ever shrink it: these look on.
         ceiling_ours=request.output_ceiling is None and allowed_output is None,
     )
-    ask = bare(Ask, (call_id, facts, ceiling, min(ceiling, floor), deadline_ms))
-    teaches = tokens.learns(family) and not request.open_reasons
-    countable = not exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
-    learned_from = weight if teaches else None
-    return Asked(ask, rates, known, injected, learned_from, cut_margin, uncapped and ours, watched, countable, told)
+    ask = bare(Ask, (call.id, facts, ceiling, min(ceiling, floor), call.deadline_ms(now_ms)))
+    countable = not call.exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
+    learned_from = weight if not open_reasons and tokens.learns(family) else None
+    fields = (ask, rates, known, injected, learned_from, margin, defaulted, watched, countable, told, strictest.raises)
+    return bare(Asked, fields)
+
+
+class _Output(NamedTuple):
+    """How much output is asked for, per choice; the fields are those of :class:`Asked`."""
+
+    ceiling: int
+    floor: int
+    injected: bool
+    cut_margin: int | None
+    defaulted: bool
+    watched: bool
+    told: bool
+
+
+def _output(
+    request: RequestFacts,
+    strictest: Strictest,
+    known: ModelFacts,
+    input_tokens: int,
+    margin: int | None,
+    allowed: int | None,
+) -> _Output | None:
+    """
+    How much output to ask for; None where a budget rejects a request without a ceiling. *margin*: how many tokens a
+    provider still bills after a cut, for a stream that can be cut; *allowed*: see :func:`asked_of`.
+    """
+    ceiling = request.output_ceiling
+    uncapped = ceiling is None and request.implied_ceiling is None and allowed is None
+    # What a model reasons unseen, no cut could notice.
+    seen = request.no_reasoning or not known.hidden_reasoning
+    watched = uncapped and seen and strictest.uncapped == "watch" and margin is not None
+    if not strictest.breaks and not watched:
+        margin = None
+    # A cut comes a margin before the hold's end, and what comes before it must be of use.
+    floor = max(strictest.min_output_tokens, request.min_output_tokens) + (margin or 0)
+    if allowed is not None:
+        # A callable lowered it: it goes on the wire, and it is what is asked for now.
+        return _Output(min(allowed, ceiling or allowed), floor, True, margin, False, False, True)
+    if ceiling is not None:
+        return bare(_Output, (ceiling, floor, False, margin, False, False, True))
+    ceiling = request.implied_ceiling
+    if ceiling is None:
+        if strictest.hard and strictest.uncapped == "reject":
+            return None
+        ceiling = _default_output(known, strictest, input_tokens, least=1 if margin is None else floor)
+    # An implied one goes on the wire too: a compatible server may not keep to what the provider documents.
+    ours = bool(strictest.hard)
+    injected = ours and not watched
+    return _Output(ceiling, floor, injected, margin, uncapped and ours, watched, injected or not uncapped)
+
+
+def _cut_margin(call: Call) -> int | None:
+    """How many tokens its provider may still bill after a cut of ours; None where there is no stream to cut."""
+    request = call.request
+    # What runs in the background goes on, whoever hangs up.
+    alone = request.stream and "background" not in request.open_reasons
+    cuttable = alone and call.dialect.closer(request) is not None
+    return call.runtime.settings.abort_margin_tokens if cuttable else None
 
 
 def _open_input(request: RequestFacts, strictest: Strictest, known: ModelFacts, input_tokens: int, *, url: str) -> int:

@@ -102,10 +102,10 @@ def of_answer(answer: AnswerFacts, status: int, limits: Limits) -> Ending:
     """A plain answer, or a stream that came to its end."""
     if status in GATEWAY_TIMEOUTS:
         return Lost(f"http_{status}", "a gateway gave up waiting for the provider")
-    if answer.error or unpaid(status):
+    if answer.error or status >= 300:
         return refused(f"http_{status}" if status >= 300 else "error")
     if answer.usage is not None:
-        return Settle(priced(answer.usage, limits, ending="ok", source="provider", answer=answer))
+        return bare(Settle, (priced(answer.usage, limits, ending="ok", source="provider", answer=answer),))
     if not answer.complete and answer.kept_as is not None:
         return Lost(BACKGROUND, None, answer.kept_as)
     if not answer.complete or not says_anything(answer):
@@ -169,16 +169,15 @@ def unknown(limits: Limits, *, ending: str, note: str | None) -> Outcome:
 
 def priced(usage: Usage, limits: Limits, *, ending: str, source: str, answer: AnswerFacts | None = None) -> Outcome:
     """An outcome with its cost; without a known price the cost is None, never zero."""
-    tier = answer.service_tier if answer is not None else None
-    cost_nano = None if limits.rates is None else limits.rates.cost_nano(usage, service_tier=tier)
-    amounts: tuple[tuple[str, int], ...] = (("tokens", usage.total_tokens), ("requests", 1))
-    if cost_nano is not None:
-        amounts = (*amounts, ("usd", cost_nano))
-    model = note = None
+    tier = model = note = None
     if answer is not None:
-        model, note = answer.model, answer.usage_note
+        tier, model, note = answer.service_tier, answer.model, answer.usage_note
         if model == limits.model:
             model = None
+    cost_nano = None if limits.rates is None else limits.rates.cost_nano(usage, service_tier=tier)
+    amounts: tuple[tuple[str, int], ...] = ("tokens", usage.total_tokens), ("requests", 1)
+    if cost_nano is not None:
+        amounts += (("usd", cost_nano),)
     return bare(Outcome, (amounts, usage, cost_nano, ending, source, model, note))
 
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..errors import HoldConflict, HoldNotFound, StoreUnavailable
-from ..kernel.budget import Budget
+from ..kernel.balances import bare
 from ..kernel.hold import Hold
 from ..kernel.ledger import Denied, Placed, Stale
 from ..kernel.plan import Account, Ask, LineResult, Plan, Posting, evaluate, make_frame, make_plan
 from ..runtime.ambient import Ambient
+from ..runtime.in_force import Side, in_force
 from ..runtime.ledgers import Ledger
 from ..runtime.runtime import Runtime, log
 from ..stores.contract import Store, Ticket
@@ -46,26 +47,16 @@ class Granted(NamedTuple):
 
 
 def hold(
-    runtime: Runtime, ask: Ask, ambient: Ambient, tags: dict[str, str]
+    runtime: Runtime, ask: Ask, ambient: Ambient, model: str | None = None, provider: str | None = None
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...]]:
     """Hold an ask that depends on no budget's terms, on both ledgers or on neither: the grant, or all that failed."""
     for tries in range(REPLANS_MAX):
         # Looked up each time: a plan is stale because a budget was changed, and the old terms must not be held on.
-        versions = catalogue_versions(runtime)
-        here, there = runtime.budgets(ambient, tags)
-        answer = yield from hold_once(runtime, numbered(ask, tries), here, there, tags, versions, ambient)
+        bound = in_force(runtime, ambient, model, provider)
+        answer = yield from hold_once(runtime, numbered(ask, tries), bound.here, bound.there, bound.work)
         if not isinstance(answer, Stale):
             return answer
     raise restless(runtime)
-
-
-def catalogue_versions(runtime: Runtime) -> tuple[int, int]:
-    """
-    Of the two catalogues. Asked before their budgets are: if another call learns of a change while this one is planned,
-    its plan is stale, and never a new version with old terms.
-    """
-    durable = runtime.durable
-    return runtime.memory.catalogue.version, -1 if durable is None else durable.catalogue.version
 
 
 def restless(runtime: Runtime) -> StoreUnavailable:
@@ -77,104 +68,93 @@ def restless(runtime: Runtime) -> StoreUnavailable:
 def hold_once(
     runtime: Runtime,
     ask: Ask,
-    here: list[Budget],
-    there: list[Budget],
-    tags: dict[str, str],
-    versions: tuple[int, int],
-    ambient: Ambient,
+    here: Side | None,
+    there: Side | None,
+    work: lending.Work | None,
     replaces: Hold | None = None,
 ) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
     """
-    Hold on each ledger; whatever is raised meanwhile, nothing stays held. *replaces*: the durable hold that this one
-    takes the place of, if it is still there.
+    Hold in memory, then on the durable ledger; whatever is raised meanwhile, nothing stays held. *replaces*: the
+    durable hold that this one takes the place of, if it is still there.
     """
     held: list[tuple[Ledger, tuple[Account, ...]]] = []
+    """What would have to be given back now."""
+    advisory: tuple[LineResult, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    x = ask.x_want
+    placed: Placed | Denied | Stale
+    if there is not None and there.ledger is not runtime.durable:
+        # The settings were changed since the budgets were looked up: they are somewhere else now.
+        return Stale(-1)
     try:
-        answer = yield from _hold_each(runtime, ask, here, there, tags, versions, ambient, held, replaces)
+        if here is not None:
+            ledger, accounts = here.ledger, accounts_for(ask, here.accounts())
+            plan = make_plan(ask, accounts, catalogue_version=here.version)
+            # Before it is placed: memory holds at once, and an exception may come between the hold and its answer.
+            held.append((ledger, accounts))
+            if ledger.lends or work is not None:
+                placed = yield from lending.place(ledger, plan, work)
+            else:
+                placed = yield ledger.store.place(plan)
+            if not isinstance(placed, Placed):
+                held.clear()
+                return (yield from _refused(ledger, placed, there, ask))
+            advisory, x, holds = placed.advisory, placed.hold.x, (placed.hold,)
+        if there is not None:
+            ledger, accounts = there.ledger, accounts_for(ask, there.accounts())
+            plan = make_plan(ask, accounts, catalogue_version=there.version, x_most=x)
+            # A durable store takes a hold back by itself if its answer was not waited for.
+            if replaces is not None or ledger.lends or work is not None:
+                placed = yield from _place(ledger, plan, work, replaces)
+            else:
+                placed = yield ledger.store.place(plan)
+            if not isinstance(placed, Placed):
+                _give_back(held, ask.id)
+                held.clear()
+                return (yield from _refused(ledger, placed, None, ask))
+            held.append((ledger, accounts))
+            if here is not None and placed.hold.x < x:
+                yield from _shrink(here.ledger, ask.id, placed.hold.x)
+                holds = (holds[0]._replace(x=placed.hold.x),)
+            advisory, x, holds = advisory + placed.advisory, placed.hold.x, (*holds, placed.hold)
+        if work is not None:
+            lending.measured(runtime, work)
+        return bare(Granted, (ask.id, x, tuple(held), advisory, holds, ()))
     except BaseException as error:  # a signal's too: then nothing stays held
         _give_back(held, ask.id)
-        if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow" or not there:
+        if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow" or there is None:
             raise
         log.error("%s; the call goes out without a durable hold (on_store_failure='allow')", error)
-        # A new id: nobody knows what became of the durable hold, and its id is not to be used again.
-        other = ask._replace(id=f"{ask.id}m")
-        answer = Granted(other.id, ask.x_want, (), ())
-        if here:
-            answer = yield from hold_once(runtime, other, here, [], tags, versions, ambient)
-        return answer._replace(unheld=_unheld(runtime, other, there, tags)) if isinstance(answer, Granted) else answer
-    if not isinstance(answer, Granted):
-        _give_back(held, ask.id)
-    return answer
+    # A new id: nobody knows what became of the durable hold, and its id is not to be used again.
+    other = ask._replace(id=f"{ask.id}m")
+    answer = yield from hold_once(runtime, other, here, None, work)
+    return answer._replace(unheld=_unheld(other, there)) if isinstance(answer, Granted) else answer
 
 
-def _unheld(
-    runtime: Runtime, ask: Ask, budgets: list[Budget], tags: dict[str, str]
-) -> tuple[tuple[Ledger, tuple[Account, ...]], ...]:
+def _unheld(ask: Ask, there: Side) -> tuple[tuple[Ledger, tuple[Account, ...]], ...]:
     """The accounts that a call counts on although the durable ledger could not hold for it."""
     try:
-        durable = runtime.durable
-        return () if durable is None else ((durable, accounts_for(durable, ask, budgets, tags)),)
+        return ((there.ledger, accounts_for(ask, there.accounts())),)
     except StoreUnavailable as error:
         log.error("%s; what the call costs will be on none of its accounts", error)
         return ()
 
 
-def _hold_each(
-    runtime: Runtime,
-    ask: Ask,
-    here: list[Budget],
-    there: list[Budget],
-    tags: dict[str, str],
-    versions: tuple[int, int],
-    ambient: Ambient,
-    held: list[tuple[Ledger, tuple[Account, ...]]],
-    replaces: Hold | None,
-) -> Generator[Ticket[Any], Any, Granted | tuple[LineResult, ...] | Stale]:
-    """Hold on memory, then on the durable ledger. *held* says at any time what would have to be given back."""
-    memory, durable = runtime.memory, runtime.durable
-    work = lending.work_of(ambient)
-    advisory: tuple[LineResult, ...] = ()
-    holds: tuple[Hold, ...] = ()
-    x = ask.x_want
-    if here:
-        accounts = accounts_for(memory, ask, here, tags)
-        plan = make_plan(ask, accounts, catalogue_version=versions[0])
-        # Before it is placed: memory holds at once, and an exception may come between the hold and its answer.
-        held.append((memory, accounts))
-        placed: Placed | Denied | Stale = yield from _place(memory, plan, work)
-        if not isinstance(placed, Placed):
-            held.clear()
-            if isinstance(placed, Stale):
-                yield from _catch_up(memory, placed)
-                return placed
-            return placed.failed + (yield from _failing(durable, ask, there, tags))
-        advisory, x, holds = placed.advisory, placed.hold.x, (placed.hold,)
-    if there and durable is None:
-        # The settings were changed since the budgets were looked up: they are somewhere else now.
-        return Stale(-1)
-    if durable is not None and there:
-        accounts = accounts_for(durable, ask, there, tags)
-        plan = make_plan(ask, accounts, catalogue_version=versions[1], x_most=x)
-        # A durable store takes a hold back by itself if its answer was not waited for.
-        placed = yield from _place(durable, plan, work, replaces)
-        if not isinstance(placed, Placed):
-            if isinstance(placed, Stale):
-                yield from _catch_up(durable, placed)
-                return placed
-            return placed.failed
-        held.append((durable, accounts))
-        if here and placed.hold.x < x:
-            yield from _shrink(memory, ask.id, placed.hold.x)
-            holds = (holds[0]._replace(x=placed.hold.x),)
-        advisory, x, holds = advisory + placed.advisory, placed.hold.x, (*holds, placed.hold)
-    if work is not None:
-        lending.measured(runtime, work)
-    return Granted(ask.id, x, tuple(held), advisory, holds)
+def _refused(
+    ledger: Ledger, placed: Denied | Stale, there: Side | None, ask: Ask
+) -> Generator[Ticket[Any], Any, tuple[LineResult, ...] | Stale]:
+    """Why it was not held: all lines that failed, here and *there*; or budgets that have to be looked at again."""
+    if isinstance(placed, Denied):
+        return placed.failed + (yield from _failing(there, ask))
+    if placed.catalogue_version != ledger.catalogue.version:
+        ledger.refresh((yield ledger.store.catalogue()))
+    return placed
 
 
 def _place(
-    ledger: Ledger, plan: Plan, work: lending.Work | None, replaces: Hold | None = None
+    ledger: Ledger, plan: Plan, work: lending.Work | None, replaces: Hold | None
 ) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
+    """Place a plan, in the place of a hold that another process offered, or for an agent's work."""
     if replaces is not None:
         try:
             placed: Placed | Denied | Stale
@@ -187,10 +167,7 @@ def _place(
             yield from take_back(ledger.store, replaces.id)
         else:
             return placed
-    if ledger.lends or work is not None:
-        return (yield from lending.place(ledger, plan, work))
-    placed = yield ledger.store.place(plan)
-    return placed
+    return (yield from lending.place(ledger, plan, work))
 
 
 def take_back(store: Store, offered: str) -> Generator[Ticket[Any], Any, None]:
@@ -224,9 +201,8 @@ def _shrink(memory: Ledger, hold_id: str, x: int) -> Generator[Ticket[Any], Any,
         log.debug("hold %s could not shrink: it is past its deadline", hold_id)
 
 
-def accounts_for(ledger: Ledger, ask: Ask, budgets: list[Budget], tags: dict[str, str]) -> tuple[Account, ...]:
-    """The accounts to hold on. A call that was let through without a price (``tokens_only``) is not held in USD."""
-    accounts = ledger.accounts(budgets, tags, ledger.store.now())
+def accounts_for(ask: Ask, accounts: tuple[Account, ...]) -> tuple[Account, ...]:
+    """These accounts, as an ask is held on them: without a price (``tokens_only``) it is not held in USD."""
     if ask.facts.price is not None:
         return accounts
     return tuple(
@@ -234,21 +210,13 @@ def accounts_for(ledger: Ledger, ask: Ask, budgets: list[Budget], tags: dict[str
     )
 
 
-def _catch_up(ledger: Ledger, stale: Stale) -> Generator[Ticket[Any], Any, None]:
-    """Learn what other budgets there are since the plan was made."""
-    if stale.catalogue_version != ledger.catalogue.version:
-        ledger.refresh((yield ledger.store.catalogue()))
-
-
-def _failing(
-    ledger: Ledger | None, ask: Ask, budgets: list[Budget], tags: dict[str, str]
-) -> Generator[Ticket[Any], Any, tuple[LineResult, ...]]:
+def _failing(there: Side | None, ask: Ask) -> Generator[Ticket[Any], Any, tuple[LineResult, ...]]:
     """The lines of the durable ledger that would fail too; nothing is placed."""
-    if ledger is None or not budgets:
+    if there is None:
         return ()
-    plan = make_plan(ask, accounts_for(ledger, ask, budgets, tags))
+    plan = make_plan(ask, accounts_for(ask, there.accounts()))
     try:
-        balances = yield ledger.store.balances({key for line in plan.lines for key in line.keys})
+        balances = yield there.ledger.store.balances({key for line in plan.lines for key in line.keys})
     except StoreUnavailable as error:
         log.warning("%s; the denial names the budgets in memory only", error)
         return ()

@@ -13,18 +13,19 @@ from typing import Any
 
 from .. import tokens
 from ..errors import HoldConflict, HoldError, InvariantError, StoreUnavailable
-from ..kernel.balances import Balances
+from ..kernel.balances import Balances, bare
 from ..kernel.decision import Decision, denial
 from ..kernel.hold import Entry, Outcome
 from ..kernel.ledger import Settled
 from ..kernel.plan import CallFacts, Formula, LineResult, Plan, empty_plan, spent_line
+from ..kernel.strictest import Strictest
 from ..runtime.events import Who
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
-from ..stores.contract import Ticket
+from ..stores.contract import Store, Ticket
 from ..wire.facts import RequestFacts
 from . import endings
-from .admission import Admitted, asked_of, warn_unpriced
-from .asking import DEFAULT_OUTPUT_TOKENS, Asked, find_rates, input_bound
+from .admission import Admitted, warn_unpriced
+from .asking import DEFAULT_OUTPUT_TOKENS, Asked, asked_of, find_rates, input_bound
 from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle, Void
 from .holding import Granted
@@ -33,14 +34,13 @@ from .telling import say_ended, say_raised
 
 def limits(call: Call, admitted: Admitted) -> Limits:
     """What an ending of this call needs to know: the rates pinned at its hold, and its bounds."""
-    runtime = call.runtime
+    runtime, request, model = call.runtime, call.request, admitted.model
     margin = call.abort_margin_tokens
     if margin is None:
         margin = runtime.settings.abort_margin_tokens
     asked, granted = admitted.asked, admitted.granted
     if asked is not None and granted is not None:
-        return Limits(admitted.model, asked.rates, margin, partial(_held_bounds, call.request, asked, granted.x))
-    request, model = call.request, admitted.model
+        return bare(Limits, (model, asked.rates, margin, partial(_held_bounds, request, asked, granted)))
     rates = find_rates(
         runtime.prices,
         model=model,
@@ -57,11 +57,11 @@ def limits(call: Call, admitted: Admitted) -> Limits:
     return Limits(model, rates, margin, lambda: _bounds(request, model))
 
 
-def _held_bounds(request: RequestFacts, asked: Asked, x: int) -> Bounds:
+def _held_bounds(request: RequestFacts, asked: Asked, granted: Granted) -> Bounds:
     """The bounds of a call that was held for."""
     facts, known = asked.ask.facts, asked.model
     hidden = known.hidden_reasoning and not request.no_reasoning
-    return Bounds(facts.input_tokens, facts.choices * x, asked.told, hidden, known.known)
+    return Bounds(facts.input_tokens, facts.choices * granted.x, asked.told, hidden, known.known)
 
 
 def _bounds(request: RequestFacts, model: str) -> Bounds:
@@ -90,82 +90,80 @@ def end(
     """
     if call.ended:
         return
-    asked = admitted.asked
+    asked, granted = admitted.asked, admitted.granted
     if asked is not None and asked.weight is not None and type(ending) is Settle:
         call.runtime.learner.observe(asked.ask.facts, asked.weight, ending.outcome)
     words = iter(_last_words(call, admitted, ending, kept_as))
     call.ended = True
     call.ending = ending
     entry: Entry | None = None
-    for say, waits in words:
-        try:
-            ticket = say()
-            if waits:
-                settled: Settled | None = yield ticket
-                # The durable ledger's row, where both have one: it may be a correction of what was swept before. None
-                # from a driver that does not wait.
-                entry = (settled and settled.entry) or entry
-        except StoreUnavailable as error:
-            # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect: nothing is lost.
-            log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
-        except (HoldError, InvariantError) as error:
-            if call.offers and isinstance(error, HoldConflict):
-                # A proxy has taken the hold over, and its word about that was lost on the way.
-                log.debug("the hold of call %s was taken over", call.id)
-            else:
-                # So is this one. The ledger knows the hold no more, or otherwise, or cannot keep such a figure.
-                log.error("call %s ended, and its ledger stays as it is: %s. It ended with %r", call.id, error, ending)
-        except BaseException:  # called away: what was given is carried out; so is the rest, and nobody waits for it
-            for other, _ in words:
-                other()
-            _tell(call, admitted, entry)
-            raise
-    _tell(call, admitted, entry)
-
-
-def _tell(call: Call, admitted: Admitted, entry: Entry | None) -> None:
-    granted = admitted.granted
-    say_ended(call.runtime, entry, () if granted is None else granted.held + granted.unheld)
+    try:
+        for say, waits in words:
+            try:
+                ticket = say()
+                if waits:
+                    settled: Settled | None = yield ticket
+                    # The durable ledger's row, where both have one: it may be a correction of what was swept before.
+                    # None from a driver that does not wait.
+                    entry = (settled and settled.entry) or entry
+            except StoreUnavailable as error:
+                # The answer is paid for and belongs to its caller. The hold stays, and becomes suspect.
+                log.error("call %s could not be settled: %s; what it held stays counted", call.id, error)
+            except (HoldError, InvariantError) as error:
+                if call.offers and isinstance(error, HoldConflict):
+                    # A proxy has taken the hold over, and its word about that was lost on the way.
+                    log.debug("the hold of call %s was taken over", call.id)
+                else:
+                    # So is this one. The ledger knows the hold no more, or otherwise, or cannot keep such a figure.
+                    log.error(
+                        "call %s ended, and its ledger stays as it is: %s. It ended with %r", call.id, error, ending
+                    )
+    except BaseException:  # called away: what was given is carried out; so is the rest, and nobody waits for it
+        for other, _ in words:
+            other()
+        raise
+    finally:
+        say_ended(call.runtime, entry, () if granted is None else granted.held + granted.unheld)
 
 
 def _last_words(
     call: Call, admitted: Admitted, ending: Ending, kept_as: str | None
 ) -> list[tuple[Callable[[], Ticket[Any]], bool]]:
     """What to say to each ledger, in order, and whether to wait for its answer."""
-    runtime = call.runtime
-    granted = admitted.granted
-    held = [ledger.store for ledger, _ in granted.held] if granted is not None else []
-    hold_id = call.id if granted is None else granted.id
-    words: list[tuple[Callable[[], Ticket[Any]], bool]] = []
-    stores = runtime.stores
+    granted, stores = admitted.granted, call.runtime.stores
+    hold_id, held = (call.id, []) if granted is None else (granted.id, [ledger.store for ledger, _ in granted.held])
     if call.counted_elsewhere:
         stores = tuple(store for store in stores if not store.durable)
         held = [store for store in held if not store.durable]
-    for store in stores:
-        if store not in held:
-            # In memory nobody resolves it, and there may be very many: what it may have cost is what it cost.
-            lost = isinstance(ending, Lost) and (store.durable or ending.kept_as is not None)
-            outcome = _said(call, admitted, ending)
-            if lost:
-                plan = _lost_plan(call, admitted, hold_id)
-            else:
-                plan = empty_plan(hold_id, _facts(call, admitted), call.started_ms)
-            if granted is not None and granted.unheld:
-                plan = plan._replace(postings=granted.unheld_postings(store))
-            record = partial(store.record, plan, outcome, lost=lost)
-            # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
-            words.append((record, call.awaited or not store.durable))
+    words = [_recording(store, call, admitted, ending, hold_id) for store in stores if store not in held]
     for store in held:
-        match ending:
-            case Settle(outcome):
-                words.append((partial(store.settle, hold_id, outcome), True))
-            case Void(outcome):
-                words.append((partial(store.void, hold_id, outcome), True))
-            case Lost(name, note, _):
-                words.append((partial(store.suspect, hold_id, ending=name, note=note), True))
+        if isinstance(ending, Settle):
+            words.append((partial(store.settle, hold_id, ending.outcome), True))
+        elif isinstance(ending, Void):
+            words.append((partial(store.void, hold_id, ending.outcome), True))
+        else:
+            words.append((partial(store.suspect, hold_id, ending=ending.ending, note=ending.note), True))
     if kept_as is not None:
         words += [(partial(store.name_answer, kept_as, hold_id), False) for store in stores]
     return words
+
+
+def _recording(
+    store: Store, call: Call, admitted: Admitted, ending: Ending, hold_id: str
+) -> tuple[Callable[[], Ticket[Any]], bool]:
+    """What to say to a ledger where nothing was held."""
+    granted = admitted.granted
+    # In memory nobody resolves it, and there may be very many: what it may have cost is what it cost.
+    lost = isinstance(ending, Lost) and (store.durable or ending.kept_as is not None)
+    outcome = _said(call, admitted, ending)
+    if lost:
+        plan = _lost_plan(call, admitted, hold_id)
+    else:
+        plan = empty_plan(hold_id, _facts(call, admitted), call.started_ms)
+    if granted is not None and granted.unheld:
+        plan = plan._replace(postings=granted.unheld_postings(store))
+    # Memory answers at once. Of a durable row of a call that was not held there, nobody waits for the answer.
+    return partial(store.record, plan, outcome, lost=lost), call.awaited or not store.durable
 
 
 def _lost_plan(call: Call, admitted: Admitted, hold_id: str) -> Plan:
@@ -173,7 +171,7 @@ def _lost_plan(call: Call, admitted: Admitted, hold_id: str) -> Plan:
     if admitted.asked is not None and admitted.granted is not None:
         facts, x = admitted.asked.ask.facts, admitted.granted.x
     else:
-        asked = asked_of(call, admitted.model, [])
+        asked = asked_of(call, admitted.model, Strictest.of(()))
         if isinstance(asked, Decision):
             raise InvariantError(f"without a budget a call was denied: {asked!r}")
         facts, x = asked.ask.facts, asked.ask.x_want
@@ -202,15 +200,11 @@ def _facts(call: Call, admitted: Admitted) -> CallFacts:
 
 def crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Decision | None]:
     """Whether this call took a budget with on_exceed="raise" past its limit: strictly over."""
-    granted = admitted.granted
-    if granted is None:
+    asked, granted = admitted.asked, admitted.granted
+    if asked is None or granted is None or not asked.raises:
         return None
-    for _, accounts in granted.held:
-        for account in accounts:
-            if account.budget.on_exceed == "raise":
-                amounts = dict(call.ending.outcome.amounts) if isinstance(call.ending, Settle) else {}
-                return (yield from crossed_by(call.runtime, granted, call.who(admitted.model), amounts))
-    return None
+    amounts = dict(call.ending.outcome.amounts) if isinstance(call.ending, Settle) else {}
+    return (yield from crossed_by(call.runtime, granted, call.who(admitted.model), amounts))
 
 
 def crossed_by(

@@ -76,15 +76,6 @@ class Work:
             self.estimates[id(ledger)] = estimate
 
 
-def work_of(ambient: Ambient) -> Work | None:
-    """The innermost piece of work that a call made here belongs to."""
-    for binding in reversed(ambient.bindings):
-        if binding.work is not None:
-            work: Work = binding.work
-            return work
-    return None
-
-
 def place(
     ledger: Ledger, plan: Plan, work: Work | None, policy: Policy = downhill
 ) -> Generator[Ticket[Any], Any, Placed | Denied | Stale]:
@@ -308,7 +299,7 @@ def exceeded(
 ) -> BudgetExceeded:
     """The error for a denial: an agent's own, where it is an agent that has too little."""
     error = _exceeded(decision, failed, truncates)
-    work = work_of(ambient)
+    work: Work | None = ambient.work
     if work is not None:
         work.refused = error
     return error

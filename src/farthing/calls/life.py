@@ -26,7 +26,7 @@ from .call import Call
 from .endings import Ending, Lost, Settle
 from .handover import taken_over
 from .last_words import crossed, end, limits
-from .steps import READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, NotSent, Relay, Send
+from .steps import FINISHED, READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, NotSent, Relay, Send
 from .telling import say_broken
 
 Ended = Generator[Ticket[Any], Any, Finished]
@@ -65,7 +65,8 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
         body: bytes = yield READ_ALL
         answer = call.dialect.read_answer(call.request, status, body)
         ending = endings.of_answer(answer, status, limits(call, admitted))
-        _say_ceiling(call, admitted, answer)
+        if admitted.ceiling is not None:
+            _say_ceiling(call, admitted, admitted.ceiling, answer)
     except BaseException as error:  # every way out ends the call
         lost = endings.refused(f"http_{status}") if endings.unpaid(status) else _lost(error)
         yield from _end_by(error, call, partial(end, call, admitted, lost))
@@ -118,7 +119,8 @@ def _end_of_body(call: Call, admitted: Admitted, answered: Answered, meter: Stre
 
 
 def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: AnswerFacts) -> Ended:
-    _say_ceiling(call, admitted, facts)
+    if admitted.ceiling is not None:
+        _say_ceiling(call, admitted, admitted.ceiling, facts)
     ending = endings.of_answer(facts, answered.status, limits(call, admitted))
     return (yield from _end_whole(call, admitted, ending, kept_as=facts.kept_as))
 
@@ -126,6 +128,8 @@ def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: Answe
 def _end_whole(call: Call, admitted: Admitted, ending: Ending, *, kept_as: str | None) -> Ended:
     """The answer is whole and its cost known."""
     yield from end(call, admitted, ending, kept_as=kept_as)
+    if admitted.asked is None or not admitted.asked.raises:
+        return FINISHED
     return Finished((yield from crossed(call, admitted)))
 
 
@@ -221,12 +225,9 @@ def _send(call: Call, admitted: Admitted) -> Send:
     return Send(body, None if model is None else call.dialect.rewrite_path(call.request, model=model))
 
 
-def _say_ceiling(call: Call, admitted: Admitted, answer: AnswerFacts) -> None:
+def _say_ceiling(call: Call, admitted: Admitted, ceiling: int, answer: AnswerFacts) -> None:
     """An answer that ended by a ceiling of ours looks like the model's own choice, so it is said loudly."""
-    ceiling = admitted.ceiling
-    if ceiling is None or ceiling == call.request.implied_ceiling:
-        return
-    if answer.finish == "length" and admitted.asked is not None:
+    if answer.finish == "length" and admitted.asked is not None and ceiling != call.request.implied_ceiling:
         budgets = ", ".join(repr(title) for title in admitted.asked.ask.facts.budgets)
         log.warning(
             "call %s to %s was cut off at %d output tokens: the ceiling that farthing set for budget %s. "

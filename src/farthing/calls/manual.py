@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import BudgetExceeded, StoreUnavailable, UnpricedModel
-from ..kernel.budget import Budget
 from ..kernel.decision import denial
 from ..kernel.hold import Entry, Outcome, paid
 from ..kernel.money import count_of, nano_from_usd
@@ -25,6 +24,7 @@ from ..prices import Rates
 from ..runtime.ambient import Ambient, current
 from ..runtime.default import runtime
 from ..runtime.events import Who
+from ..runtime.in_force import InForce, in_force
 from ..runtime.runtime import Runtime, log
 from ..wire.reported import usage_from
 from .admission import Terms, consulted, in_line, refused_by_fork, waited, warn_unpriced
@@ -34,7 +34,7 @@ from .exceeding import Consult, Deny, Wait, next_step
 from .holding import Granted, give_back
 from .holding import hold as place_hold
 from .last_words import crossed_by
-from .lending import exceeded, measured, work_of
+from .lending import exceeded, measured
 from .steps import Finished, Life, advance, advance_async
 from .telling import say_advisory, say_denied, say_ended
 
@@ -150,9 +150,7 @@ class ManualHold:
         inherited = here.inherited(ambient, **who)
         if inherited is not None:
             raise BudgetExceeded(refused_by_fork(inherited))
-        tags = {**dict(ambient.tags), **who}
-        memory, durable = here.budgets(ambient, tags)
-        budgets = [*memory, *durable]
+        budgets = in_force(here, ambient, **who).budgets
         usd_budget = next((budget for budget in budgets if budget.usd_nano is not None), None)
         if usd_budget is not None and self._facts.price is None and here.settings.unpriced == "reject":
             if self._facts.model is None:
@@ -170,24 +168,22 @@ class ManualHold:
         self._facts = facts
         now_ms = here.memory_store.now()
         ask = Ask(self.id, facts, 0, 0, now_ms + HOLD_MS)
-        self._granted = yield from self._admitted(here, ask, ambient, tags, budgets)
+        self._granted = yield from self._admitted(here, ask, ambient, **who)
         self.id = self._granted.id
         say_advisory(here, self._who(), self._granted.advisory)
         return Finished()
 
     def _admitted(
-        self, here: Runtime, ask: Ask, ambient: Ambient, tags: dict[str, str], budgets: list[Budget]
+        self, here: Runtime, ask: Ask, ambient: Ambient, *, model: str, provider: str
     ) -> Generator[Any, Any, Granted]:
         """Hold it, after what the failing budgets do before they deny; raises their denial."""
-        terms = Terms(self._facts.model or "")
+        terms = Terms(model)
         try:
             while True:
-                if terms.place is not None:
-                    here.housekeeper.catch_up()
-                waits = terms.place is not None or here.line.is_waited_in
-                if waits and (yield from in_line(here, terms, budgets, tags)):
+                bound = in_force(here, ambient, model, provider)
+                if (terms.place is not None or here.line.is_waited_in) and (yield from in_line(here, terms, bound)):
                     continue
-                answer = yield from place_hold(here, ask, ambient, tags)
+                answer = yield from place_hold(here, ask, ambient, model, provider)
                 if isinstance(answer, Granted):
                     return answer
                 now_ms = here.memory_store.now()
@@ -339,31 +335,29 @@ def record(
     figure = _figure(usage, None) or Usage()
     outcome = _outcome(figure, rates, usd)
     whose = _provider(provider, rates)
-    matched = {**dict(ambient.tags), "model": model or "", "provider": whose or ""}
-    memory, durable = here.budgets(ambient, matched)
+    bound = in_force(here, ambient, model or "", whose or "")
     facts = CallFacts(
         model=model,
         provider=whose,
         dialect="record",
         tags=ambient.tags,
-        budgets=tuple(budget.title for budget in (*memory, *durable)),
+        budgets=bound.strictest.titles,
         input_tokens=figure.total_tokens,
         price=None if outcome.cost_nano is None else Formula(outcome.cost_nano),
         price_version=None if rates is None else rates.version,
     )
-    write_paid(here, ambient, facts, outcome, matched)
+    write_paid(here, bound, facts, outcome)
 
 
-def write_paid(here: Runtime, ambient: Ambient, facts: CallFacts, outcome: Outcome, tags: dict[str, str]) -> None:
+def write_paid(here: Runtime, bound: InForce, facts: CallFacts, outcome: Outcome) -> None:
     """Write a call that is paid on every budget in force, whatever their limits say."""
-    memory, durable = here.budgets(ambient, tags)
     ask = Ask(here.new_id(), facts, 0, 0, here.memory_store.now())
     entry: Entry | None = None
     counted = []
-    for ledger, budgets in ((here.memory, memory), (here.durable, durable)):
+    for ledger, side in ((here.memory, bound.here), (here.durable, bound.there)):
         if ledger is None:
             continue
-        accounts = ledger.accounts(budgets, tags, ledger.store.now())
+        accounts = () if side is None else side.accounts()
         unlimited = [replace(account, limits=()) for account in accounts]
         plan = make_plan(ask, unlimited, catalogue_version=ledger.catalogue.version)
         try:
@@ -373,9 +367,8 @@ def write_paid(here: Runtime, ambient: Ambient, facts: CallFacts, outcome: Outco
                 raise
             log.error("%s (on_store_failure='allow')", error)
         counted.append((ledger, accounts))
-    work = work_of(ambient)
-    if work is not None:
-        measured(here, work)
+    if bound.work is not None:
+        measured(here, bound.work)
     say_ended(here, entry, counted)
 
 

@@ -55,6 +55,9 @@ class Finished(NamedTuple):
     crossed: Decision | None = None
 
 
+FINISHED = Finished()
+
+
 class Relay(NamedTuple):
     """Pass these bytes on to the caller, then answer with the next ones, decoded (None at the end); or throw."""
 

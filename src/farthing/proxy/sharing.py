@@ -18,6 +18,7 @@ from ..kernel.ledger import Placed
 from ..kernel.plan import CallFacts, empty_plan
 from ..kernel.scope import concrete, read_account_key
 from ..runtime.ambient import Ambient, Binding
+from ..runtime.in_force import in_force
 from ..runtime.ledgers import Ledger
 from ..runtime.runtime import log
 
@@ -87,9 +88,8 @@ def _joined(call: Call, hold: Hold, durable: Ledger) -> Call | None:
     ambient = Ambient(bindings, tuple(tags.items()))
     both = replace(call, ambient=ambient, replaces=hold)
     both.awaited = True
-    scope_tags = both.scope_tags(call.request.model)
-    _, there = call.runtime.budgets(ambient, scope_tags)
-    accounts = durable.accounts(there, scope_tags, durable.store.now())
+    there = in_force(call.runtime, ambient, call.request.model, call.request.provider).there
+    accounts = () if there is None else there.accounts()
     had = {(account.budget.name, tuple(sorted(account.scope))) for account in accounts}
     # What was held under other terms than a budget has now (it was split by users since) is on no account that counts.
     said = {**dict(hold.facts.tags), "model": hold.facts.model or "", "provider": hold.facts.provider or ""}

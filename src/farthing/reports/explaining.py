@@ -16,14 +16,13 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from ..calls.admission import asked_of, refused_by_fork
-from ..calls.asking import Asked
+from ..calls.admission import refused_by_fork
+from ..calls.asking import Asked, asked_of
 from ..calls.call import Call
 from ..calls.exceeding import Consult, Downgrade, Wait, next_step
 from ..calls.holding import accounts_for
 from ..errors import UnmeteredCall, UnpricedModel
 from ..kernel.balances import Balances
-from ..kernel.budget import Budget
 from ..kernel.decision import ALLOWED, Decision, FailedLine, denial, line_figures, refusal, room_for_output
 from ..kernel.money import usd_from_nano
 from ..kernel.plan import Account, LineResult, Verdict, evaluate, line_result, make_plan
@@ -31,6 +30,7 @@ from ..kernel.scope import check_model
 from ..kernel.window import datetime_from_ms
 from ..runtime.ambient import Ambient, current
 from ..runtime.default import runtime
+from ..runtime.in_force import InForce, in_force
 from ..runtime.runtime import Runtime
 from ..stores.contract import Ticket
 from ..wire import json
@@ -188,20 +188,18 @@ def _explaining(call: Call) -> Explaining:
     tried: set[str] = set()
     steps: list[str] = []
     while True:
-        tags = call.scope_tags(model)
-        memory, durable = here.budgets(call.ambient, tags)
-        budgets = [*memory, *durable]
-        titles = tuple(budget.title for budget in budgets)
-        if not budgets:
+        bound = in_force(here, call.ambient, model, call.request.provider)
+        titles = bound.strictest.titles
+        if not bound.budgets:
             return Explanation(True, ALLOWED, model, steps=tuple(steps), passes="No budget binds it: it would pass.")
         try:
-            asked = asked_of(call, model, budgets)
+            asked = asked_of(call, model, bound.strictest)
         except (UnpricedModel, UnmeteredCall) as error:
             decision = refusal(budget=error.budget or "", remedy=str(error))
             return _refused(model, decision, steps, titles, error=type(error).__name__)
         if isinstance(asked, Decision):
             return _refused(model, asked, steps, titles)
-        verdict, results = yield from _evaluated(call, asked, memory, durable, tags)
+        verdict, results = yield from _evaluated(asked, bound)
         now_ms = here.memory_store.now()
         if not verdict.failed:
             return _allowed(model, asked, verdict, results, tuple(steps), titles, now_ms)
@@ -224,20 +222,17 @@ def _explaining(call: Call) -> Explaining:
         return _denied(model, verdict, tuple(steps), titles, now_ms)
 
 
-def _evaluated(
-    call: Call, asked: Asked, memory: list[Budget], durable: list[Budget], tags: dict[str, str]
-) -> Generator[Ticket[Any], Any, tuple[Verdict, list[LineResult]]]:
+def _evaluated(asked: Asked, bound: InForce) -> Generator[Ticket[Any], Any, tuple[Verdict, list[LineResult]]]:
     """What the lines of both ledgers say together, and every line with what it saw, at what was granted."""
-    here = call.runtime
     accounts: list[Account] = []
     balances: dict[str, Balances] = {}
-    for ledger, bound in ((here.memory, memory), (here.durable, durable)):
-        if ledger is None or not bound:
+    for side in (bound.here, bound.there):
+        if side is None:
             continue
-        of_ledger = accounts_for(ledger, asked.ask, bound, tags)
+        of_ledger = accounts_for(asked.ask, side.accounts())
         accounts += of_ledger
         keys = {key for account in of_ledger for key in account.keys}
-        balances.update((yield ledger.store.balances(keys)))
+        balances.update((yield side.ledger.store.balances(keys)))
     plan = make_plan(asked.ask, accounts)
     verdict = evaluate(plan, balances.__getitem__)
     results = [line_result(line, plan.facts, balances.__getitem__, verdict.x) for line in plan.lines]

@@ -161,7 +161,7 @@ class _Replay:
                 return _Verdict(denied_by=UNPRICED)
             floor = max([past.x_floor, *(budget.min_output_tokens for budget in budgets if budget.hard)])
             ask = Ask(past.id, facts, past.x_want, floor, past.ended_ms + DAY_MS)
-            accounts = accounts_for(self.ledger, ask, budgets, tags)
+            accounts = accounts_for(ask, self.ledger.accounts(budgets, tags, self.ledger.store.now()))
             plan = make_plan(ask, accounts, catalogue_version=self.ledger.catalogue.version)
             placed = self.ledger.store.place(plan).result()
             if isinstance(placed, Placed):

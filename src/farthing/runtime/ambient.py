@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context, ContextVar
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..kernel.budget import Budget
 
@@ -34,13 +34,21 @@ class Binding:
     """The piece of an agent's work that goes on here (:class:`~farthing.calls.lending.Work`)."""
 
 
-class Ambient(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Ambient:
     """What is in force: budgets from the outermost in, and tags (inner ones win)."""
 
     bindings: tuple[Binding, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     entered: tuple[tuple[object, Ambient], ...] = ()
     """Scopes that were entered and not left here, by the object that one enters, each with what was outside of it."""
+    found: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """What was found out about calls made here, for the next ones (see :mod:`.in_force`). It goes when this does."""
+
+    @property
+    def work(self) -> Any:
+        """The innermost piece of an agent's work that a call made here belongs to, or None."""
+        return next((binding.work for binding in reversed(self.bindings) if binding.work is not None), None)
 
     def with_tags(self, tags: dict[str, str]) -> Ambient:
         return Ambient(self.bindings, tuple({**dict(self.tags), **tags}.items()), self.entered)

@@ -35,6 +35,7 @@ from .events import Events
 from .frames import frames_to_user
 from .housekeeping import Housekeeper
 from .ids import new_id as make_id
+from .in_force import budgets_of
 from .learning import Learner
 from .ledgers import Ledger
 from .settings import Settings, from_environment
@@ -152,29 +153,7 @@ class Runtime:
 
     def budgets(self, ambient: Ambient, tags: dict[str, str]) -> tuple[list[Budget], list[Budget]]:
         """The budgets that bind a call with these tags: those in memory, and those on the durable ledger."""
-        durable = self.durable
-        standing = self.main.standing(tags)
-        if not ambient.bindings:
-            return (standing, []) if durable is None else ([], standing)
-        here: dict[str, Budget] = {}
-        there: dict[str, Budget] = {}
-        for binding in ambient.bindings:
-            budget = binding.budget
-            if budget.lending is not None:
-                # An agent's work is charged to it whatever tags its calls carry.
-                side, ledger = (here, self.memory) if budget.anonymous or durable is None else (there, durable)
-                side[budget.name] = ledger.catalogue.budgets.get(budget.name, budget)
-                continue
-            if budget.anonymous:
-                here[budget.name] = budget
-                continue
-            side, ledger = (there, durable) if durable is not None else (here, self.memory)
-            known = ledger.catalogue.budgets.get(budget.name, budget)
-            if matches(dict(known.scope), tags):
-                side[known.name] = known
-        for budget in standing:
-            (here if durable is None else there).setdefault(budget.name, budget)
-        return list(here.values()), list(there.values())
+        return budgets_of(self.memory, self.durable, ambient, tags)
 
     def hard_budget(self, ambient: Ambient, tags: dict[str, str]) -> Budget | None:
         """A budget in force that may refuse calls, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +24,7 @@ class Entered(ABC):
     def __enter__(self) -> Self:
         outside = current()
         # Noted in the context itself: what this object has seen of other tasks says nothing about this one.
-        enter(self._go_in(outside)._replace(entered=(*outside.entered, (self, outside))))
+        enter(replace(self._go_in(outside), entered=(*outside.entered, (self, outside))))
         return self
 
     def __exit__(
@@ -37,9 +38,9 @@ class Entered(ABC):
                 before, after = here.entered[:index], here.entered[index + 1 :]
                 if after:
                     # Whatever was entered later comes out to where this one was entered.
-                    enter(here._replace(entered=(*before, (after[0][0], outside), *after[1:])))
+                    enter(replace(here, entered=(*before, (after[0][0], outside), *after[1:])))
                 else:
-                    enter(self._come_out(here, outside)._replace(entered=before))
+                    enter(replace(self._come_out(here, outside), entered=before))
                 return
 
     async def __aenter__(self) -> Self:

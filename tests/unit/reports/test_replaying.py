@@ -250,7 +250,7 @@ def live(budgets: list[Budget], steps: list[Any]) -> tuple[MemoryStore, int, int
         tags = {"user": user, "model": "m", "provider": "p"}
         facts = CallFacts("m", "p", tags=(("user", user),), budgets=("b",), input_tokens=10, ceiling_ours=ours)
         ask = Ask(f"call-{number}", facts, want, 16, 2**50)
-        accounts = accounts_for(ledger, ask, budgets, tags)
+        accounts = accounts_for(ask, ledger.accounts(budgets, tags, store.now()))
         placed = store.place(make_plan(ask, accounts, catalogue_version=ledger.catalogue.version)).result()
         if isinstance(placed, Placed):
             usage = Usage(input=10, output=min(used, placed.hold.x))

@@ -15,9 +15,11 @@ import pytest
 import farthing
 import farthing.stores
 from farthing import budget, hold
+from farthing.calls import holding
 from farthing.kernel.budget import Budget, make_budget
 from farthing.kernel.catalogue import Catalogue, Grant
 from farthing.runtime.default import runtime
+from farthing.runtime.in_force import InForce, in_force
 from farthing.runtime.ledgers import Ledger
 from farthing.stores import open_store
 from farthing.stores.memory import MemoryStore
@@ -175,21 +177,19 @@ def test_a_call_that_is_planned_while_its_ledger_is_left_is_planned_again(
     """It is on the budget in memory then, and not on none."""
     farthing.configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
     budget = farthing.budget("named", tokens=100)
-    here = runtime()
-    looked_up, looks = here.budgets, []
+    looks: list[tuple[bool, bool]] = []
 
-    def budgets(*given: Any) -> Any:
-        lists = looked_up(*given)
-        looks.append(lists)
-        if len(looks) == 2:  # first for its terms, then to hold on them
+    def look(*given: Any) -> InForce:
+        found = in_force(*given)
+        looks.append((found.here is not None, found.there is not None))
+        if len(looks) == 1:
             farthing.configure(ledger=None)
-        return lists
+        return found
 
     with budget:
-        monkeypatch.setattr(here, "budgets", budgets)
+        monkeypatch.setattr(holding, "in_force", look)
         with farthing.hold(tokens=60):
-            monkeypatch.undo()
-            assert [len(there) for _, there in looks] == [1, 1, 0]
+            assert looks == [(False, True), (True, False)]
             assert budget.held.tokens == 60
 
 
