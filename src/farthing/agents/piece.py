@@ -93,7 +93,7 @@ class Piece:
         self._budget, _ = manager.crew.budget(governing.agent)
         self._work.expected_output = manager.past(governing.agent).expected_output()
         self._inside = manager.crew.enter(outside, self._budget, self._work)
-        inherited = here.inherited(self._inside, model=governing.model or "", provider="")
+        inherited = in_force(here, self._inside, governing.model or "", "").inherited
         if inherited is not None:
             remedy = "entered before this process was forked: give the manager a name and configure(ledger=…)"
             raise BudgetExceeded(refusal(budget=inherited.title, remedy=remedy))

@@ -39,6 +39,8 @@ class Admitted(NamedTuple):
     granted: Granted | None = None
     ceiling: int | None = None
     """The output ceiling that has to go on the wire, or None where the caller's request says it already."""
+    raises: bool = False
+    """A budget lets it finish, and raises if it was crossed by it."""
 
 
 def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
@@ -46,14 +48,14 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
     Place every hold that this call needs, or raise what says why not: BudgetExceeded, UnpricedModel, UnmeteredCall,
     StoreUnavailable. Nothing is held then.
     """
-    runtime, ambient, request = call.runtime, call.ambient, call.request
-    if ambient.bindings or runtime.left_behind:
-        _check_inherited(call)
+    runtime, request = call.runtime, call.request
     terms = Terms(request.model)
     answer: Granted | tuple[LineResult, ...] | Stale = ()
     try:
         while True:
-            bound = in_force(runtime, ambient, terms.model, request.provider)
+            bound = in_force(runtime, call.ambient, terms.model, request.provider)
+            if bound.inherited is not None:
+                raise BudgetExceeded(refused_by_fork(bound.inherited))
             if not bound.budgets:
                 if call.replaces is not None:
                     yield from take_back(runtime.main.store, call.replaces.id)
@@ -84,14 +86,6 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
     finally:
         if terms.place is not None:
             terms.place.leave()
-
-
-def _check_inherited(call: Call) -> None:
-    """Raises BudgetExceeded where a budget binds it whose account stayed in the memory of the parent process."""
-    request = call.request
-    inherited = call.runtime.inherited(call.ambient, model=request.model, provider=request.provider)
-    if inherited is not None:
-        raise BudgetExceeded(refused_by_fork(inherited))
 
 
 def _asked(call: Call, terms: Terms, bound: InForce) -> Asked:
@@ -152,8 +146,9 @@ def _admitted(call: Call, terms: Terms, asked: Asked, granted: Granted) -> Admit
             say_advisory(call.runtime, who, granted.advisory)
         if lowered or terms.model != asked_model:
             say_changed(call.runtime, who, ask, granted, asked_model=asked_model, by=terms.downgraded_by)
-    ceiling = granted.x if (lowered or asked.injected) and not asked.watched else None
-    return bare(Admitted, (terms.model, asked, granted, ceiling))
+    output = asked.output
+    ceiling = granted.x if (lowered or output.injected) and not output.watched else None
+    return bare(Admitted, (terms.model, asked, granted, ceiling, asked.raises))
 
 
 def _other_terms(call: Call, terms: Terms, failed: tuple[LineResult, ...]) -> Generator[Pause, Any, None]:

@@ -23,27 +23,35 @@ from .call import Call, History
 DEFAULT_OUTPUT_TOKENS = 4_096
 
 
-class Asked(NamedTuple):
-    """An ask, and what the rest of the call's life needs to know about how it was made."""
+class Output(NamedTuple):
+    """How much output a call asks for, per choice, and who says so."""
 
-    ask: Ask
-    rates: Rates | None
-    model: ModelFacts
-    injected: bool
+    ceiling: int
+    floor: int
+    injected: bool = False
     """A ceiling that the caller did not set goes on the wire: ours, or one that a callable allowed."""
-    weight: Weight | None = None
-    """What its input was counted as, where its usage may teach how dense this model's text is."""
     cut_margin: int | None = None
     """The stream is ended by us when its hold is used up, of which so many tokens are billed after the cut."""
     defaulted: bool = False
     """The ceiling is one that we chose: neither the caller nor the endpoint knows one."""
     watched: bool = False
     """No ceiling goes on the wire: the cut is all that bounds the output (``uncapped="watch"``)."""
-    countable: bool = False
-    """Long texts were bounded by their bytes: counted, they would ask for less."""
     told: bool = True
     """The ceiling is on the wire, or the endpoint's own."""
-    raises: bool = False
+
+
+class Asked(NamedTuple):
+    """An ask, and what the rest of the call's life needs to know about how it was made."""
+
+    ask: Ask
+    rates: Rates | None
+    model: ModelFacts
+    output: Output
+    weight: Weight | None
+    """What its input was counted as, where its usage may teach how dense this model's text is."""
+    countable: bool
+    """Long texts were bounded by their bytes: counted, they would ask for less."""
+    raises: bool
     """A budget lets this call finish, and raises if it was crossed by it."""
 
 
@@ -108,7 +116,6 @@ def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: in
     output = _output(request, strictest, known, input_tokens, margin, allowed_output)
     if output is None:
         return _reject_uncapped(strictest)
-    ceiling, floor, injected, margin, defaulted, watched, told = output
     price = None
     if rates is not None:
         bound = rates.bound(
@@ -120,39 +127,18 @@ def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: in
             image=bool(request.images or open_reasons),
         )
         price = bare(Formula, (bound.base, bound.slope * choices, bound.den))
-    facts = CallFacts.__new__(  # its own constructor, without the class's call around it: a third of the time
-        CallFacts,
-        model=model,
-        provider=provider,
-        dialect=request.dialect,
-        tags=tuple(call.tags.items()),
-        budgets=strictest.titles,
-        input_tokens=input_tokens,
-        choices=choices,
-        price=price,
-        price_version=None if rates is None else rates.version,
-        bound="proven" if told and not open_reasons else "open",
-        asked_model=None if model == request.model else request.model,
-        # Also where only a replay with other budgets will ever shrink it: these look on.
-        ceiling_ours=request.output_ceiling is None and allowed_output is None,
-    )
+    # Also where only a replay with other budgets will ever shrink it: these look on.
+    ours = request.output_ceiling is None and allowed_output is None
+    certain = "proven" if output.told and not open_reasons else "open"
+    version = None if rates is None else rates.version
+    asked_model = None if model == request.model else request.model
+    who = (model, provider, request.dialect, tuple(call.tags.items()), strictest.titles)
+    facts = bare(CallFacts, (*who, input_tokens, choices, price, version, certain, asked_model, ours))
+    ceiling, floor = output.ceiling, output.floor
     ask = bare(Ask, (call.id, facts, ceiling, min(ceiling, floor), call.deadline_ms(now_ms)))
     countable = not call.exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
-    learned_from = weight if not open_reasons and tokens.learns(family) else None
-    fields = (ask, rates, known, injected, learned_from, margin, defaulted, watched, countable, told, strictest.raises)
-    return bare(Asked, fields)
-
-
-class _Output(NamedTuple):
-    """How much output is asked for, per choice; the fields are those of :class:`Asked`."""
-
-    ceiling: int
-    floor: int
-    injected: bool
-    cut_margin: int | None
-    defaulted: bool
-    watched: bool
-    told: bool
+    teaches = weight if not open_reasons and tokens.learns(family) else None
+    return bare(Asked, (ask, rates, known, output, teaches, countable, strictest.raises))
 
 
 def _output(
@@ -162,34 +148,34 @@ def _output(
     input_tokens: int,
     margin: int | None,
     allowed: int | None,
-) -> _Output | None:
+) -> Output | None:
     """
     How much output to ask for; None where a budget rejects a request without a ceiling. *margin*: how many tokens a
     provider still bills after a cut, for a stream that can be cut; *allowed*: see :func:`asked_of`.
     """
-    ceiling = request.output_ceiling
-    uncapped = ceiling is None and request.implied_ceiling is None and allowed is None
-    # What a model reasons unseen, no cut could notice.
-    seen = request.no_reasoning or not known.hidden_reasoning
-    watched = uncapped and seen and strictest.uncapped == "watch" and margin is not None
+    ceiling, implied = request.output_ceiling, request.implied_ceiling
+    uncapped = ceiling is None and implied is None and allowed is None
+    watched = False
+    if uncapped and strictest.uncapped == "watch" and margin is not None:
+        # What a model reasons unseen, no cut could notice.
+        watched = request.no_reasoning or not known.hidden_reasoning
     if not strictest.breaks and not watched:
         margin = None
     # A cut comes a margin before the hold's end, and what comes before it must be of use.
     floor = max(strictest.min_output_tokens, request.min_output_tokens) + (margin or 0)
     if allowed is not None:
         # A callable lowered it: it goes on the wire, and it is what is asked for now.
-        return _Output(min(allowed, ceiling or allowed), floor, True, margin, False, False, True)
+        return Output(min(allowed, ceiling or allowed), floor, injected=True, cut_margin=margin)
     if ceiling is not None:
-        return bare(_Output, (ceiling, floor, False, margin, False, False, True))
-    ceiling = request.implied_ceiling
-    if ceiling is None:
-        if strictest.hard and strictest.uncapped == "reject":
-            return None
-        ceiling = _default_output(known, strictest, input_tokens, least=1 if margin is None else floor)
+        return bare(Output, (ceiling, floor, False, margin, False, False, True))
+    if implied is None and strictest.hard and strictest.uncapped == "reject":
+        return None
+    if implied is None:
+        implied = _default_output(known, strictest, input_tokens, least=1 if margin is None else floor)
     # An implied one goes on the wire too: a compatible server may not keep to what the provider documents.
     ours = bool(strictest.hard)
     injected = ours and not watched
-    return _Output(ceiling, floor, injected, margin, uncapped and ours, watched, injected or not uncapped)
+    return Output(implied, floor, injected, margin, uncapped and ours, watched, injected or not uncapped)
 
 
 def _cut_margin(call: Call) -> int | None:

@@ -37,6 +37,8 @@ class Granted(NamedTuple):
     advisory: tuple[LineResult, ...]
     holds: tuple[Hold, ...] = ()
     """As they were placed: beside *held*."""
+    stores: tuple[Store, ...] = ()
+    """Of *held*."""
     unheld: tuple[tuple[Ledger, tuple[Account, ...]], ...] = ()
     """Where it could not be held, and goes out all the same: what it costs is posted there at its end."""
 
@@ -81,6 +83,7 @@ def hold_once(
     """What would have to be given back now."""
     advisory: tuple[LineResult, ...] = ()
     holds: tuple[Hold, ...] = ()
+    stores: tuple[Store, ...] = ()
     x = ask.x_want
     placed: Placed | Denied | Stale
     if there is not None and there.ledger is not runtime.durable:
@@ -99,7 +102,8 @@ def hold_once(
             if not isinstance(placed, Placed):
                 held.clear()
                 return (yield from _refused(ledger, placed, there, ask))
-            advisory, x, holds = placed.advisory, placed.hold.x, (placed.hold,)
+            hold = placed.hold
+            advisory, x, holds, stores = placed.advisory, hold.x, (hold,), (ledger.store,)
         if there is not None:
             ledger, accounts = there.ledger, accounts_for(ask, there.accounts())
             plan = make_plan(ask, accounts, catalogue_version=there.version, x_most=x)
@@ -113,13 +117,14 @@ def hold_once(
                 held.clear()
                 return (yield from _refused(ledger, placed, None, ask))
             held.append((ledger, accounts))
-            if here is not None and placed.hold.x < x:
-                yield from _shrink(here.ledger, ask.id, placed.hold.x)
-                holds = (holds[0]._replace(x=placed.hold.x),)
-            advisory, x, holds = advisory + placed.advisory, placed.hold.x, (*holds, placed.hold)
+            hold = placed.hold
+            if here is not None and hold.x < x:
+                yield from _shrink(here.ledger, ask.id, hold.x)
+                holds = (holds[0]._replace(x=hold.x),)
+            advisory, x, holds, stores = advisory + placed.advisory, hold.x, (*holds, hold), (*stores, ledger.store)
         if work is not None:
             lending.measured(runtime, work)
-        return bare(Granted, (ask.id, x, tuple(held), advisory, holds, ()))
+        return bare(Granted, (ask.id, x, tuple(held), advisory, holds, stores, ()))
     except BaseException as error:  # a signal's too: then nothing stays held
         _give_back(held, ask.id)
         if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow" or there is None:

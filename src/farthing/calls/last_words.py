@@ -61,7 +61,7 @@ def _held_bounds(request: RequestFacts, asked: Asked, granted: Granted) -> Bound
     """The bounds of a call that was held for."""
     facts, known = asked.ask.facts, asked.model
     hidden = known.hidden_reasoning and not request.no_reasoning
-    return Bounds(facts.input_tokens, facts.choices * granted.x, asked.told, hidden, known.known)
+    return Bounds(facts.input_tokens, facts.choices * granted.x, asked.output.told, hidden, known.known)
 
 
 def _bounds(request: RequestFacts, model: str) -> Bounds:
@@ -131,11 +131,13 @@ def _last_words(
 ) -> list[tuple[Callable[[], Ticket[Any]], bool]]:
     """What to say to each ledger, in order, and whether to wait for its answer."""
     granted, stores = admitted.granted, call.runtime.stores
-    hold_id, held = (call.id, []) if granted is None else (granted.id, [ledger.store for ledger, _ in granted.held])
+    hold_id, held = (call.id, ()) if granted is None else (granted.id, granted.stores)
     if call.counted_elsewhere:
         stores = tuple(store for store in stores if not store.durable)
-        held = [store for store in held if not store.durable]
-    words = [_recording(store, call, admitted, ending, hold_id) for store in stores if store not in held]
+        held = tuple(store for store in held if not store.durable)
+    words: list[tuple[Callable[[], Ticket[Any]], bool]] = []
+    if stores != held:
+        words += [_recording(store, call, admitted, ending, hold_id) for store in stores if store not in held]
     for store in held:
         if isinstance(ending, Settle):
             words.append((partial(store.settle, hold_id, ending.outcome), True))
@@ -200,8 +202,8 @@ def _facts(call: Call, admitted: Admitted) -> CallFacts:
 
 def crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Decision | None]:
     """Whether this call took a budget with on_exceed="raise" past its limit: strictly over."""
-    asked, granted = admitted.asked, admitted.granted
-    if asked is None or granted is None or not asked.raises:
+    granted = admitted.granted
+    if granted is None:
         return None
     amounts = dict(call.ending.outcome.amounts) if isinstance(call.ending, Settle) else {}
     return (yield from crossed_by(call.runtime, granted, call.who(admitted.model), amounts))

@@ -73,7 +73,8 @@ def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
         if isinstance(error, Broken):
             return Finished()
         raise
-    return (yield from _end_whole(call, admitted, ending, kept_as=answer.kept_as))
+    yield from end(call, admitted, ending, kept_as=answer.kept_as)
+    return Finished((yield from crossed(call, admitted))) if admitted.raises else FINISHED
 
 
 def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
@@ -122,29 +123,23 @@ def _end_stream(call: Call, admitted: Admitted, answered: Answered, facts: Answe
     if admitted.ceiling is not None:
         _say_ceiling(call, admitted, admitted.ceiling, facts)
     ending = endings.of_answer(facts, answered.status, limits(call, admitted))
-    return (yield from _end_whole(call, admitted, ending, kept_as=facts.kept_as))
-
-
-def _end_whole(call: Call, admitted: Admitted, ending: Ending, *, kept_as: str | None) -> Ended:
-    """The answer is whole and its cost known."""
-    yield from end(call, admitted, ending, kept_as=kept_as)
-    if admitted.asked is None or not admitted.asked.raises:
-        return FINISHED
-    return Finished((yield from crossed(call, admitted)))
+    yield from end(call, admitted, ending, kept_as=facts.kept_as)
+    return Finished((yield from crossed(call, admitted))) if admitted.raises else FINISHED
 
 
 def _meter(call: Call, admitted: Admitted) -> StreamMeter:
     """What reads this stream; and cuts it, where a budget says so."""
     meter = call.dialect.meter(call.request, strip_usage=_asks_usage(call))
     asked, granted = admitted.asked, admitted.granted
-    if asked is None or granted is None or asked.cut_margin is None:
+    if asked is None or granted is None or asked.output.cut_margin is None:
         return meter
     closer = call.dialect.closer(call.request)
     if closer is None or not isinstance(meter, EventMeter):
         return meter
     model, held = admitted.model, asked.ask.facts.choices * granted.x
-    if (asked.defaulted or granted.x < asked.ask.x_want) and held > asked.cut_margin:
-        most = held - asked.cut_margin
+    margin = asked.output.cut_margin
+    if (asked.output.defaulted or granted.x < asked.ask.x_want) and held > margin:
+        most = held - margin
     else:
         # The caller's own ceiling, whole: its provider ends the answer there. If it does not, that must be certain.
         most = tokens.surely(held, model) + 1
@@ -170,7 +165,8 @@ def _cut(call: Call, admitted: Admitted, watched: CutStream) -> Generator[Ticket
     yield from end(call, admitted, ending, kept_as=facts.kept_as)
     if admitted.granted is not None:
         say_broken(call.runtime, call.who(admitted.model), admitted.granted, watched.delivered_tokens)
-    return Finished((yield from crossed(call, admitted))), usage
+    finished = Finished((yield from crossed(call, admitted))) if admitted.raises else FINISHED
+    return finished, usage
 
 
 def _end_cut(call: Call, admitted: Admitted, facts: AnswerFacts, broken: Broken) -> Generator[Ticket[Any], Any, None]:
@@ -257,9 +253,9 @@ class _Heartbeat:
             return
         now_ms = self._now()
         self._next_ms = now_ms + self._every_ms
-        for ledger, _ in self._granted.held:
+        for store in self._granted.stores:
             try:
-                yield ledger.store.extend(self._granted.id, deadline_ms=self._call.deadline_ms(now_ms))
+                yield store.extend(self._granted.id, deadline_ms=self._call.deadline_ms(now_ms))
             except StoreUnavailable as error:
                 # The stream belongs to its caller. Past its deadline the hold is suspect, and still counted.
                 log.error("call %s could not be shown to be alive: %s", self._call.id, error)

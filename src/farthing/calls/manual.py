@@ -147,10 +147,10 @@ class ManualHold:
         here.housekeeper.catch_up()
         ambient = current()
         who = {"model": self._facts.model or "", "provider": self._facts.provider or ""}
-        inherited = here.inherited(ambient, **who)
-        if inherited is not None:
-            raise BudgetExceeded(refused_by_fork(inherited))
-        budgets = in_force(here, ambient, **who).budgets
+        bound = in_force(here, ambient, **who)
+        if bound.inherited is not None:
+            raise BudgetExceeded(refused_by_fork(bound.inherited))
+        budgets = bound.budgets
         usd_budget = next((budget for budget in budgets if budget.usd_nano is not None), None)
         if usd_budget is not None and self._facts.price is None and here.settings.unpriced == "reject":
             if self._facts.model is None:

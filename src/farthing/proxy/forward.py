@@ -132,7 +132,7 @@ async def _resolve_unknown(call: Call, upstream: Upstream) -> None:
     if upstream.unknown_endings == SUSPECT or not isinstance(call.ending, Lost):
         return
     granted = None if call.admitted is None else call.admitted.granted
-    held = [] if granted is None else [ledger.store for ledger, _ in granted.held]
+    held = () if granted is None else granted.stores
     for store in call.runtime.stores:
         if not store.durable and store not in held:
             continue

@@ -181,14 +181,13 @@ Explaining = Generator[Ticket[Any], Any, Explanation]
 
 def _explaining(call: Call) -> Explaining:
     here = call.runtime
-    inherited = here.inherited(call.ambient, model=call.request.model, provider=call.request.provider)
-    if inherited is not None:
-        return _refused(call.request.model, refused_by_fork(inherited), [], ())
     model = call.request.model
     tried: set[str] = set()
     steps: list[str] = []
     while True:
         bound = in_force(here, call.ambient, model, call.request.provider)
+        if bound.inherited is not None:
+            return _refused(model, refused_by_fork(bound.inherited), steps, ())
         titles = bound.strictest.titles
         if not bound.budgets:
             return Explanation(True, ALLOWED, model, steps=tuple(steps), passes="No budget binds it: it would pass.")
@@ -251,9 +250,9 @@ def _allowed(
     facts = asked.ask.facts
     if verdict.x < asked.ask.x_want:
         narrow = min((result for result in results if result.line.elastic), key=room_for_output)
-        manner = "given an output ceiling of" if asked.injected else "clamped to"
+        manner = "given an output ceiling of" if asked.output.injected else "clamped to"
         steps += (f"{manner} {verdict.x:,} tokens: all that fits in budget {narrow.line.budget.title!r}",)
-    elif asked.injected:
+    elif asked.output.injected:
         steps += (f"given an output ceiling of {verdict.x:,} tokens, because the request has none",)
     counted = [result for result in results if result.line.keys and not result.line.advisory]
     tightest = min(counted, key=_share_left, default=None)

@@ -2,7 +2,8 @@
 What is in force for a call: the budgets that bind it, ledger by ledger, the strictest of their terms, their accounts.
 
 All of it depends on where the call is made, on its model and on the catalogues, and none of that changes from one call
-to the next. So it is looked up once and kept beside the ambient scope, until another catalogue is known.
+to the next. So it is looked up once and kept beside the ambient scope, until another catalogue is known: a forked child
+begins with one of its own.
 """
 
 from __future__ import annotations
@@ -52,11 +53,10 @@ class Side:
 class InForce:
     """What binds the calls of one scope to one model."""
 
-    __slots__ = ("budgets", "durable", "here", "memory", "strictest", "tags", "there", "work")
+    __slots__ = ("budgets", "durable", "here", "inherited", "memory", "strictest", "tags", "there", "work")
 
-    def __init__(
-        self, memory: Ledger, durable: Ledger | None, ambient: Ambient, model: str | None, provider: str | None
-    ) -> None:
+    def __init__(self, runtime: Runtime, ambient: Ambient, model: str | None, provider: str | None) -> None:
+        memory, durable = runtime.memory, runtime.durable
         # Looked at before the budgets are. If another call learns of a change meanwhile, a plan of these is stale, and
         # never a new version with old terms.
         self.memory = memory.catalogue
@@ -73,6 +73,8 @@ class InForce:
             self.there = Side(durable, self.durable.version, there, self.tags)
         self.budgets = (*here, *there)
         self.strictest = Strictest.of(self.budgets)
+        self.inherited = runtime.inherited(ambient, self.tags)
+        """A budget that binds them, and whose account stayed in the memory of the parent process; or None."""
         self.work: Any = ambient.work
         """The innermost piece of an agent's work that a call made here belongs to."""
 
@@ -88,7 +90,7 @@ def in_force(runtime: Runtime, ambient: Ambient, model: str | None = None, provi
     ):
         if len(ambient.found) >= FOUND_MAX:
             ambient.found.clear()
-        found = ambient.found[model, provider] = InForce(memory, durable, ambient, model, provider)
+        found = ambient.found[model, provider] = InForce(runtime, ambient, model, provider)
     return found
 
 

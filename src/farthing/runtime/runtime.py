@@ -102,8 +102,8 @@ class Runtime:
         self.memory = Ledger(self.memory_store)
         self.memory.refresh(self.memory_store.catalogue().result())
         self._durable: Ledger | None = None
-        self._in_memory: str | None = None
-        """The last ledger to be opened, if that is memory: there is nothing to open then."""
+        self._unopened = self.settings.ledger
+        """The ledger to open when somebody asks for it; None where it is open, or there is none."""
         self._opening = threading.Lock()
         self._warns = warns
         self._reports = reports
@@ -122,12 +122,11 @@ class Runtime:
     @property
     def durable(self) -> Ledger | None:
         """The durable ledger, opened on first use; None if none is configured."""
-        if self._durable is None and self.settings.ledger not in (None, self._in_memory):
+        if self._unopened is not None:
             with self._opening:
-                url = self.settings.ledger
-                if self._durable is None and url is not None:
-                    self._durable = self._open(url)
-                    self._in_memory = url if self._durable is None else None
+                if self._unopened is not None:
+                    self._durable = self._open(self._unopened)
+                    self._unopened = None
         return self._durable
 
     @property
@@ -160,13 +159,13 @@ class Runtime:
         here, there = self.budgets(ambient, tags)
         hard = next((budget for budget in (*here, *there) if budget.hard), None)
         if hard is None and self.left_behind:
-            return self.inherited(ambient, model=tags.get("model", ""), provider=tags.get("provider", ""))
+            return self.inherited(ambient, tags)
         return hard
 
-    def inherited(self, ambient: Ambient, *, model: str, provider: str) -> Budget | None:
+    def inherited(self, ambient: Ambient, tags: dict[str, str]) -> Budget | None:
         """
-        A budget that binds this call, and whose account is in the memory of the process that this one was forked from;
-        or None.
+        A budget that binds a call with these tags, and whose account is in the memory of the process that this one was
+        forked from; or None.
         """
         here = os.getpid()
         for binding in ambient.bindings:
@@ -174,7 +173,6 @@ class Runtime:
                 return binding.budget
         if self.left_behind and self.durable is None:
             known = self.memory.catalogue.budgets
-            tags = {**dict(ambient.tags), "model": model, "provider": provider}
             for budget in self.left_behind:
                 # Unless this process has named it anew, as its own. One that only warns lets everything pass anyway.
                 if budget.name not in known and budget.on_exceed != "warn" and matches(dict(budget.scope), tags):
@@ -292,6 +290,8 @@ class Runtime:
             before, self.settings = self.settings, settings
             ledger = self._durable if changed else None
             if changed:
+                # In this order: whoever asks meanwhile waits until it is open.
+                self._unopened = settings.ledger
                 self._durable = None
         if ledger is not None:
             self._close(ledger)
@@ -306,12 +306,13 @@ class Runtime:
             try:
                 self.durable  # noqa: B018 - opens it
             except FarthingError:
-                self.settings = before
+                self.settings, self._unopened = before, before.ledger
                 raise
 
     def close(self) -> None:
         """A clean stop: abandoned calls are settled, what is queued is written, owner locks are released."""
         self.housekeeper.stop()
+        self._unopened = self.settings.ledger
         ledger, self._durable = self._durable, None
         if ledger is not None:
             self._close(ledger)

@@ -279,7 +279,7 @@ def admitted(call: Call) -> tuple[Any, ...]:
 @given(wanted=BUDGETS, most=st.one_of(st.none(), st.integers(1, 500)))
 def test_admission_agrees(wanted: list[dict[str, Any]], most: int | None) -> None:
     here = Runtime(Settings(), clock=FakeClock(START))
-    here.inherited = lambda ambient, **_: None  # type: ignore[method-assign]
+    here.inherited = lambda *_: None  # type: ignore[method-assign]
     ambient = made(here, wanted)
     before = state(here.memory_store)
     found = explain_call(chat(here, ambient, most=most))
@@ -301,7 +301,7 @@ def test_in_an_event_loop_and_over_a_file(tmp_path: Any, clock: FakeClock) -> No
     named = here.put_budget(make_budget("b", tokens=100))
     unit = make_budget(tokens=80)
     ambient = NOWHERE.with_binding(Binding(named, 0)).with_binding(Binding(unit, 0))
-    here.inherited = lambda ambient, **_: None  # type: ignore[method-assign]
+    here.inherited = lambda *_: None  # type: ignore[method-assign]
     found = asyncio.run(explain_async(chat(here, ambient, most=None)))
     assert found == explain_call(chat(here, ambient, most=None))
     assert (found.allowed, found.output_tokens) == (True, 80 - HI_TOKENS)
