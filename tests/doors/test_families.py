@@ -25,7 +25,7 @@ from mistralai.client.errors import MistralError
 import farthing
 from farthing import BudgetExceeded, UnmeteredCall, UnpricedModel
 from farthing.sdk.errors import sdk_of_request
-from farthing.sdk.opening import recognise_request
+from farthing.sdk.opening import Sender, recognise_request
 from farthing.testing import FakeProvider
 from tests.doors import clients
 
@@ -124,7 +124,7 @@ def test_the_headers_that_many_sdks_send_say_less_than_what_is_known(monkeypatch
     assert sdk_of_request(request, None) == "openai"
     monkeypatch.delitem(sys.modules, "openai")
     assert sdk_of_request(request, None) == "groq"
-    assert recognise_request(request, sdk=None, in_care=False) is None
+    assert recognise_request(request, Sender(in_care=False)) is None
 
 
 @pytest.mark.parametrize("sdk", NAMED_OTHERWISE)

@@ -161,12 +161,12 @@ def test_a_stream_that_another_thread_closes_with_a_piece_on_its_way(fake_provid
         ours = stream.response.stream
         while not isinstance(ours, relay._SyncRelay):
             ours = ours._stream
-        attempt, rest = ours._attempt, ours._chunks
-        piece = attempt.take(rest)
+        opened, rest = ours._opened, ours._chunks
+        piece = opened.take(rest)
         assert piece
         stream.close()
-        attempt.feed(piece)
-        assert attempt.take(rest) is None
+        opened.feed(piece)
+        assert opened.take(rest) is None
         assert budget.spent.tokens == 108
     ended_once("abandoned")
 

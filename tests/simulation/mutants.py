@@ -519,7 +519,7 @@ def what_is_offered_for_a_refused_call_is_forgotten(patch: Patch) -> None:
 @mutant
 def the_proxy_holds_on_its_own_accounts_alone(patch: Patch) -> None:
     """It replaces the hold of the program, whose budgets count nothing any more."""
-    patch.setattr(sharing, "_joined", lambda call, hold, durable: replace(call, replaces=hold))
+    patch.setattr(sharing, "_joined", lambda call, hold, durable: call.instead_of(hold, call.ambient))
 
 
 @mutant

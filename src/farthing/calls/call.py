@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..kernel.hold import Hold
@@ -30,57 +29,84 @@ class History(NamedTuple):
     tokens: int
 
 
-@dataclass
 class Call:
     """
     One HTTP attempt, before it is sent. A client library's own retries are calls of their own.
 
-    ``timeout_seconds`` is how long the client waits for the next bytes; a hold outlives that by a minute.
+    Args:
+        url: where it goes; read as text only when something is said about it.
+        timeout_seconds: how long the client waits for the next bytes; a hold outlives that by a minute.
+        call_id: a new one, if none is given.
+        free_tags: tags that its caller chose: they are recorded, and no budget matches them. The ambient ones go
+            before.
+        abort_margin_tokens: what this provider may go on to bill after a stream was cut; None: as the settings say.
+        asks: it only asks for a stored answer: nothing is held for it (see ``polling``).
+        offers: it goes to a host that may be a proxy on the same ledger (see ``handover``).
+        replaces: the hold that was offered for it by whoever sent it here.
     """
 
-    runtime: Runtime
-    dialect: Dialect
-    request: RequestFacts
-    ambient: Ambient
-    url: object
-    """Where it goes; read as text only when something is said about it."""
-    timeout_seconds: float = TIMEOUT_SECONDS
-    id: str = ""
-    started_ms: int = 0
-    free_tags: Tags | None = None
-    """Tags that its caller chose: they are recorded, and no budget matches them. The ambient ones go before."""
-    abort_margin_tokens: int | None = None
-    """What this provider may go on to bill after a stream was cut; None: as the settings say."""
-    asks: bool = False
-    """It only asks for a stored answer: nothing is held for it (see ``polling``)."""
-    offers: bool = False
-    """It goes to a host that may be a proxy on the same ledger (see ``handover``)."""
-    replaces: Hold | None = None
-    """The hold that was offered for it by whoever sent it here."""
-    tags: Tags = field(init=False)
-    """What is recorded."""
-    exact: bool = field(init=False, default=False)
+    exact = False
     """Its long texts are counted: bounded by their bytes they did not fit."""
-    history: History | None = field(init=False, default=None)
+    history: History | None = None
     """What the answer that this request goes on from came to, where a ledger knows it."""
-    ended: bool = field(init=False, default=False)
+    ended = False
     """Its ending has been given to the ledgers: nothing else may be said about it."""
-    admitted: Admitted | None = field(init=False, default=None)
+    admitted: Admitted | None = None
     """On what terms it was let through."""
-    ending: Ending | None = field(init=False, default=None)
+    ending: Ending | None = None
     """How it ended."""
-    awaited: bool = field(init=False, default=False)
+    awaited = False
     """Somebody may look for its row as soon as its answer is whole."""
-    counted_elsewhere: bool = field(init=False, default=False)
+    counted_elsewhere = False
     """What it held on the durable ledger, and its row there, are those of a proxy that it went through."""
-    _matched: Tags = field(init=False)
 
-    def __post_init__(self) -> None:
-        if not self.id:
-            self.id = f"{OFFERED}{self.runtime.new_id()}" if self.offers else self.runtime.new_id()
-        self.started_ms = self.runtime.memory_store.now()
-        self._matched = dict(self.ambient.tags)
-        self.tags = {**self.free_tags, **self._matched} if self.free_tags else self._matched
+    def __init__(
+        self,
+        runtime: Runtime,
+        dialect: Dialect,
+        request: RequestFacts,
+        ambient: Ambient,
+        url: object,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        call_id: str = "",
+        *,
+        free_tags: Tags | None = None,
+        abort_margin_tokens: int | None = None,
+        asks: bool = False,
+        offers: bool = False,
+        replaces: Hold | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.dialect = dialect
+        self.request = request
+        self.ambient = ambient
+        self.url = url
+        self.timeout_seconds = timeout_seconds
+        self.id = call_id or (OFFERED + runtime.new_id() if offers else runtime.new_id())
+        self.free_tags = free_tags
+        self.abort_margin_tokens = abort_margin_tokens
+        self.asks = asks
+        self.offers = offers
+        self.replaces = replaces
+        self.started_ms = runtime.memory_store.now()
+        self._matched: Tags = dict(ambient.tags)
+        self.tags: Tags = {**free_tags, **self._matched} if free_tags else self._matched
+        """What is recorded."""
+
+    def instead_of(self, hold: Hold, ambient: Ambient) -> Call:
+        """The same call, made in another scope: it replaces this hold."""
+        return Call(
+            self.runtime,
+            self.dialect,
+            self.request,
+            ambient,
+            self.url,
+            self.timeout_seconds,
+            self.id,
+            free_tags=self.free_tags,
+            abort_margin_tokens=self.abort_margin_tokens,
+            replaces=hold,
+        )
 
     @property
     def hold_id(self) -> str:

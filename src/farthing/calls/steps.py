@@ -44,9 +44,15 @@ READ_ALL = ReadAll()
 
 
 class Pause(NamedTuple):
-    """Let this much time pass. The drivers do it themselves; a door never sees it."""
+    """A ticket that is answered when this much time has passed."""
 
     seconds: float
+
+    def result(self) -> None:
+        time.sleep(self.seconds)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return loops.sleep(self.seconds).__await__()
 
 
 class Finished(NamedTuple):
@@ -95,7 +101,7 @@ Step = Send | ReadAll | Relay
 STEPS = (Send, ReadAll, Relay)
 
 
-Life = Generator[Step | Pause | Ticket[Any], Any, Finished]
+Life = Generator[Step | Ticket[Any], Any, Finished]
 
 
 def advance(life: Life, value: Any = None, *, error: BaseException | None = None) -> Step | Finished:
@@ -104,39 +110,31 @@ def advance(life: Life, value: Any = None, *, error: BaseException | None = None
         step = life.send(value) if error is None else life.throw(error)
         while not isinstance(step, STEPS):
             try:
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                    answer = None
-                else:
-                    answer = step.result()
+                answer = step.result()
             except BaseException as failure:  # noqa: BLE001 - the life decides what a failing store means
                 step = life.throw(failure)
             else:
                 step = life.send(answer)
     except StopIteration as stop:
-        return _finished(stop)
+        return stop.value or FINISHED
     return step
 
 
 async def advance_async(
-    life: Life, value: Any = None, *, error: BaseException | None = None, met: Step | Pause | Ticket[Any] | None = None
+    life: Life, value: Any = None, *, error: BaseException | None = None, met: Step | Ticket[Any] | None = None
 ) -> Step | Finished:
     """The same for a door that lives in an event loop; on from *met*, where the life was sent its value already."""
     try:
         step = met if met is not None else life.send(value) if error is None else life.throw(error)
         while not isinstance(step, STEPS):
             try:
-                if isinstance(step, Pause):
-                    await loops.sleep(step.seconds)
-                    answer = None
-                else:
-                    answer = step.result() if type(step) is Ready else await step
+                answer = step.result() if type(step) is Ready else await step
             except BaseException as failure:  # noqa: BLE001 - the life decides what a failing store means
                 step = life.throw(failure)
             else:
                 step = life.send(answer)
     except StopIteration as stop:
-        return _finished(stop)
+        return stop.value or FINISHED
     return step
 
 
@@ -162,7 +160,3 @@ def advance_detached(life: Life, error: BaseException | None = None, rest: Itera
     except BaseException as failure:  # what was thrown in comes out again; anything else is raised
         if failure is not error:
             raise
-
-
-def _finished(stop: StopIteration) -> Finished:
-    return stop.value if isinstance(stop.value, Finished) else Finished()

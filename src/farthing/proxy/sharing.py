@@ -6,7 +6,6 @@ nothing is held or counted twice (:mod:`farthing.calls.handover`).
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from ..calls import endings
 from ..calls.call import OFFERED, Call
@@ -86,7 +85,7 @@ def _joined(call: Call, hold: Hold, durable: Ledger) -> Call | None:
     # told by the key all the same.
     tags = {**dict(hold.facts.tags), **dict(call.ambient.tags)}
     ambient = Ambient(bindings, tuple(tags.items()))
-    both = replace(call, ambient=ambient, replaces=hold)
+    both = call.instead_of(hold, ambient)
     both.awaited = True
     there = in_force(call.runtime, ambient, call.request.model, call.request.provider).there
     accounts = () if there is None else there.accounts()

@@ -51,10 +51,9 @@ def sdk_of(client: object) -> str | None:
     return None
 
 
-def sdk_named(request: object) -> str | None:
-    """The SDK that a request says it comes from: ``user-agent: OpenAI/Python 3.54.0``. None for all others."""
-    headers: Mapping[str, str] = getattr(request, "headers", {})
-    found = _AGENT.match(headers.get("user-agent", ""))
+def sdk_named(agent: str) -> str | None:
+    """The SDK whose clients call themselves so: ``OpenAI/Python 3.54.0``. None for all others."""
+    found = _AGENT.match(agent)
     if not found:
         return None
     name = found[found.lastindex or 0].lower()
@@ -63,11 +62,11 @@ def sdk_named(request: object) -> str | None:
 
 def sdk_of_request(request: object, told: str | None) -> str | None:
     """
-    That SDK; or the one that its client was *told* to be of; or, where its user has named it otherwise, one that sends
-    its other headers. None for all others.
+    The SDK that a request says it comes from; or the one that its client was *told* to be of; or, where its user has
+    named it otherwise, one that sends its other headers. None for all others.
     """
-    sdk = sdk_named(request) or told
     headers: Mapping[str, str] = getattr(request, "headers", {})
+    sdk = sdk_named(headers.get("user-agent", "")) or told
     if sdk is not None or headers.get("x-stainless-lang") != "python":
         return sdk
     if "anthropic-version" in headers:
@@ -75,9 +74,9 @@ def sdk_of_request(request: object, told: str | None) -> str | None:
     return next((sdk for sdk in ("openai", "groq") if sdk in sys.modules), None)
 
 
-def by_openai(headers: Mapping[str, Any]) -> bool:
-    """Whether a request says that OpenAI's own SDK sends it: others from the same generator send its other headers."""
-    return str(headers.get("user-agent", "")).partition("/")[0].endswith("OpenAI")
+def by_openai(agent: str) -> bool:
+    """Whether OpenAI's own SDK names itself so: others from the same generator send its other headers."""
+    return agent.partition("/")[0].endswith("OpenAI")
 
 
 def in_family(error: FarthingError, sdk: str | None) -> FarthingError:

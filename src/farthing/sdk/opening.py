@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..calls.call import TIMEOUT_SECONDS, Call
 from ..calls.polling import asks
@@ -18,59 +18,76 @@ from .clients import PROVIDERS
 from .errors import by_openai, sdk_named
 
 
-def recognise_request(
-    request: Any,
-    *,
-    sdk: str | None,
-    provider: str | None = None,
-    hosts: tuple[tuple[str, str], ...] = (),
-    in_care: bool = True,
-) -> Recognised | None:
+class Sender(NamedTuple):
+    """What is known of a hook's client before it sends anything."""
+
+    sdk: str | None = None
+    """Its package (a request that names another goes before: one HTTP client may serve two SDKs); None: anybody's."""
+    provider: str | None = None
+    """The only one that it talks to."""
+    hosts: tuple[tuple[str, str], ...] = ()
+    """Declared hosts, and their providers."""
+    in_care: bool = True
+    """The user handed it over: whatever it sends to an unknown path is unmetered."""
+
+
+class Place(NamedTuple):
+    """Where a request goes, and what that makes it."""
+
+    found: Recognised
+    path: str
+    """With its query."""
+    known: bool
+    """A provider is known to be at its host: that is no proxy of ours."""
+
+
+def recognise_request(request: Any, sender: Sender) -> Place | None:
     """
     What a request is; None if farthing has nothing to do with it.
 
-    *sdk* is the client's own package, which says whose dialect it speaks; where it is not known, the headers do: what
-    the client of a provider's own SDK sends goes to that provider, unless its host is declared as another's.
-    *provider* is the only one that this SDK talks to, *hosts* are declared hosts and their providers; *in_care*: the
-    user handed this very client over.
+    The client's own package says whose dialect it speaks; where it is not known, the headers do: what the client of a
+    provider's own SDK sends goes to that provider, unless its host is declared as another's.
     """
     url = request.url
-    names = _TELLING[sdk] if sdk in _TELLING else tuple([name for name, _ in request.headers.raw])
-    if sdk is None and provider is None and (own := PROVIDERS.get(sdk_named(request) or "")) is not None:
-        provider = None if named_by(url.netloc.decode("ascii"), dict(hosts)) else own
-    openai = not in_care and by_openai(request.headers)
-    return _recognise(request.method, url.netloc, url.raw_path, names, provider, hosts, in_care, openai)
+    signs = _SIGNS.get(sender.sdk) or _signs(request.headers)
+    return _recognise(request.method, url.netloc, url.raw_path, signs, sender)
 
 
-_TELLING = {"openai": (b"x-stainless-lang",), "anthropic": (b"x-stainless-lang", b"anthropic-version")}
-"""The headers by which each SDK's requests are known."""
+Signs = tuple[tuple[bytes, ...], str]
+"""What the headers of a request tell of who sends it: the names of them all, and the ``user-agent``."""
+
+_SIGNS: dict[str | None, Signs] = {
+    "openai": ((b"x-stainless-lang",), ""),
+    "anthropic": ((b"x-stainless-lang", b"anthropic-version"), ""),
+}
+"""Of SDKs whose clients need not be asked."""
+
+
+def _signs(headers: Any) -> Signs:
+    return tuple([name for name, _ in headers.raw]), headers.get("user-agent", "")
 
 
 @lru_cache(maxsize=1024)
-def _recognise(
-    method: str,
-    netloc: bytes,
-    raw_path: bytes,
-    names: tuple[bytes, ...],
-    provider: str | None,
-    hosts: tuple[tuple[str, str], ...],
-    in_care: bool,
-    openai: bool,
-) -> Recognised | None:
-    headers = {name.decode("latin-1").lower(): "" for name in names}
+def _recognise(method: str, netloc: bytes, raw_path: bytes, signs: Signs, sender: Sender) -> Place | None:
     host, path = netloc.decode("ascii"), raw_path.decode("ascii")
-    declared = {**dict(hosts), **({host: provider} if provider is not None else {})}
-    found = recognise(method, host, path, headers=headers, known_hosts=declared, sdk_client=in_care, by_openai=openai)
-    return None if found.verdict in ("other", *COSTS_NOTHING) and found.answers is None else found
+    names, agent = signs
+    headers = {name.decode("latin-1").lower(): "" for name in names}
+    declared = dict(sender.hosts)
+    provider = sender.provider
+    if provider is None and sender.sdk is None and not named_by(host, declared):
+        provider = PROVIDERS.get(sdk_named(agent) or "")
+    if provider is not None:
+        declared[host] = provider
+    openai = not sender.in_care and by_openai(agent)
+    found = recognise(
+        method, host, path, headers=headers, known_hosts=declared, sdk_client=sender.in_care, by_openai=openai
+    )
+    if found.verdict in ("other", *COSTS_NOTHING) and found.answers is None:
+        return None
+    return Place(found, path, provider_of(host, {}) is not None)
 
 
-@lru_cache(maxsize=256)
-def _is_provider(host: str) -> bool:
-    """Whether a provider is known to be there: then it is no proxy of ours."""
-    return provider_of(host, {}) is not None
-
-
-def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
+def open_call(request: Any, place: Place, body: bytes) -> Call | None:
     """
     The governed call of a recognised request; None if it may pass without one.
 
@@ -79,18 +96,18 @@ def open_call(request: Any, found: Recognised, body: bytes) -> Call | None:
     here = runtime()
     here.housekeeper.catch_up()
     ambient = current()
+    found = place.found
     reason = found.reason
     if found.answers is not None:
-        path = request.url.raw_path.decode("ascii")
-        return Call(here, found.answers, asks(found.answers, path), ambient, request.url, asks=True)
+        return Call(here, found.answers, asks(found.answers, place.path), ambient, request.url, asks=True)
     if found.dialect is not None:
         try:
-            facts = found.dialect.read_request(body, request.url.raw_path.decode("ascii"))
+            facts = found.dialect.read_request(body, place.path)
         except ValueError as error:
             reason = f"its body does not tell what it may cost: {error}"
         else:
             timeout = (request.extensions.get("timeout") or {}).get("read") or TIMEOUT_SECONDS
-            offers = here.durable is not None and not _is_provider(request.url.host)
+            offers = not place.known and here.durable is not None
             return Call(here, found.dialect, facts, ambient, request.url, timeout, offers=offers)
     tags = {**dict(ambient.tags), "provider": found.provider or ""}
     hard = here.hard_budget(ambient, tags)

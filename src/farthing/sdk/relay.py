@@ -23,16 +23,16 @@ from ..runtime.sockets import SLOW_SECONDS
 from .backlog import is_full, own_socket
 
 if TYPE_CHECKING:
-    from .exchange import Exchange
+    from .streaming import OpenStream
 
 LEFTOVER_BYTES_MAX = 16 * 1024 * 1024
 
 
-def relayed(response: Any, attempt: Exchange, *, http: Any, asynchronous: bool) -> Any:
+def relayed(response: Any, opened: OpenStream, *, encoded: bool, http: Any, asynchronous: bool) -> Any:
     """The response with a relaying stream. A compressed stream is relayed decoded, and says so."""
     relay = _relay(http, asynchronous)
-    if not attempt.encoded and not hasattr(response, "_content"):
-        response.stream = relay(attempt, response, response.stream)
+    if not encoded and not hasattr(response, "_content"):
+        response.stream = relay(opened, response, response.stream)
         return response
     decoded = response.aiter_bytes() if asynchronous else response.iter_bytes()
     headers = [
@@ -40,32 +40,32 @@ def relayed(response: Any, attempt: Exchange, *, http: Any, asynchronous: bool) 
         for name, value in response.headers.raw
         if name.lower() not in (b"content-encoding", b"content-length")
     ]
-    stream = relay(attempt, response, decoded)
+    stream = relay(opened, response, decoded)
     return type(response)(response.status_code, headers=headers, stream=stream, extensions=response.extensions)
 
 
 class _SyncRelay:
     """The body stream of a sync client. Mixed with its module's own base class."""
 
-    def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
-        self._attempt, self._extensions = attempt, response.extensions
+    def __init__(self, opened: OpenStream, response: Any, chunks: Any) -> None:
+        self._opened, self._extensions = opened, response.extensions
         self._stream, self._chunks = response.stream, iter(chunks)
-        attempt.keep = (self._stream, self._chunks)
+        opened.keep = (self._stream, self._chunks)
         extensions, stream, rest = response.extensions, self._stream, self._chunks
 
         def read_and_close() -> list[bytes] | None:
-            unread = _leftover(attempt, extensions, rest) if attempt.claim() else None
+            unread = _leftover(opened, extensions, rest) if opened.claim() else None
             stream.close()
             return unread
 
         # For when nobody closes it: it is collected, or the program ends.
-        attempt.leftover = read_and_close
+        opened.leftover = read_and_close
 
     def __iter__(self) -> Iterator[bytes]:
-        attempt, chunks = self._attempt, self._chunks
+        opened, chunks = self._opened, self._chunks
         try:
-            while (chunk := attempt.take(chunks)) is not None:
-                relay = attempt.feed(chunk)
+            while (chunk := opened.take(chunks)) is not None:
+                relay = opened.feed(chunk)
                 if relay is None or not relay.data:
                     continue
                 if relay.last:
@@ -78,52 +78,52 @@ class _SyncRelay:
                 before = monotonic()
                 yield relay.data
                 if monotonic() - before > SLOW_SECONDS:
-                    attempt.kept_waiting = is_full(self._extensions)
-            while not attempt.is_left and (relay := attempt.feed(None)) is not None:
+                    opened.kept_waiting = is_full(self._extensions)
+            while not opened.is_left and (relay := opened.feed(None)) is not None:
                 yield relay.data
         except GeneratorExit:
             raise
         except BaseException as error:  # every way out ends the call
-            attempt.broke(error)
+            opened.broke(error)
             raise
-        if (crossed := attempt.take_crossed()) is not None:
+        if (crossed := opened.take_crossed()) is not None:
             raise crossed
 
     def close(self) -> None:
         try:
-            if self._attempt.claim():
-                rest = _leftover(self._attempt, self._extensions, self._chunks)
-                self._attempt.leave(rest)
+            if self._opened.claim():
+                rest = _leftover(self._opened, self._extensions, self._chunks)
+                self._opened.leave(rest)
             self._stream.close()
         finally:
             # Who is interrupted here has claimed the stream, so nobody else would end its call.
-            self._attempt.abandon()
-        if (crossed := self._attempt.take_crossed()) is not None:
+            self._opened.abandon()
+        if (crossed := self._opened.take_crossed()) is not None:
             raise crossed
 
     def __del__(self) -> None:
         # Nothing is read here: a finaliser may run inside of the connection pool's own lock.
-        self._attempt.abandon()
+        self._opened.abandon()
 
 
 class _AsyncRelay:
     """The same for an async client."""
 
-    def __init__(self, attempt: Exchange, response: Any, chunks: Any) -> None:
-        self._attempt, self._extensions = attempt, response.extensions
+    def __init__(self, opened: OpenStream, response: Any, chunks: Any) -> None:
+        self._opened, self._extensions = opened, response.extensions
         self._stream, self._chunks = response.stream, aiter(chunks)
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             # Another kind of loop (trio's): it does not close what nobody closed.
             self._loop = None
-        attempt.keep = (self._stream, self._chunks)
+        opened.keep = (self._stream, self._chunks)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        attempt, chunks = self._attempt, self._chunks
+        opened, chunks = self._opened, self._chunks
         try:
-            while (chunk := await attempt.take_async(chunks)) is not None:
-                relay = await attempt.feed_async(chunk)
+            while (chunk := await opened.take_async(chunks)) is not None:
+                relay = await opened.feed_async(chunk)
                 if relay is None or not relay.data:
                     continue
                 if relay.last:
@@ -134,34 +134,34 @@ class _AsyncRelay:
                 before = monotonic()
                 yield relay.data
                 if monotonic() - before > SLOW_SECONDS:
-                    attempt.kept_waiting = is_full(self._extensions)
-            while not attempt.is_left and (relay := await attempt.feed_async(None)) is not None:
+                    opened.kept_waiting = is_full(self._extensions)
+            while not opened.is_left and (relay := await opened.feed_async(None)) is not None:
                 yield relay.data
         except GeneratorExit:
             raise
         except BaseException as error:  # every way out ends the call
-            attempt.broke(error)
+            opened.broke(error)
             raise
-        if (crossed := attempt.take_crossed()) is not None:
+        if (crossed := opened.take_crossed()) is not None:
             raise crossed
 
     async def aclose(self) -> None:
         try:
-            if self._attempt.claim():
+            if self._opened.claim():
                 # All of it is here: nothing is waited for that a cancelled scope would have to be let out of.
                 with shielded():
-                    rest = await _leftover_async(self._attempt, self._extensions, self._chunks)
-                self._attempt.leave(rest)
+                    rest = await _leftover_async(self._opened, self._extensions, self._chunks)
+                self._opened.leave(rest)
             await self._stream.aclose()
         finally:
-            self._attempt.abandon()
-        if (crossed := self._attempt.take_crossed()) is not None:
+            self._opened.abandon()
+        if (crossed := self._opened.take_crossed()) is not None:
             raise crossed
 
     def __del__(self) -> None:
-        if not self._attempt.is_open:
+        if not self._opened.is_open:
             return
-        closing = _Closing(self._attempt, self._extensions, self._chunks, self._stream)
+        closing = _Closing(self._opened, self._extensions, self._chunks, self._stream)
         if self._loop is not None and not self._loop.is_closed():
             # As the interpreter does with a generator that is left half-way: its loop closes it.
             with suppress(RuntimeError):  # closed by another thread since
@@ -174,8 +174,8 @@ class _Closing:
     provider is told to stop, and what arrived stays unknown.
     """
 
-    def __init__(self, attempt: Exchange, extensions: Any, chunks: AsyncIterator[bytes], stream: Any) -> None:
-        self._attempt, self._extensions = attempt, extensions
+    def __init__(self, opened: OpenStream, extensions: Any, chunks: AsyncIterator[bytes], stream: Any) -> None:
+        self._opened, self._extensions = opened, extensions
         self._chunks, self._stream = chunks, stream
 
     def __call__(self) -> None:
@@ -183,20 +183,20 @@ class _Closing:
         task.add_done_callback(_closing.discard)
 
     async def _read_and_close(self) -> None:
-        attempt = self._attempt
-        if not attempt.claim():
+        opened = self._opened
+        if not opened.claim():
             return
         try:
-            rest = await _leftover_async(attempt, self._extensions, self._chunks)
-            attempt.leave(rest)
+            rest = await _leftover_async(opened, self._extensions, self._chunks)
+            opened.leave(rest)
         finally:
-            attempt.abandon()
+            opened.abandon()
         await self._stream.aclose()
 
     def __del__(self) -> None:
-        if self._attempt.claim():
+        if self._opened.claim():
             _shut(self._extensions, socket.SHUT_RDWR)
-            self._attempt.abandon()
+            self._opened.abandon()
 
 
 _closing: set[asyncio.Future[None]] = set()
@@ -210,13 +210,13 @@ def _relay(http: Any, asynchronous: bool) -> type:
     return type(own.__name__, (own, base), {})
 
 
-def _leftover(attempt: Exchange, extensions: Any, chunks: Iterator[bytes]) -> list[bytes] | None:
+def _leftover(opened: OpenStream, extensions: Any, chunks: Iterator[bytes]) -> list[bytes] | None:
     """
     What has arrived and was not read; None if nobody can say. Never waits for more.
 
     A generator that was closed, by the garbage collector or with its connection, has thrown away what it had.
     """
-    if getattr(chunks, "gi_frame", chunks) is None or not _is_all_here(attempt, extensions):
+    if getattr(chunks, "gi_frame", chunks) is None or not _is_all_here(opened, extensions):
         return None
     rest: list[bytes] = []
     size = 0
@@ -231,9 +231,9 @@ def _leftover(attempt: Exchange, extensions: Any, chunks: Iterator[bytes]) -> li
     return rest
 
 
-async def _leftover_async(attempt: Exchange, extensions: Any, chunks: AsyncIterator[bytes]) -> list[bytes] | None:
+async def _leftover_async(opened: OpenStream, extensions: Any, chunks: AsyncIterator[bytes]) -> list[bytes] | None:
     """The same in an event loop."""
-    if getattr(chunks, "ag_frame", chunks) is None or not _is_all_here(attempt, extensions):
+    if getattr(chunks, "ag_frame", chunks) is None or not _is_all_here(opened, extensions):
         return None
     rest: list[bytes] = []
     size = 0
@@ -253,12 +253,12 @@ def _ended_in_the_middle(error: Exception) -> bool:
     return bool({kind.__name__ for kind in type(error).__mro__} & {"TransportError", "DecodingError"})
 
 
-def _is_all_here(attempt: Exchange, extensions: Any) -> bool:
+def _is_all_here(opened: OpenStream, extensions: Any) -> bool:
     """
     Whether all that its provider has generated has arrived, but for what is on its way. No more will: reads end after
     what is here.
     """
-    return not (attempt.kept_waiting or is_full(extensions)) and _shut(extensions, socket.SHUT_RD)
+    return not (opened.kept_waiting or is_full(extensions)) and _shut(extensions, socket.SHUT_RD)
 
 
 def _shut(extensions: Any, how: int) -> bool:

@@ -11,7 +11,10 @@ import importlib
 import sys
 from typing import Any
 
+from ..errors import BudgetExceeded, FarthingError
+from ..kernel.decision import Decision
 from ..wire import json
+from .errors import in_family
 
 TYPES = {
     "openai.chat": ("openai.types.chat", "ChatCompletion"),
@@ -31,6 +34,11 @@ OTHERS = {
     ("mistralai", "openai.embeddings"): ("mistralai.client.models", "EmbeddingResponse"),
 }
 """Those of SDKs that speak another's dialect."""
+
+
+def paid(crossed: Decision, dialect: str, body: bytes, *, sdk: str | None) -> FarthingError:
+    """The exception of a budget with on_exceed="raise" that a call crossed, its answer attached."""
+    return in_family(BudgetExceeded(crossed, result=typed(dialect, body, sdk=sdk)), sdk)
 
 
 def typed(dialect: str, body: bytes, *, sdk: str | None) -> Any:

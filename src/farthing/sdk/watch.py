@@ -78,9 +78,10 @@ def _wrap(seam: Seam, original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _transport(original: Callable[..., Any], *, asynchronous: bool) -> Callable[..., Any]:
     """A transport class's own method: governed where install() is in force, else only looked at."""
-    from .hook import govern_async, govern_sync, is_governed
+    from .hook import is_governed, send, send_async
+    from .opening import Sender
 
-    govern = govern_async if asynchronous else govern_sync
+    governed = send_async if asynchronous else send
 
     @functools.wraps(original)
     def handle(self: Any, request: Any) -> Any:
@@ -89,14 +90,14 @@ def _transport(original: Callable[..., Any], *, asynchronous: bool) -> Callable[
             return original(self, request)
         hosts = state.installed
         if hosts is not None:
-            return govern(functools.partial(original, self), sdk=None, hosts=hosts, in_care=False)(request)
+            return governed(functools.partial(original, self), Sender(hosts=hosts, in_care=False), request)
         if current().bindings:
             url = request.url
             path, library = url.raw_path.decode("ascii"), type(request).__module__.partition(".")[0]
             _notice(Leaving(self, request.method, url.netloc.decode("ascii"), path, request.headers), library)
         # What it sends by (an aiohttp session, say) would be told of it a second time.
-        send = functools.partial(original, self)
-        return within_async(send, request) if asynchronous else within(send, request)
+        inner = functools.partial(original, self)
+        return within_async(inner, request) if asynchronous else within(inner, request)
 
     return handle
 
@@ -146,7 +147,7 @@ def _notice(leaving: Leaving, library: str) -> None:
 
     names = {str(name): "" for name in leaving.headers}
     hosts = state.installed
-    known, openai = dict(hosts or ()), by_openai(leaving.headers)
+    known, openai = dict(hosts or ()), by_openai(str(leaving.headers.get("user-agent", "")))
     found = recognise(leaving.method, leaving.host, leaving.path, headers=names, known_hosts=known, by_openai=openai)
     if found.verdict in ("other", *COSTS_NOTHING):
         return

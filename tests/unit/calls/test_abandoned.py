@@ -10,7 +10,7 @@ import pytest
 
 import farthing
 from farthing.runtime.default import runtime
-from farthing.sdk.exchange import Exchange
+from farthing.sdk.streaming import OpenStream
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, openai_client
 
@@ -77,13 +77,13 @@ def test_a_rest_that_cannot_be_read_ends_the_call_at_its_hold(
     def broken() -> list[bytes] | None:
         raise OSError("the connection is gone")
 
-    abandon: Callable[[Any], None] = Exchange.abandon
+    abandon: Callable[[Any], None] = OpenStream.abandon
 
     def without_rest(self: Any) -> None:
         self.leftover = broken
         abandon(self)
 
-    monkeypatch.setattr(Exchange, "abandon", without_rest)
+    monkeypatch.setattr(OpenStream, "abandon", without_rest)
     with openai_client(fake_provider) as client, farthing.budget(tokens=1_000) as budget:
         client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=50, stream=True).close()
         assert budget.held.tokens == 0
