@@ -143,6 +143,7 @@ class Runtime:
             return None
         ledger = Ledger(store)
         ledger.refresh(store.catalogue().result())
+        self.memory_store.follow(store.now())
         self.learner.refresh(store.ratios().result())
         self.housekeeper.watch_exit()
         self.housekeeper.start()

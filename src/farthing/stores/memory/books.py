@@ -121,6 +121,10 @@ class Books:
         self._last_seen_ms = now_ms
         return now_ms
 
+    def follow(self, now_ms: int) -> None:
+        """Another ledger that its calls are held on has come to this time: they have one deadline on both."""
+        self._last_seen_ms = max(self._last_seen_ms, now_ms)
+
     # -- one change at a time ------------------------------------------------------------------------------------
 
     def _run(self, command: Callable[[], tuple[T, Change]], ending: str | None = None) -> Ready[T]:
