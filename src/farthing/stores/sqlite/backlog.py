@@ -59,7 +59,9 @@ class Backlog:
         """While ends are waiting: keep further ones, refuse what changes the books, return what only reads."""
         reading = [ticket for ticket in tickets if ticket.kind in (LOOK, READ)]
         others = [ticket for ticket in tickets if ticket.kind not in (LOOK, READ)]
-        waiting = f"{self._calls} ended calls wait" if self._calls else "what was denied waits"
+        waiting = "what was denied waits"
+        if self._calls:
+            waiting = "1 ended call waits" if self._calls == 1 else f"{self._calls} ended calls wait"
         for ticket in others:
             if ticket.kind == END:
                 self._keep(ticket)

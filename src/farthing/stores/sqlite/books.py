@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...errors import StoreUnavailable
 from ...kernel.balances import ZERO, Balances
 from ...kernel.catalogue import Catalogue
 from ...kernel.hold import HELD, Entry, Hold
@@ -32,6 +33,10 @@ _log = logging.getLogger("farthing.stores")
 ACCOUNTS_KEPT_MAX = 65_536
 SHAPES_KEPT_MAX = 4_096
 UNSURE_MAX = 65_536
+_OLDER = (
+    "less is in the file than was written to it: it was emptied, restored from an older copy, or its log was removed "
+    "while it was in use: put it back, or start this process anew with what is there"
+)
 
 _SELECT_BALANCES = f"SELECT {', '.join(Balances._fields)} FROM balances WHERE key = ?"
 _BALANCES = ("key", *Balances._fields, "ends_ms")
@@ -83,6 +88,8 @@ class Books:
         self._data_version: int | None = None
         self.seq = 0
         """The number of the latest entry, the group's own included."""
+        self._seen_seq = 0
+        """The same, as it stood in the file when this process last read or wrote it."""
         self._balances = _Balances()
         self.balance = self._balances.__getitem__
         """``balance(key)``: the rules ask for it several times a call for each account."""
@@ -188,7 +195,9 @@ class Books:
         check_version(connection, self._file)
         self._data_version = version
         meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-        self.seq = meta["next_seq"] - 1
+        if meta["next_seq"] <= self._seen_seq or meta["catalogue_version"] < self.catalogue.version:
+            raise StoreUnavailable(self._file, _OLDER)
+        self.seq = self._seen_seq = meta["next_seq"] - 1
         self._last_seen_ms = max(self._last_seen_ms, meta["last_seen_ms"])
         if (at := meta["catalogue_version"]) != self.catalogue.version:
             self.catalogue = self._catalogue_now = definitions.read_catalogue(connection, at)
@@ -334,6 +343,7 @@ class Books:
                 own.pop(hold_id, None)
         self.catalogue = self._catalogue_now
         self.keys = self._keys_now
+        self._seen_seq = self.seq
         if self._ratios_now is not self.ratios:
             self.ratios = self._ratios_now
             self._ratios_version += 1

@@ -26,6 +26,7 @@ _WHAT_TO_DO = {
     "attempt to write a readonly database": "; let this user write it and its folder",
     "unable to open database file": "; let this user read and write it and its folder",
     "database is locked": "; another program holds the file: end what it does there",
+    "disk I/O error": "; its disk fails, or can only be read by now: the system's log says more",
 }
 """SQLite's own words go first: they are what people search for."""
 
@@ -36,8 +37,15 @@ def speaking_of(file: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        said = str(error)
-        raise StoreUnavailable(file, f"{said}{_WHAT_TO_DO.get(said, '')}") from error
+        raise StoreUnavailable(file, said_of(error)) from error
+
+
+def said_of(error: Exception) -> str:
+    """What went wrong with the file, and what to do about it."""
+    if isinstance(error, StoreUnavailable):
+        return error.reason
+    said = str(error)
+    return f"{said}{_WHAT_TO_DO.get(said, '')}"
 
 
 def connect(file: str, *, busy_seconds: float) -> sqlite3.Connection:

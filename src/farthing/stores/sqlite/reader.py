@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from ...errors import StoreUnavailable
-from .connection import check_version, connect
+from .connection import check_version, connect, said_of
 from .files import LedgerFile
 from .tickets import Ticket, publish
 
@@ -89,7 +89,7 @@ class Reader:
             # Whatever it is, it is this ticket's answer, and the thread lives on for the next.
             self._disconnect()
             known = isinstance(error, (sqlite3.Error, OSError))
-            ticket.fail(StoreUnavailable(self._file, str(error)) if known else error)
+            ticket.fail(StoreUnavailable(self._file, said_of(error)) if known else error)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -24,7 +24,7 @@ from ...kernel.ledger import NOTHING
 from ..contract import Clock
 from .backlog import Backlog
 from .books import Books
-from .connection import connect
+from .connection import connect, said_of
 from .files import FileLock, LedgerFile
 from .owners import Owner
 from .reader import Reader
@@ -231,7 +231,7 @@ class Writer:
             if not isinstance(error, _FILE_ERRORS) or isinstance(error, _COMMAND_ERRORS):
                 self._carry_out_one_by_one(tickets, error)
                 return
-            self._backlog.keep(tickets, reason=error.reason if isinstance(error, StoreUnavailable) else str(error))
+            self._backlog.keep(tickets, reason=said_of(error))
         publish(tickets)
 
     def _carry_out_one_by_one(self, tickets: list[Ticket[Any]], error: Exception) -> None:

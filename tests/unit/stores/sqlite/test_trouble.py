@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -152,6 +152,98 @@ def test_a_file_that_is_replaced(store: SQLiteStore, path: Path) -> None:
     eventually(lambda: tokens(store) == Balance(120))
 
 
+def copy(source: Path, target: Path) -> None:
+    """As `sqlite3 target ".restore source"` does: into the very file, whoever has it open."""
+    with closing(sqlite3.connect(source)) as from_file, closing(sqlite3.connect(target)) as to_file:
+        from_file.backup(to_file)
+
+
+def test_a_file_that_is_restored_from_an_older_copy(store: SQLiteStore, path: Path) -> None:
+    """It is the same file, and what was spent since is not in it: that was admitted a second time."""
+    place(store, "before")
+    store.settle("before", outcome()).result()
+    older, newer = path.with_name("older.db"), path.with_name("newer.db")
+    copy(path, older)
+    for call in ("since", "ended"):
+        held = place(store, call).hold
+    store.settle("since", outcome()).result()
+    copy(path, newer)
+    copy(older, path)
+    with pytest.raises(StoreUnavailable, match="less is in the file than was written to it"):
+        store.place(plan(store, "new", budgets=["b"])).result()
+    assert store.settle("ended", outcome()).result() == Settled(held, None)
+    copy(newer, path)
+    eventually(lambda: tokens(store) == Balance(360))
+    assert isinstance(store.place(plan(store, "next")).result(), Placed)
+
+
+def test_a_file_that_is_emptied(store: SQLiteStore, path: Path) -> None:
+    """Its budgets are gone: "its budgets changed 100 times while one call was planned" said nothing of that."""
+    planned = plan(store, "new")
+    empty = path.with_name("empty.db")
+    SQLiteStore(empty).close()
+    copy(empty, path)
+    with pytest.raises(StoreUnavailable, match="start this process anew"):
+        store.place(planned).result()
+    # Who comes to it anew finds an empty ledger.
+    other = SQLiteStore(path)
+    assert other.catalogue().result().budgets == {}
+    other.close()
+
+
+def test_a_log_that_is_removed_under_two_processes(path: Path) -> None:
+    """
+    The first to notice opens the file without what stood in the log, and takes nothing for true that is less than it
+    knows. When the other closes the file the log goes into it, and both go on (unless the first has it open just then).
+    """
+    workers = [spender(path) for _ in range(2)]
+    try:
+        assert [ask_worker(worker, 5) for worker in workers] == [5, 5]
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        assert [ask_worker(worker, 15) for worker in workers] == [15, 15]
+        for name in ("-wal", "-shm"):
+            path.with_name(f"{path.name}{name}").unlink()
+        admitted = 40 + sum(ask_worker(worker, 40) for worker in workers * 2)
+        assert 40 <= admitted <= 100
+    finally:
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.close()
+            worker.wait()
+            assert worker.stdout is not None
+            worker.stdout.close()
+
+
+def spender(path: Path) -> subprocess.Popen[str]:
+    """A process that spends tokens of a budget of 1,000, ten a call, as many calls as each line says."""
+    program = """if True:
+        import sys
+        import farthing
+        farthing.configure(ledger=f"sqlite:///{sys.argv[1]}")
+        for line in sys.stdin:
+            done = 0
+            for _ in range(int(line)):
+                try:
+                    with farthing.budget("b", tokens=1_000), farthing.hold(tokens=10):
+                        done += 1
+                except (farthing.BudgetExceeded, farthing.StoreUnavailable):
+                    pass
+            print(done, flush=True)
+    """
+    command = [sys.executable, "-c", program, str(path)]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+def ask_worker(worker: subprocess.Popen[str], calls: int) -> int:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    print(calls, file=worker.stdin, flush=True)
+    return int(worker.stdout.readline())
+
+
 def test_a_schema_that_is_brought_forward_while_it_is_in_use(store: SQLiteStore, path: Path) -> None:
     """By a newer farthing. Its rows may look as before and mean something else, so nothing is read into them."""
     held = place(store, "ended").hold
@@ -218,7 +310,7 @@ def test_a_disk_that_fills_at_settle(
     budgets = [make_budget(f"big-{number}", tokens=1, description="x" * 3_000) for number in range(20)]
     big = outcome(note="y" * 50_000)
     stay_full(monkeypatch, store)
-    with pytest.raises(StoreUnavailable, match="full"):
+    with pytest.raises(StoreUnavailable, match="database or disk is full; make room on its disk"):
         any(store.put_budget(budget).result() is None for budget in budgets)
     known = store.catalogue().result()
 
