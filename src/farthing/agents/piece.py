@@ -123,9 +123,7 @@ class Piece:
         price = None
         if model is not None:
             now_ms = here.memory_store.now()
-            self._rates = find_rates(
-                here.prices, model=model, provider=None, at_ms=now_ms, price_as=here.settings.price_as
-            )
+            self._rates = find_rates(here.prices, here.settings, model=model, provider=None, at_ms=now_ms)
         if self._rates is not None:
             bound = self._rates.bound(input_tokens=self._input_tokens, writes_cache=True, cache_1h=True)
             price = Formula(bound.base, bound.slope, bound.den)

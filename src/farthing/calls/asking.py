@@ -15,6 +15,7 @@ from ..kernel.decision import Decision, refusal
 from ..kernel.plan import Ask, CallFacts, Formula
 from ..kernel.strictest import Strictest
 from ..prices import PriceBook, Rates
+from ..runtime.settings import Settings
 from ..tokens import ModelFacts, Weight
 from ..wire.anthropic.messages import THREAD
 from ..wire.facts import RequestFacts
@@ -60,13 +61,12 @@ def input_bound(request: RequestFacts, model: str) -> int:
     return tokens.bound(request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images)
 
 
-def find_rates(
-    prices: PriceBook, *, model: str, provider: str | None, at_ms: int, price_as: str | None
-) -> Rates | None:
+def find_rates(prices: PriceBook, settings: Settings, *, model: str, provider: str | None, at_ms: int) -> Rates | None:
     """The rates of a model, those of another by policy, or None where no price is known."""
     try:
         return prices.rates(model, provider=provider, at_ms=at_ms)
     except UnpricedModel:
+        price_as = settings.price_as
         return prices.rates_as(price_as, model=model, at_ms=at_ms) if price_as else None
 
 
@@ -100,7 +100,7 @@ def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: in
         request = continued(request, call.history, model)
     provider, open_reasons, choices = request.provider, request.open_reasons, request.choices
     settings, now_ms = runtime.settings, call.started_ms
-    rates = find_rates(runtime.prices, model=model, provider=provider, at_ms=now_ms, price_as=settings.price_as)
+    rates = find_rates(runtime.prices, settings, model=model, provider=provider, at_ms=now_ms)
     if rates is None and strictest.counts_usd is not None and settings.unpriced == "reject":
         raise UnpricedModel(model, provider=provider, budget=strictest.counts_usd.title)
     known = tokens.facts_of(model, provider)

@@ -41,13 +41,8 @@ def limits(call: Call, admitted: Admitted) -> Limits:
     asked, granted = admitted.asked, admitted.granted
     if asked is not None and granted is not None:
         return bare(Limits, (model, asked.rates, margin, partial(_held_bounds, request, asked, granted)))
-    rates = find_rates(
-        runtime.prices,
-        model=model,
-        provider=request.provider,
-        at_ms=call.started_ms,
-        price_as=runtime.settings.price_as,
-    )
+    at_ms = call.started_ms
+    rates = find_rates(runtime.prices, runtime.settings, model=model, provider=request.provider, at_ms=at_ms)
     if rates is None:
         try:
             warn_unpriced(runtime, model)

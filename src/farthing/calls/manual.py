@@ -383,7 +383,7 @@ def _rates(model: str | None, provider: str | None) -> Rates | None:
         return None
     here = runtime()
     now_ms = here.memory_store.now()
-    return find_rates(here.prices, model=model, provider=provider, at_ms=now_ms, price_as=here.settings.price_as)
+    return find_rates(here.prices, here.settings, model=model, provider=provider, at_ms=now_ms)
 
 
 def _figure(usage: object, tokens: int | None) -> Usage | None:

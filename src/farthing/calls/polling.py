@@ -101,10 +101,8 @@ def _limits(call: Call, hold: Hold) -> Limits:
     model = facts.model or ""
     rates = None
     if facts.price is not None:
-        price_as = runtime.settings.price_as
-        rates = find_rates(
-            runtime.prices, model=model, provider=facts.provider, at_ms=hold.placed_ms, price_as=price_as
-        )
+        at_ms = hold.placed_ms
+        rates = find_rates(runtime.prices, runtime.settings, model=model, provider=facts.provider, at_ms=at_ms)
     known = tokens.facts_of(model, facts.provider)
     told = facts.bound == "proven"
     bounds = Bounds(facts.input_tokens, facts.choices * hold.x, told, known.hidden_reasoning, known.known)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 from .. import prices
@@ -35,6 +36,7 @@ from .sharing import shared
 from .stats import Stats, Vitals
 from .upstream import UpstreamClient
 
+SCOPES_KEPT = 1_024
 _OFFER = OFFER_HEADER.encode()
 _ENCODING = b"content-encoding"
 _WEBSOCKET = (NO_RETRY, (b"connection", b"upgrade"), (b"upgrade", b"HTTP/1.1"))
@@ -73,6 +75,8 @@ class Proxy:
         """Those of its clients, as its server knows them."""
         self._upstreams = upstreams
         self._prices: Mapping[str, Mapping[str, Any]] = {}
+        # Kept with what was found to be in force there, for the next call by the same tags.
+        self._scope = lru_cache(maxsize=SCOPES_KEPT)(partial(Ambient, ()))
         self.reload(settings)
 
     def reload(self, settings: ProxySettings) -> None:
@@ -203,7 +207,7 @@ class Proxy:
             self.runtime,
             _dialect(route),
             facts,
-            Ambient((), tags),
+            self._scope(tags),
             path,
             route.upstream.timeouts.idle_seconds,
             free_tags=said,
@@ -279,8 +283,8 @@ class Proxy:
             raise AssertionError("only asked where answers are kept")
         facts = asks(dialect, path)
         seconds = route.upstream.timeouts.idle_seconds
-        tags = Ambient((), identity.tags + self._own_tags)
-        call = Call(door.runtime, dialect, facts, tags, client.path, seconds, asks=True)
+        scope = self._scope(identity.tags + self._own_tags)
+        call = Call(door.runtime, dialect, facts, scope, client.path, seconds, asks=True)
         going = _outgoing(route, path, body, identity)
         await forward(door, client, call, going, deny_status=door.settings.deny_status)
 

@@ -277,8 +277,7 @@ class _Replay:
         key = (facts.model or "", facts.provider, self.now_ms - self.now_ms % DAY_MS)
         if key not in self.rates:
             model, provider, at_ms = key
-            price_as = self.settings.price_as
-            self.rates[key] = find_rates(self.prices, model=model, provider=provider, at_ms=at_ms, price_as=price_as)
+            self.rates[key] = find_rates(self.prices, self.settings, model=model, provider=provider, at_ms=at_ms)
         return self.rates[key]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..calls.holding import Granted
-from ..kernel.balances import COUNTED, Balances
+from ..kernel.balances import COUNTED
 
 
 class Room(NamedTuple):
@@ -24,12 +23,13 @@ def tightest(granted: Granted) -> Room | None:
     for ledger, accounts in granted.held:
         known = ledger.store.known_balances()
         for account in accounts:
+            rows = [row for row in map(known, account.keys) if row is not None]
+            if len(rows) < len(account.keys) or not account.kept:
+                continue
             remaining = []
             tighter = False
-            for unit, ceiling, keys in account.limits:
-                left = _left(unit, ceiling, keys, known)
-                if left is None:
-                    continue
+            for unit, ceiling, _ in account.limits:
+                left = max(0, ceiling - sum(map(sum, map(COUNTED[unit], rows))))
                 remaining.append((unit, left))
                 # left / ceiling < least / of_least, in integers; nothing is a share of nothing.
                 if not of_least or left * of_least < least * ceiling or (not ceiling and least):
@@ -37,15 +37,3 @@ def tightest(granted: Granted) -> Room | None:
             if tighter:
                 found = Room(account.budget.title, tuple(remaining))
     return found
-
-
-def _left(unit: str, ceiling: int, keys: Sequence[str], known: Callable[[str], Balances | None]) -> int | None:
-    """What is left under a ceiling; None where an account is unknown, or there is none (a check of each call alone)."""
-    counted = COUNTED[unit]
-    left = ceiling
-    for key in keys:
-        row = known(key)
-        if row is None:
-            return None
-        left -= sum(counted(row))
-    return max(0, left) if keys else None

@@ -22,7 +22,7 @@ from .pools import FOREVER_MS
 if TYPE_CHECKING:
     from .runtime import Runtime
 
-FOUND_MAX = 64
+FOUND_MAX = 16
 """Models at most for one scope: whoever calls through a proxy chooses their names."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -9,43 +10,52 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.kernel.balances import Balance, change_of
+from farthing.kernel.balances import UNITS, ZERO, Balance, Balances, change_of
 from farthing.reports.room import tightest
 
 AMOUNT = st.integers(0, 50)
-BALANCE = st.none() | st.builds(Balance, AMOUNT, AMOUNT, AMOUNT)
-LIMIT = st.tuples(st.sampled_from(["usd", "tokens", "requests"]), st.integers(0, 120), st.lists(BALANCE, max_size=3))
-ACCOUNTS = st.lists(st.lists(LIMIT, max_size=3), max_size=4)
+ROW = st.none() | st.lists(st.builds(Balance, AMOUNT, AMOUNT, AMOUNT), min_size=4, max_size=4)
+"""One account's row, in each unit; None: it is not known now."""
+LIMITS = st.dictionaries(st.sampled_from(UNITS), st.integers(0, 120))
+Account = tuple[dict[str, int], list[list[Balance] | None]]
+ACCOUNTS = st.lists(st.tuples(LIMITS, st.lists(ROW, max_size=3)), max_size=4)
+"""Limits, and the rows whose sum counts; no rows: a check of each call alone."""
 
 
-def granted(accounts: list[list[tuple[str, int, list[Balance | None]]]]) -> Any:
-    """A hold on these accounts; a balance of None is not known now."""
-    balances = {}
+def granted(accounts: list[Account]) -> Any:
+    """A hold on these accounts."""
+    known = {}
     held = []
-    for number, limits in enumerate(accounts):
-        named = []
-        for place, (unit, ceiling, counters) in enumerate(limits):
-            keys = tuple(f"{number}.{place}.{index}" for index in range(len(counters)))
-            rows = [None if balance is None else change_of(unit, *balance) for balance in counters]
-            balances.update(zip(keys, rows, strict=True))
-            named.append((unit, ceiling, keys))
-        held.append(SimpleNamespace(budget=SimpleNamespace(title=f"budget {number}"), limits=tuple(named)))
-    known = {key: balance for key, balance in balances.items() if balance is not None}
+    for number, (limits, rows) in enumerate(accounts):
+        keys = tuple(f"{number}.{index}" for index in range(len(rows)))
+        for key, row in zip(keys, rows, strict=True):
+            if row is not None:
+                known[key] = sum_of(change_of(unit, *balance) for unit, balance in zip(UNITS, row, strict=True))
+        named = tuple((unit, ceiling, keys) for unit, ceiling in limits.items())
+        budget = SimpleNamespace(title=f"budget {number}")
+        held.append(SimpleNamespace(budget=budget, keys=keys, kept=bool(rows), limits=named))
     store = SimpleNamespace(known_balances=lambda: known.get)
     return SimpleNamespace(held=[(SimpleNamespace(store=store), held)])
 
 
-def left(ceiling: int, counters: list[Balance | None]) -> int | None:
-    if not counters or None in counters:
+def sum_of(changes: Iterable[Balances]) -> Balances:
+    total = ZERO
+    for change in changes:
+        total = total.plus(change)
+    return total
+
+
+def left(unit: str, ceiling: int, rows: list[list[Balance] | None]) -> int | None:
+    if not rows or None in rows:
         return None
-    return max(0, ceiling - sum(balance.total for balance in counters if balance is not None))
+    return max(0, ceiling - sum(row[UNITS.index(unit)].total for row in rows if row is not None))
 
 
 @given(ACCOUNTS)
-def test_the_smallest_share_of_what_is_known(accounts: list[list[tuple[str, int, list[Balance | None]]]]) -> None:
+def test_the_smallest_share_of_what_is_known(accounts: list[Account]) -> None:
     shares = {}
-    for number, limits in enumerate(accounts):
-        known = [(ceiling, found) for _, ceiling, counters in limits if (found := left(ceiling, counters)) is not None]
+    for number, (limits, rows) in enumerate(accounts):
+        known = [(of, found) for unit, of in limits.items() if (found := left(unit, of, rows)) is not None]
         if known:
             shares[number] = min(Fraction(found, ceiling) if ceiling else Fraction(0) for ceiling, found in known)
     room = tightest(granted(accounts))
@@ -55,5 +65,5 @@ def test_the_smallest_share_of_what_is_known(accounts: list[list[tuple[str, int,
     first = min(shares, key=lambda number: (shares[number], number))
     assert room is not None
     assert room.budget == f"budget {first}"
-    remaining = [(unit, left(ceiling, counters)) for unit, ceiling, counters in accounts[first]]
-    assert list(room.remaining) == [(unit, found) for unit, found in remaining if found is not None]
+    limits, rows = accounts[first]
+    assert list(room.remaining) == [(unit, left(unit, ceiling, rows)) for unit, ceiling in limits.items()]
