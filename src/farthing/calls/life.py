@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
+from math import inf
 from typing import Any
 
 from .. import tokens
 from ..errors import StoreUnavailable
+from ..kernel.balances import bare
 from ..kernel.usage import Usage
 from ..runtime.runtime import log
 from ..stores.contract import Ticket
@@ -81,11 +83,11 @@ def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
     """Relay the stream. Settled as soon as its terminal event is seen, before the caller sees the end."""
     meter = _meter(call, admitted)
     watched = meter if type(meter) is CutStream else None
-    heartbeat = _Heartbeat(call, admitted)
+    heartbeat, now = _Heartbeat(call, admitted), call.runtime.memory_store.now
     out = b""
     finished: Finished | None = None
     try:
-        while (chunk := (yield Relay(out, finished))) is not None:
+        while (chunk := (yield bare(Relay, (out, finished, False)))) is not None:
             out = meter.feed(chunk)
             if watched is not None and watched.reached:
                 finished, usage = yield from _cut(call, admitted, watched)
@@ -93,7 +95,7 @@ def _stream(call: Call, admitted: Admitted, answered: Answered) -> Life:
                 return finished
             if finished is None and meter.complete:
                 finished = yield from _end_stream(call, admitted, answered, meter.facts())
-            elif heartbeat.is_due():
+            elif now() >= heartbeat.due_ms:
                 yield from heartbeat.beat()
         out = meter.finish()
         if finished is None:
@@ -238,21 +240,21 @@ def _say_ceiling(call: Call, admitted: Admitted, ceiling: int, answer: AnswerFac
 class _Heartbeat:
     """Keeps the holds of a long stream alive: moves their deadline out as long as bytes arrive."""
 
+    due_ms: float = inf
+    """When the next one is due; never, where nothing is held."""
+
     def __init__(self, call: Call, admitted: Admitted) -> None:
         self._call = call
         self._granted = admitted.granted
-        self._now = call.runtime.memory_store.now
         self._every_ms = round(call.timeout_seconds * 500)
-        self._next_ms = call.started_ms + self._every_ms
-
-    def is_due(self) -> bool:
-        return self._granted is not None and self._now() >= self._next_ms
+        if admitted.granted is not None:
+            self.due_ms = call.started_ms + self._every_ms
 
     def beat(self) -> Generator[Ticket[Any], Any, None]:
         if self._granted is None:
             return
-        now_ms = self._now()
-        self._next_ms = now_ms + self._every_ms
+        now_ms = self._call.runtime.memory_store.now()
+        self.due_ms = now_ms + self._every_ms
         for store in self._granted.stores:
             try:
                 yield store.extend(self._granted.id, deadline_ms=self._call.deadline_ms(now_ms))

@@ -66,17 +66,17 @@ class _SyncRelay:
         try:
             while (chunk := opened.take(chunks)) is not None:
                 relay = opened.feed(chunk)
-                if relay is None or not relay.data:
+                if relay is None or not (data := relay.data):
                     continue
                 if relay.last:
                     # Its provider is told to stop before its caller has the end in hand. That the connection may not
                     # close cleanly is nothing to a caller whose answer is whole.
                     with suppress(Exception):
                         self._stream.close()
-                    yield relay.data
+                    yield data
                     break
                 before = monotonic()
-                yield relay.data
+                yield data
                 if monotonic() - before > SLOW_SECONDS:
                     opened.kept_waiting = is_full(self._extensions)
             while not opened.is_left and (relay := opened.feed(None)) is not None:
@@ -124,15 +124,15 @@ class _AsyncRelay:
         try:
             while (chunk := await opened.take_async(chunks)) is not None:
                 relay = await opened.feed_async(chunk)
-                if relay is None or not relay.data:
+                if relay is None or not (data := relay.data):
                     continue
                 if relay.last:
                     with suppress(Exception):
                         await self._stream.aclose()
-                    yield relay.data
+                    yield data
                     break
                 before = monotonic()
-                yield relay.data
+                yield data
                 if monotonic() - before > SLOW_SECONDS:
                     opened.kept_waiting = is_full(self._extensions)
             while not opened.is_left and (relay := await opened.feed_async(None)) is not None:

@@ -51,7 +51,10 @@ class OpenStream:
         except Exception:  # nothing came; a signal or a cancelled task may have taken a piece with it
             self._taking = False
             raise
-        return self._taken(chunk)
+        if chunk is None or self._claimed:
+            self._left(chunk)
+            return None
+        return chunk
 
     async def take_async(self, chunks: AsyncIterator[bytes]) -> bytes | None:
         self._taking = True
@@ -60,26 +63,31 @@ class OpenStream:
         except Exception:  # nothing came; a signal or a cancelled task may have taken a piece with it
             self._taking = False
             raise
-        return self._taken(chunk)
+        if chunk is None or self._claimed:
+            self._left(chunk)
+            return None
+        return chunk
 
-    def _taken(self, chunk: bytes | None) -> bytes | None:
+    def _left(self, chunk: bytes | None) -> None:
+        """Nothing is to be fed: this was the end, or another has closed the stream meanwhile."""
         if chunk is None:
             self._taking = False
-        elif self._claimed:
+        else:
             # Whoever closes it read what came before this piece, or what came after: nobody has all of it in order.
-            self._torn, chunk = True, None
-        return chunk
+            self._torn = True
 
     def feed(self, chunk: bytes | None) -> Relay | None:
         """The bytes to relay for these; None when the life is over."""
         with self._busy:
-            relay = self._note(advance(self._life, chunk))
+            step = advance(self._life, chunk)
+            relay = step if type(step) is Relay and step.finished is None else self._note(step)
         self._taking = False
         return relay
 
     async def feed_async(self, chunk: bytes | None) -> Relay | None:
         with self._busy:
-            relay = self._note(await advance_async(self._life, chunk))
+            step = await advance_async(self._life, chunk)
+            relay = step if type(step) is Relay and step.finished is None else self._note(step)
         self._taking = False
         return relay
 
@@ -119,9 +127,9 @@ class OpenStream:
         self._call.runtime.housekeeper.put(self._end_abandoned)
 
     def _note(self, step: Step | Finished) -> Relay | None:
+        """The call is settled, or over."""
         if isinstance(step, Relay):
-            if step.finished is not None and self.finished is None:
-                self.finished = step.finished
+            self.finished = self.finished or step.finished
             return step
         if isinstance(step, Finished):
             self.finished = self.finished or step
