@@ -24,7 +24,7 @@ from ..kernel.budget import Budget
 from ..kernel.decision import denial, refusal
 from ..kernel.hold import HELD, Hold, Outcome, paid
 from ..kernel.money import COUNTER_MAX
-from ..kernel.plan import Ask, CallFacts, Formula, LineResult
+from ..kernel.plan import Ask, CallFacts, LineResult
 from ..kernel.usage import Usage
 from ..prices import Rates
 from ..runtime.ambient import Ambient, current
@@ -125,8 +125,7 @@ class Piece:
             now_ms = here.memory_store.now()
             self._rates = find_rates(here.prices, here.settings, model=model, provider=None, at_ms=now_ms)
         if self._rates is not None:
-            bound = self._rates.bound(input_tokens=self._input_tokens, writes_cache=True, cache_1h=True)
-            price = Formula(bound.base, bound.slope, bound.den)
+            price = self._rates.bound(input_tokens=self._input_tokens, writes_cache=True, cache_1h=True)
         return CallFacts(
             model=model,
             provider=None if self._rates is None else self._rates.provider,

@@ -12,7 +12,7 @@ from .. import tokens
 from ..errors import UnmeteredCall, UnpricedModel
 from ..kernel.balances import bare
 from ..kernel.decision import Decision, refusal
-from ..kernel.plan import Ask, CallFacts, Formula
+from ..kernel.plan import Ask, CallFacts
 from ..kernel.strictest import Strictest
 from ..prices import PriceBook, Rates
 from ..runtime.settings import Settings
@@ -104,10 +104,11 @@ def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: in
     if rates is None and strictest.counts_usd is not None and settings.unpriced == "reject":
         raise UnpricedModel(model, provider=provider, budget=strictest.counts_usd.title)
     known = tokens.facts_of(model, provider)
+    own = tokens.family_of(model)
     # Where the ledger has learned better than the model's own, that counts its text.
-    family = runtime.learner.family(model, request.dialect) or tokens.family_of(model)
+    family = runtime.learner.family(model, request.dialect) or own
     weight = tokens.weigh(
-        request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images, exact=call.exact
+        request.text, own, model=model, overhead_tokens=request.overhead_tokens, images=request.images, exact=call.exact
     )
     input_tokens = weight.bound(family)
     if open_reasons and strictest.hard:
@@ -118,15 +119,15 @@ def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: in
         return _reject_uncapped(strictest)
     price = None
     if rates is not None:
-        bound = rates.bound(
+        price = rates.bound(
             input_tokens=input_tokens,
             writes_cache=request.writes_cache,
             cache_1h=request.cache_1h,
             service_tier=request.service_tier,
             audio=bool(open_reasons),
             image=bool(request.images or open_reasons),
+            choices=choices,
         )
-        price = bare(Formula, (bound.base, bound.slope * choices, bound.den))
     # Also where only a replay with other budgets will ever shrink it: these look on.
     ours = request.output_ceiling is None and allowed_output is None
     certain = "proven" if output.told and not open_reasons else "open"

@@ -13,10 +13,9 @@ from decimal import Decimal
 from typing import Any
 
 from .book import Explanation, PriceBook
-from .rates import Bound, Rates
+from .rates import Rates
 
 __all__ = [
-    "Bound",
     "Explanation",
     "PriceBook",
     "Rates",

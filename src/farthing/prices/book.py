@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .. import forks
 from ..errors import UnpricedModel
@@ -28,6 +28,7 @@ from .registry import Registered, Usd, registered
 if TYPE_CHECKING:
     from .table import PriceTable
 
+_FOREVER = 2**63
 _KEPT = 4096
 """Answers kept at most; model names come from requests, so their number has no other bound."""
 
@@ -114,19 +115,18 @@ class Explanation:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(NamedTuple):
+    """What is known of a model, from one time (inclusive) until another (exclusive)."""
+
     how: How
     rates: Rates | None
     notes: tuple[str, ...] = ()
+    from_ms: int = 0
+    until_ms: int = _FOREVER
 
-    def holds_at(self, at_ms: int) -> bool:
-        rates = self.rates
-        if rates is None:
-            return True
-        return (rates.valid_from_ms is None or rates.valid_from_ms <= at_ms) and (
-            rates.valid_until_ms is None or at_ms < rates.valid_until_ms
-        )
+    @classmethod
+    def of(cls, how: How, rates: Rates, notes: tuple[str, ...] = ()) -> _Answer:
+        return cls(how, rates, notes, rates.valid_from_ms or 0, rates.valid_until_ms or _FOREVER)
 
 
 class PriceBook:
@@ -190,7 +190,7 @@ class PriceBook:
             audio=audio,
             image=image,
         )
-        return usd_from_nano(bound.nano(max_output_tokens))
+        return usd_from_nano(bound.at(max_output_tokens))
 
     def register(
         self,
@@ -285,7 +285,7 @@ class PriceBook:
     def _answer(self, model: str, provider: str | None, at_ms: int) -> _Answer:
         answers = self._answers
         answer = answers.get((model, provider))
-        if answer is None or not answer.holds_at(at_ms):
+        if answer is None or not answer.from_ms <= at_ms < answer.until_ms:
             answer = self._resolve(model, provider, at_ms)
             if len(answers) >= _KEPT:
                 answers.clear()
@@ -298,7 +298,7 @@ class PriceBook:
         for name in dict.fromkeys(candidate.name for candidate in looked):
             for entry in entries:
                 if entry.matches(name):
-                    return _Answer("registered", entry.rates)
+                    return _Answer.of("registered", entry.rates)
         table = self._loaded()
         for place, candidate in enumerate(looked):
             row = table.find(candidate.name, candidate.provider)
@@ -311,7 +311,7 @@ class PriceBook:
             notes = table.notes(row, at_ms)
             if place and provider and row.provider.id != provider:
                 notes = (f"{provider} lists no price of its own for it; this is {row.provider.id}'s", *notes)
-            return _Answer("normalised" if place else "exact", found, notes)
+            return _Answer.of("normalised" if place else "exact", found, notes)
         return _Answer("unpriced", None, (f"{table.version} does not list it",))
 
     def _loaded(self) -> PriceTable:

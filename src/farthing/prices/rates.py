@@ -12,15 +12,16 @@ every token of the call, output too. A tier begins *above* its threshold.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from functools import lru_cache
 from math import lcm
 from operator import mul
 from typing import NamedTuple
 
-from ..kernel.money import div_ceil, div_half_up
+from ..kernel.balances import bare
+from ..kernel.money import div_half_up
+from ..kernel.plan import Formula
 from ..kernel.usage import KINDS, Usage
 
 _INDEX = {kind: place for place, kind in enumerate(KINDS)}
@@ -44,35 +45,16 @@ Schedule = tuple[Step, ...]
 """Tiers in ascending order; the first one applies from nothing on (``above = -1``)."""
 
 
-class Bound(NamedTuple):
-    """The most that a call can cost: ``(base + slope * x) / den`` nano-dollars for ``x`` output tokens in all."""
-
-    base: int
-    slope: int
-    den: int
-
-    def nano(self, output_tokens: int) -> int:
-        """The bound in whole nano-dollars, rounded up once."""
-        return div_ceil(self.base + self.slope * output_tokens, self.den)
+_PEAKS_KEPT = 256
+"""Kinds of calls that a model's dearest rates are kept for: a request may call its tier of service what it likes."""
 
 
-@lru_cache(maxsize=4096)
-def _peaks(nums: tuple[int, ...], writes: bool, hour: bool, audio: bool, image: bool) -> tuple[int, int]:
-    """The dearest of these rates that input of a call may be billed at, and that its output may."""
-    inputs = ["input", "cached"]
-    # A model that makes images may do so unasked, so its image output counts always.
-    outputs = ["output", "output_image"]
-    if writes:
-        inputs.append("cache_write")
-    if hour:
-        inputs.append("cache_write_1h")
-    if audio:
-        inputs += ["input_audio", "cached_audio"]
-        outputs.append("output_audio")
-    if image:
-        inputs.append("input_image")
-    thinking = nums[_OUTPUT] + nums[_REASONING]
-    return max(nums[_INDEX[kind]] for kind in inputs), max(thinking, *(nums[_INDEX[kind]] for kind in outputs))
+class _Peak(NamedTuple):
+    """The dearest rates that a call of some kind may be billed at, with more than ``above`` tokens of input."""
+
+    above: int
+    input: int
+    output: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +79,9 @@ class Rates:
     """Input is written to the cache only where the request marks it (Claude). Elsewhere the provider decides."""
     valid_from_ms: int | None = None
     valid_until_ms: int | None = None
+    _peaks: dict[tuple[bool, bool, str | None, bool, bool], tuple[_Peak, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def cost_nano(self, usage: Usage, *, service_tier: str | None = None) -> int:
         """
@@ -123,9 +108,11 @@ class Rates:
         service_tier: str | None = None,
         audio: bool = True,
         image: bool = True,
-    ) -> Bound:
+        choices: int = 1,
+    ) -> Formula:
         """
-        The most that a call with at most *input_tokens* of input can cost, whatever is cached, written or reasoned.
+        The most that a call with at most *input_tokens* of input can cost, in nano-dollars by the output tokens of each
+        choice, whatever is cached, written or reasoned.
 
         The dearest rate that may apply is taken, for input and for output, among the tiers that an input of this size
         can reach.
@@ -139,15 +126,44 @@ class Rates:
                 named tier counts beside the standard one, for a provider may fall back to that.
             audio: False where the request certainly has no audio and asks for none; its dearer rates then do not count.
             image: False where the request certainly has no images.
+            choices: how many answers are asked for.
         """
-        writes = writes_cache or cache_1h or not self.marked_writes
-        peak_input = peak_output = 0
-        for schedule in self._schedules(service_tier):
-            for step in schedule:
-                if input_tokens > step.above:
-                    dearest_input, dearest_output = _peaks(step.nums, writes, cache_1h, audio, image)
-                    peak_input, peak_output = max(peak_input, dearest_input), max(peak_output, dearest_output)
-        return Bound(input_tokens * peak_input + self.fee, peak_output, self.den)
+        of_call = (writes_cache, cache_1h, service_tier, audio, image)
+        peaks = self._peaks.get(of_call)
+        if peaks is None:
+            peaks = self._find_peaks(*of_call)
+            if len(self._peaks) >= _PEAKS_KEPT:
+                self._peaks.clear()
+            self._peaks[of_call] = peaks
+        of_input = of_output = 0
+        for peak in peaks:
+            if input_tokens > peak.above:
+                _, of_input, of_output = peak
+        return bare(Formula, (input_tokens * of_input + self.fee, choices * of_output, self.den))
+
+    def _find_peaks(
+        self, writes_cache: bool, cache_1h: bool, service_tier: str | None, audio: bool, image: bool
+    ) -> tuple[_Peak, ...]:
+        """The dearest rates of such a call, by the tiers that its input can reach."""
+        inputs = ["input", "cached"]
+        # A model that makes images may do so unasked, so its image output counts always.
+        outputs = ["output", "output_image"]
+        if writes_cache or cache_1h or not self.marked_writes:
+            inputs.append("cache_write")
+        if cache_1h:
+            inputs.append("cache_write_1h")
+        if audio:
+            inputs += ["input_audio", "cached_audio"]
+            outputs.append("output_audio")
+        if image:
+            inputs.append("input_image")
+        peaks = []
+        of_input = of_output = 0
+        for above, nums in sorted(step for schedule in self._schedules(service_tier) for step in schedule):
+            of_input = max(of_input, *(nums[_INDEX[kind]] for kind in inputs))
+            of_output = max(of_output, nums[_OUTPUT] + nums[_REASONING], *(nums[_INDEX[kind]] for kind in outputs))
+            peaks.append(_Peak(above, of_input, of_output))
+        return tuple(peaks)
 
     def _schedules(self, service_tier: str | None) -> list[Schedule]:
         if service_tier in STANDARD_TIERS:

@@ -21,7 +21,7 @@ from ..kernel.budget import Budget
 from ..kernel.decision import resets_ms, room_for_output
 from ..kernel.hold import Outcome
 from ..kernel.ledger import Denied, Placed
-from ..kernel.plan import Ask, CallFacts, Formula, LineResult, Plan, make_plan
+from ..kernel.plan import Ask, CallFacts, LineResult, Plan, make_plan
 from ..kernel.sums import DAY_MS
 from ..kernel.usage import Usage
 from ..prices import PriceBook, Rates
@@ -270,8 +270,7 @@ class _Replay:
         rates = self._rates(other)
         if rates is None:
             return other._replace(price=None)
-        bound = rates.bound(input_tokens=facts.input_tokens)
-        return other._replace(price=Formula(bound.base, bound.slope * facts.choices, bound.den))
+        return other._replace(price=rates.bound(input_tokens=facts.input_tokens, choices=facts.choices))
 
     def _rates(self, facts: CallFacts) -> Rates | None:
         key = (facts.model or "", facts.provider, self.now_ms - self.now_ms % DAY_MS)

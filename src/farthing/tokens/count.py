@@ -11,10 +11,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from ..kernel.balances import bare
 from ..kernel.money import div_ceil
 from .families import Family, family_of
 from .images import image_tokens
 from .segments import digits_of, tokens_of
+from .vocab import byte_bound
 
 MESSAGE_TOKENS = 3
 NAME_TOKENS = 1
@@ -65,7 +67,7 @@ def count_text(text: str, model: str | None = None, *, exact: bool = False) -> i
     A text of more than 256 Ki characters is taken at its length in UTF-8, an upper bound, unless *exact*.
     """
     family = family_of(model)
-    return _weight_of((text,), family, exact=exact).bound(family)
+    return weigh((text,), family, exact=exact).bound(family)
 
 
 def surely(tokens: int, model: str) -> int:
@@ -89,38 +91,39 @@ def bound(
     Exact for OpenAI's text; for other models the family's factor applies to the texts.
     """
     family = family_of(model)
-    return weigh(text, model=model, overhead_tokens=overhead_tokens, images=images, exact=exact).bound(family)
+    weight = weigh(text, family, model=model, overhead_tokens=overhead_tokens, images=images, exact=exact)
+    return weight.bound(family)
 
 
 def weigh(
-    text: Iterable[str],
+    texts: Iterable[str],
+    family: Family,
     *,
-    model: str,
+    model: str = "",
     overhead_tokens: int = 0,
     images: Iterable[ImageLike] = (),
     exact: bool = False,
 ) -> Weight:
-    """The same, before the factor is applied."""
-    weight = _weight_of(text, family_of(model), exact=exact)
-    beside = weight.beside + overhead_tokens
+    """
+    The same, before a factor is applied. *family* is the model's own, from which a learned one differs in the factor
+    alone; *model* says what images cost.
+    """
+    counted = digits = by_bytes = 0
+    beside = overhead_tokens
+    if family.counter is not None:
+        beside += sum(map(family.counter, texts))
+    else:
+        for text in texts:
+            tokens = tokens_of(text, family.encoding, exact=exact)
+            if tokens is None:
+                by_bytes += byte_bound(text)
+            else:
+                counted += tokens
+                if family.digits:
+                    digits += digits_of(text)
     for image in images:
         beside += image_tokens(model, width=image.width, height=image.height, detail=image.detail)
-    return Weight(weight.counted, weight.digits, beside, weight.by_bytes)
-
-
-def _weight_of(texts: Iterable[str], family: Family, *, exact: bool) -> Weight:
-    if family.counter is not None:
-        return Weight(0, 0, sum(map(family.counter, texts)))
-    counted = bytes_only = digits = 0
-    for text in texts:
-        tokens, was_counted = tokens_of(text, family.encoding, exact=exact)
-        if was_counted:
-            counted += tokens
-            if family.digits:
-                digits += digits_of(text)
-        else:
-            bytes_only += tokens
-    return Weight(counted, digits, bytes_only, bytes_only)
+    return bare(Weight, (counted, digits, beside + by_bytes, by_bytes))
 
 
 def count(text_or_messages: str | Iterable[Any], model: str | None = None, *, family: Family | None = None) -> int:
@@ -134,7 +137,7 @@ def count(text_or_messages: str | Iterable[Any], model: str | None = None, *, fa
     """
     family = family or family_of(model)
     if isinstance(text_or_messages, str):
-        return _weight_of((text_or_messages,), family, exact=False).bound(family)
+        return weigh((text_or_messages,), family).bound(family)
     if isinstance(text_or_messages, (bytes, Mapping)) or not isinstance(text_or_messages, Iterable):
         raise ValueError(f"messages must be a text or a list of messages, not {type(text_or_messages).__name__}")
     total = PRIMING_TOKENS
@@ -149,7 +152,7 @@ def count(text_or_messages: str | Iterable[Any], model: str | None = None, *, fa
                 total += image_tokens(model or "gpt-4o", width=None, height=None, detail="auto")
             else:
                 texts.append(piece)
-    return total + _weight_of(texts, family, exact=False).bound(family)
+    return total + weigh(texts, family).bound(family)
 
 
 _NOT_TEXT = frozenset({"type", "id", "detail", "cache_control", "status", "index", "media_type", "mime_type"})

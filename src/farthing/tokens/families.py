@@ -79,9 +79,10 @@ class _Families:
     def __init__(self) -> None:
         self._writing = threading.Lock()
         self._registered: tuple[tuple[str, Family], ...] = ()
-        self._known: dict[str, Family] = {}
+        self._known: dict[str | None, Family] = {}
 
-    def of(self, model: str) -> Family:
+    def of(self, model: str | None) -> Family:
+        """The family of a model; with None the yardstick itself, o200k."""
         known = self._known
         family = known.get(model)
         if family is None:
@@ -91,7 +92,9 @@ class _Families:
             known[model] = family
         return family
 
-    def _find(self, model: str) -> Family:
+    def _find(self, model: str | None) -> Family:
+        if model is None:
+            return OPENAI
         check_model(model)
         name = plain_name(model)
         asked = model.strip().lower()
@@ -117,11 +120,7 @@ class _Families:
 
 
 _families = _Families()
-
-
-def family_of(model: str | None) -> Family:
-    """The family of a model; with None the yardstick itself, o200k."""
-    return OPENAI if model is None else _families.of(model)
+family_of = _families.of
 
 
 def register(pattern: str, count: Callable[[str], int]) -> None:

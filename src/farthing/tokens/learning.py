@@ -40,7 +40,7 @@ MOST_BESIDE = 8
 
 def learns(family: Family) -> bool:
     """Whether the factor of this family is a guess: not for public vocabularies, nor for a user's own counter."""
-    return family.counter is None and not family.exact
+    return family.counter is None and (family.num, family.den) != (1, 1)
 
 
 def ratio_of(weight: Weight, family: Family, *, billed: int) -> Ratio | None:

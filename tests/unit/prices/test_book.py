@@ -126,7 +126,7 @@ def test_a_registered_zero_is_honoured(book: PriceBook) -> None:
     book.register("local-llama", input=0, output=0)
     rates = book.rates("local-llama", at_ms=AT)
     assert rates.cost_nano(Usage(input=10**9, output=10**9)) == 0
-    assert rates.bound(input_tokens=10**9).nano(10**9) == 0
+    assert rates.bound(input_tokens=10**9).at(10**9) == 0
 
 
 def test_patterns_match_after_exact_names_and_the_longest_first(book: PriceBook) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farthing.kernel.usage import KINDS, Usage
-from farthing.prices.rates import Bound, Rates, Tier, exact_decimal, make_rates
+from farthing.prices.rates import Rates, Tier, exact_decimal, make_rates
 
 TOKENS = st.integers(0, 3_000_000)
 # Rates that are not whole nano-dollars are the ones that could go wrong: thirds, sevenths, 1/8192 …
@@ -63,7 +63,7 @@ def test_no_split_of_the_usage_costs_more_than_the_bound(
 ) -> None:
     bound = rates.bound(
         input_tokens=usage.input_tokens + slack, writes_cache=True, cache_1h=True, service_tier=tier
-    ).nano(usage.output_tokens)
+    ).at(usage.output_tokens)
     billed_as = {"auto": [None, "priority"], "priority": [None, "priority"], "flex": [None, "flex"]}.get(
         str(tier), [None]
     )
@@ -76,15 +76,15 @@ def test_without_markers_the_bound_holds_for_what_can_then_happen(
     rates: Rates, fresh: int, cached: int, output: int
 ) -> None:
     bound = rates.bound(input_tokens=fresh + cached, audio=False, image=False)
-    assert rates.cost_nano(Usage(input=fresh, cached=cached, output=output)) <= bound.nano(output)
+    assert rates.cost_nano(Usage(input=fresh, cached=cached, output=output)) <= bound.at(output)
     if not rates.marked_writes:  # the provider may write its cache unasked
-        assert rates.cost_nano(Usage(cache_write=fresh, cached=cached, output=output)) <= bound.nano(output)
+        assert rates.cost_nano(Usage(cache_write=fresh, cached=cached, output=output)) <= bound.at(output)
 
 
 @given(any_rates(), TOKENS, TOKENS)
 def test_a_bound_is_made_of_integers_only(rates: Rates, tokens: int, output: int) -> None:
     bound = rates.bound(input_tokens=tokens)
-    assert all(type(part) is int for part in (*bound, bound.nano(output)))
+    assert all(type(part) is int for part in (*bound, bound.at(output)))
     assert type(rates.cost_nano(Usage(input=tokens, output=output))) is int
 
 
@@ -93,7 +93,7 @@ def test_a_tie_rounds_up_and_a_hold_rounds_up_always() -> None:
     assert rates.cost_nano(Usage(input=1)) == 1
     assert rates.cost_nano(Usage(output=1)) == 0
     assert rates.bound(input_tokens=0, audio=False, image=False).slope == 1000 * rates.den  # image output counts always
-    assert Bound(0, 1, 3).nano(1) == 1
+    assert rates_of(Tier(-1, dict.fromkeys(KINDS, Fraction(1, 3)))).bound(input_tokens=0).at(1) == 1
 
 
 def test_a_tier_begins_above_its_threshold_and_takes_the_whole_call() -> None:
@@ -125,7 +125,7 @@ def test_audio_and_images_count_unless_they_are_ruled_out() -> None:
 def test_a_fee_is_paid_once_a_request() -> None:
     rates = rates_of(Tier(-1, plain()), fee=Fraction(12_000_000))
     assert rates.cost_nano(Usage()) == 12_000_000
-    assert rates.bound(input_tokens=0).nano(0) == 12_000_000
+    assert rates.bound(input_tokens=0).at(0) == 12_000_000
     assert rates.usd_per_request() == Decimal("0.012")
 
 
