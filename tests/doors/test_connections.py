@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import httpx2
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from anthropic import Anthropic
+from google import genai
+from google.genai.types import HttpOptions
+from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 
 import farthing
 from farthing.testing import FakeProvider, Reply
@@ -180,6 +185,199 @@ def test_an_answer_from_a_cache_costs_nothing(fake_provider: FakeProvider, way: 
         assert budget.spent.tokens == fake_provider.billed_tokens == SIZE
     farthing.uninstall()
     assert fake_provider.posts == len(entries()) == 1
+
+
+class Takes(httpx2.BaseTransport):
+    """Sends by each of several in turn, and gives the last one's answer."""
+
+    def __init__(self, *inner: httpx2.BaseTransport) -> None:
+        self._inner = dict(enumerate(inner))
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        for number, inner in self._inner.items():
+            response = inner.handle_request(request)
+            if number + 1 < len(self._inner):
+                response.read()
+        return response
+
+    def close(self) -> None:
+        for inner in self._inner.values():
+            inner.close()
+
+
+def test_each_of_several_transports_within_one_is_seen(fake_provider: FakeProvider) -> None:
+    """They stood in a list, or in a mapping: what the first was paid for was in no figure."""
+    with (
+        httpx2.Client(timeout=60, transport=Takes(httpx2.HTTPTransport(), httpx2.HTTPTransport())) as http,
+        farthing.budget(tokens=100) as budget,
+    ):
+        client = farthing.instrument(OpenAI(base_url=fake_provider.openai_url, api_key="fake", http_client=http))
+        client.chat.completions.create(**CALL)
+        assert budget.spent.tokens == fake_provider.billed_tokens == 2 * SIZE
+
+
+class Logs(httpx2.HTTPTransport):
+    """Reads every answer before its client does."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = super().handle_request(request)
+        response.read()
+        return response
+
+
+class LogsAsync(httpx2.AsyncHTTPTransport):
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        await response.aread()
+        return response
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_its_transport_has_read_already(fake_provider: FakeProvider, stream: bool) -> None:
+    """What was read is not to be had from the connection once more: the call hung until its timeout."""
+
+    async def main() -> None:
+        async with httpx2.AsyncClient(timeout=60, transport=LogsAsync()) as http:
+            client = farthing.instrument(
+                AsyncOpenAI(base_url=fake_provider.openai_url, api_key="fake", http_client=http)
+            )
+            answer = await client.chat.completions.create(**CALL, stream=stream)
+            if stream:
+                assert [chunk async for chunk in answer]
+
+    with (
+        httpx2.Client(timeout=60, transport=Logs()) as http,
+        farthing.budget(tokens=100) as budget,
+    ):
+        client = farthing.instrument(OpenAI(base_url=fake_provider.openai_url, api_key="fake", http_client=http))
+        answer = client.chat.completions.create(**CALL, stream=stream)
+        if stream:
+            assert list(answer)
+        asyncio.run(main())
+        assert budget.spent.tokens == fake_provider.billed_tokens == 2 * SIZE
+    assert [entry.ending for entry in entries()] == ["ok", "ok"]
+
+
+BIGGER = json.dumps({**CALL, "max_tokens": 500}).encode()
+BIGGER_ROOM = 508
+
+
+async def later(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def replaced(request: httpx2.Request, content: Any) -> None:
+    """The body, by an event hook: a request remembers what it was made with, and sends the stream that it has."""
+    request.headers["content-length"] = str(len(BIGGER))
+    request.stream = httpx2.Request("POST", "http://x", content=content).stream
+
+
+@pytest.mark.parametrize("content", [lambda: BIGGER, lambda: iter([BIGGER])], ids=["bytes", "iterator"])
+@pytest.mark.parametrize("room", [BIGGER_ROOM - 1, BIGGER_ROOM])
+def test_what_an_event_hook_puts_into_a_request_is_held_for(
+    fake_provider: FakeProvider, content: Callable[[], Any], room: int
+) -> None:
+    fake_provider.reply = Reply(output_tokens=1_000_000)
+    hooks = {"request": [lambda request: replaced(request, content())]}
+    with httpx2.Client(timeout=60, event_hooks=hooks) as http, farthing.budget(tokens=room) as budget:
+        client = farthing.instrument(OpenAI(base_url=fake_provider.openai_url, api_key="fake", http_client=http))
+        refused = pytest.raises(farthing.BudgetExceeded) if room < BIGGER_ROOM else nullcontext()
+        with refused:
+            client.chat.completions.create(**CALL)
+        assert budget.spent.tokens == fake_provider.billed_tokens == (0 if room < BIGGER_ROOM else BIGGER_ROOM)
+
+
+@pytest.mark.parametrize("content", [lambda: BIGGER, lambda: later(BIGGER)], ids=["bytes", "iterator"])
+def test_so_is_what_one_of_an_async_client_puts_there(fake_provider: FakeProvider, content: Callable[[], Any]) -> None:
+    fake_provider.reply = Reply(output_tokens=1_000_000)
+
+    async def replace(request: httpx2.Request) -> None:
+        replaced(request, content())
+
+    async def main() -> None:
+        async with httpx2.AsyncClient(timeout=60, event_hooks={"request": [replace]}) as http:
+            url = fake_provider.openai_url
+            client = farthing.instrument(AsyncOpenAI(base_url=url, api_key="fake", http_client=http))
+            await client.chat.completions.create(**CALL)
+            with pytest.raises(farthing.BudgetExceeded):
+                await client.chat.completions.create(**CALL)
+
+    with farthing.budget(tokens=2 * BIGGER_ROOM - 1) as budget:
+        asyncio.run(main())
+        assert budget.spent.tokens == fake_provider.billed_tokens == BIGGER_ROOM
+
+
+def test_what_a_test_puts_in_a_transports_place_is_asked(
+    fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its class, after the client was handed over, as mocks and tracers do: the provider itself was asked."""
+    mocked = httpx2.HTTPTransport.handle_request
+    paths = []
+
+    def handle_request(self: httpx2.HTTPTransport, request: httpx2.Request) -> httpx2.Response:
+        paths.append(request.url.path)
+        return mocked(self, request)
+
+    with (
+        openai_client(fake_provider) as client,
+        farthing.budget(tokens=100) as budget,
+        monkeypatch.context() as patched,
+    ):
+        patched.setattr(httpx2.HTTPTransport, "handle_request", handle_request)
+        client.chat.completions.create(**CALL)
+        assert budget.spent.tokens == SIZE
+    assert paths == ["/v1/chat/completions"]
+
+
+def test_sdks_that_share_an_http_client_each_have_their_own_provider(fake_provider: FakeProvider) -> None:
+    """Whoever was handed over first was taken for the sender of all: a budget of another provider was passed by."""
+    with httpx2.Client(timeout=60) as http:
+        options = HttpOptions(base_url=fake_provider.url, httpx_client=http)
+        farthing.instrument(genai.Client(api_key="fake", http_options=options))
+        client = farthing.instrument(OpenAI(base_url=fake_provider.openai_url, api_key="fake", http_client=http))
+        claude = farthing.instrument(Anthropic(base_url=fake_provider.url, api_key="fake", http_client=http))
+        client.chat.completions.create(**CALL)
+        claude.messages.create(model="claude-haiku-4-5", messages=HI, max_tokens=10)
+        with farthing.budget("openai", tokens=1, scope={"provider": "openai"}), pytest.raises(farthing.BudgetExceeded):
+            client.chat.completions.create(**CALL)
+    assert [entry.facts.provider for entry in entries()] == ["openai", "anthropic"]
+
+
+def test_azures_client_and_openais_own_may_share_one_too() -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(500, json={})
+
+    azure = "https://mine.openai.azure.com"
+    with httpx2.Client(transport=httpx2.MockTransport(answer)) as http:
+        clients = [
+            AzureOpenAI(azure_endpoint=azure, api_version="2025-01-01", api_key="x", http_client=http, max_retries=0),
+            OpenAI(api_key="fake", http_client=http, max_retries=0),
+        ]
+        for client in clients:
+            farthing.instrument(client)
+        for client in clients:
+            with pytest.raises(openai.InternalServerError):
+                client.chat.completions.create(**CALL)
+    assert [entry.facts.provider for entry in entries()] == ["azure", "openai"]
+
+
+class Rigid:
+    """A transport that no attribute can be set on."""
+
+    __slots__ = ()
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(500, json={})
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_transport_that_takes_no_hook_is_said() -> None:
+    http = httpx2.Client(transport=Rigid())  # type: ignore[arg-type]
+    client = OpenAI(api_key="fake", http_client=http)
+    with pytest.warns(farthing.UngovernedClientWarning, match="Rigid, which takes no hook"):
+        assert farthing.instrument(client) is client
 
 
 def test_a_proxys_transport_is_governed(fake_provider: FakeProvider) -> None:

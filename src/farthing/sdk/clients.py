@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -84,11 +84,22 @@ _MAX_NESTING = 8
 
 
 def _gather(transport: Any, found: list[Any], depth: int) -> None:
-    inner = [value for value in vars(transport).values() if _is_transport(value)] if depth else []
+    inner = [value for value in _parts(transport) if _is_transport(value)] if depth else []
     for each in inner:
         _gather(each, found, depth - 1)
     if not inner and transport not in found:
         found.append(transport)
+
+
+def _parts(transport: Any) -> Iterator[Any]:
+    """What it has; of a list, or a mapping, each."""
+    for value in list(getattr(transport, "__dict__", {}).values()):
+        if isinstance(value, Mapping):
+            yield from value.values()
+        elif isinstance(value, (list, tuple)):
+            yield from value
+        else:
+            yield value
 
 
 def _is_transport(candidate: Any) -> bool:

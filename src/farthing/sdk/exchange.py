@@ -56,8 +56,12 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
         response = within(inner, _outgoing(request, call, step))
         answered, encoded = _answered(call, response)
         if isinstance(advance(steps, answered), ReadAll):
-            body = b"".join(response.stream)
-            response.stream.close()
+            if hasattr(response, "_content"):
+                # A transport of the user's has read it, and there is nothing more to come.
+                body, encoded = response.content, False
+            else:
+                body = b"".join(response.stream)
+                response.stream.close()
     except BaseException as error:  # every way out ends the call, and a cancelled one waits for nothing
         advance_detached(steps, failure(error))
         raise
@@ -86,8 +90,11 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         response = await within_async(inner, _outgoing(request, call, step))
         answered, encoded = _answered(call, response)
         if isinstance(await advance_async(steps, answered), ReadAll):
-            body = b"".join([chunk async for chunk in response.stream])
-            await response.stream.aclose()
+            if hasattr(response, "_content"):
+                body, encoded = response.content, False
+            else:
+                body = b"".join([chunk async for chunk in response.stream])
+                await response.stream.aclose()
     except BaseException as error:  # every way out ends the call, and a cancelled one waits for nothing
         advance_detached(steps, failure(error))
         raise

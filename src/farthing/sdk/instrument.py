@@ -35,7 +35,11 @@ def instrument(client: C) -> C:
 
     def govern(http: Any) -> None:
         for transport in transports(http):
-            govern_transport(transport, sdk=sdk, provider=provider)
+            try:
+                govern_transport(transport, sdk=sdk, provider=provider)
+            except AttributeError:  # a class with __slots__
+                name = f"{type(transport).__module__}.{type(transport).__qualname__}"
+                _warn(client, f"sends by a {name}, which takes no hook: its calls are neither held nor counted")
         follow_inner(http, govern)
 
     for http in clients:

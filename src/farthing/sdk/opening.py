@@ -74,8 +74,15 @@ def _recognise(method: str, netloc: bytes, raw_path: bytes, signs: Signs, sender
     headers = {name.decode("latin-1").lower(): "" for name in names}
     declared = dict(sender.hosts)
     provider = sender.provider
+    named = sdk_named(agent)
     if provider is None and sender.sdk is None and not named_by(host, declared):
-        provider = PROVIDERS.get(sdk_named(agent) or "")
+        provider = PROVIDERS.get(named or "")
+    elif provider is not None and named not in (None, sender.sdk):
+        # Another SDK's client sends by the same HTTP client.
+        provider = PROVIDERS.get(named or "")
+    elif provider is not None and sender.sdk in _SIGNS:
+        # So may OpenAI's own beside Azure's.
+        provider = provider_of(host, {}) or provider
     if provider is not None:
         declared[host] = provider
     openai = not sender.in_care and by_openai(agent)
