@@ -19,6 +19,7 @@ from anthropic import Anthropic
 from openai import OpenAI
 
 import farthing
+from farthing.kernel.ledger import NOTHING as UNCHANGED
 from farthing.runtime.default import runtime, use
 from farthing.runtime.runtime import Runtime
 from farthing.testing import FakeClock, FakeProvider, Reply, ToolCall
@@ -274,7 +275,7 @@ def test_a_finaliser_inside_our_lock(provider: FakeProvider, client: OpenAI) -> 
         cycle: list[Any] = [stream, texts]
         cycle.append(cycle)
         del stream, texts, cycle
-        store._locked(gc.collect)  # where a collection may happen at any time
+        store._run(lambda: (gc.collect(), UNCHANGED))  # where a collection may happen at any time
         assert budget.spent.tokens == 8 + 3 + 64
         assert budget.held == NOTHING
 
