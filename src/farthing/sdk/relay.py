@@ -95,6 +95,7 @@ class _SyncRelay:
                 rest = _leftover(self._opened, self._extensions, self._chunks)
                 self._opened.leave(rest)
             self._stream.close()
+            self._opened.closed()
         finally:
             # Who is interrupted here has claimed the stream, so nobody else would end its call.
             self._opened.abandon()
@@ -153,6 +154,7 @@ class _AsyncRelay:
                     rest = await _leftover_async(self._opened, self._extensions, self._chunks)
                 self._opened.leave(rest)
             await self._stream.aclose()
+            self._opened.closed()
         finally:
             self._opened.abandon()
         if (crossed := self._opened.take_crossed()) is not None:

@@ -119,6 +119,12 @@ class OpenStream:
         whole = not self._taking and not self._torn
         self.leftover = lambda: rest if whole else None
 
+    def closed(self) -> None:
+        """Its connection is closed. Where its call is settled as well, nothing is left to do."""
+        if self.finished is not None and not self._ended:
+            self._ending = True
+            self._over()
+
     def abandon(self) -> None:
         """Nobody will read on. Safe in a finaliser: only puts the end in line."""
         if self._ended or self._ending or self._process != os.getpid():
