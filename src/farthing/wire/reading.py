@@ -31,13 +31,13 @@ def model_of(body: Mapping[str, Any]) -> str:
 def count_in(body: Mapping[str, Any], field: str, *, least: int) -> int | None:
     """A whole number that a request may set, at least *least*; None where it is absent or null."""
     value = body.get(field)
-    if value is None:
-        return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if type(value) is not int or not least <= value <= MAX_COUNT:
+    if type(value) is int and least <= value <= MAX_COUNT:
+        return value
+    if value is not None:
         raise ValueError(f"{field} must be a whole number of at least {least}, not {value!r:.80}")
-    return value
+    return None
 
 
 def flag_in(body: Mapping[str, Any], field: str) -> bool:
@@ -79,16 +79,15 @@ def object_in(body: Mapping[str, Any], field: str) -> dict[str, Any]:
 class Gathering:
     """What one request brings to the provider's tokeniser, as it is found."""
 
-    __slots__ = ("_reasons", "cache_long", "caches", "images", "overhead", "text")
+    caches = False
+    """A cache marker was seen."""
+    cache_long = False
+    """A cache marker asks for more than the default time."""
 
-    def __init__(self) -> None:
+    def __init__(self, overhead: int = 0) -> None:
         self.text: list[str] = []
-        self.overhead = 0
+        self.overhead = overhead
         self.images: list[Image] = []
-        self.caches = False
-        """A cache marker was seen."""
-        self.cache_long = False
-        """A cache marker asks for more than the default time."""
         self._reasons: dict[str, None] = {}
 
     @property

@@ -23,6 +23,7 @@ MESSAGE_OVERHEAD = 3
 NAME_OVERHEAD = 1
 ROLE_OVERHEAD = 1
 """Each of the usual roles is one token, which is known without counting it."""
+_USUAL_OVERHEAD = MESSAGE_OVERHEAD + ROLE_OVERHEAD
 REPLY_PRIMING = 3
 TOOL_CALL_OVERHEAD = 16
 """Around a past call's name and arguments (parallel calls are wrapped in a call of their own)."""
@@ -46,7 +47,6 @@ _MESSAGE_FIELDS = frozenset(
     }
 )
 _ROLES = ("user", "assistant", "system", "tool", "developer")
-_PLAIN_FIELDS = frozenset({"role", "content"})
 _CALL_FIELDS = frozenset({"name", "arguments", "input"})
 _BODY_FIELDS = frozenset(
     {
@@ -56,8 +56,8 @@ _BODY_FIELDS = frozenset(
         "stop", "stream_options", "user", "verbosity",
     }
 )  # fmt: skip
-_PLAIN_REQUEST = frozenset({"model", "messages", "stream", "n", "temperature", "top_p", "seed", "user", *_CEILINGS})
-"""Fields that bring no text of their own, and whose values are checked elsewhere or steer the sampling."""
+_PLAIN_REQUEST = frozenset({"model", "messages", "temperature", "top_p", "seed", "user", *_CEILINGS})
+"""What all requests have, and what only steers the sampling."""
 _OPEN_FIELDS = {
     "prediction": "predicted output",
     "web_search_options": "hosted tool web_search",
@@ -89,18 +89,24 @@ class OpenAIChat(OpenAIDialect):
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no chat completion request."""
         request = json.decode_object(body)
-        stream = flag_in(request, "stream")
-        asks_usage = "stream_options" in request and flag_in(object_in(request, "stream_options"), "include_usage")
-        if request.get("messages") is None:
-            raise ValueError("messages must be a list of objects")
-        found = Gathering()
-        for message in objects_in(request, "messages"):
-            _read_message(message, found)
-        found.overhead += REPLY_PRIMING
-        _read_tools(request, found)
-        _read_options(request, found)
+        found = Gathering(REPLY_PRIMING)
+        _read_messages(request, found)
+        stream = asks_usage = False
+        choices, tier = 1, None
+        if not request.keys() <= _PLAIN_REQUEST:
+            stream = flag_in(request, "stream")
+            asks_usage = flag_in(object_in(request, "stream_options"), "include_usage")
+            choices = answers_each(request)
+            tier = word_in(request, "service_tier")
+            _read_tools(request, found)
+            _read_options(request, found)
         read_cache_options(request, found)
-        ceilings = [ceiling for field in _CEILINGS if (ceiling := count_in(request, field, least=1)) is not None]
+        ceiling = None
+        for field in _CEILINGS:
+            if field in request:
+                # Two names of one thing: servers differ in which one they go by.
+                told = count_in(request, field, least=1)
+                ceiling = told if ceiling is None else max(ceiling, told or 0)
         return _request_facts(
             RequestFacts,
             dialect=self.name,
@@ -112,12 +118,11 @@ class OpenAIChat(OpenAIDialect):
             text=tuple(found.text),
             overhead_tokens=found.overhead,
             images=tuple(found.images),
-            # Two names of one thing: servers differ in which one they go by.
-            output_ceiling=max(ceilings, default=None),
-            choices=answers_each(request) if "n" in request or "best_of" in request else 1,
+            output_ceiling=ceiling,
+            choices=choices,
             writes_cache=found.caches,
             cache_1h=found.cache_long,
-            service_tier=word_in(request, "service_tier"),
+            service_tier=tier,
             open_reasons=found.reasons,
             wants_usage=stream and (asks_usage or self._tells_usage),
             path=path,
@@ -138,24 +143,25 @@ class OpenAIChat(OpenAIDialect):
         answer = answer_object(body)
         if answer is None:
             return AnswerFacts(error=not 200 <= status < 300)
-        choices = mappings(answer.get("choices"))
         usage, note = reported(answer.get("usage"))
-        # Some compatible servers answer 200 with an error in the body.
-        refused = bool(answer.get("error")) and not choices and usage is None
-        text: list[str] = []
+        choices = mappings(answer.get("choices"))
+        failed = not 200 <= status < 300
+        text: tuple[str, ...] = ()
         if usage is None:
-            for choice in choices:
-                text += (part for _, part in message_text(mapping(choice.get("message"))))
+            # Some compatible servers answer 200 with an error in the body.
+            failed = failed or (not choices and bool(answer.get("error")))
+            said = [piece for choice in choices for piece in message_text(mapping(choice.get("message")))]
+            text = tuple(piece for _, piece in said)
         return _answer_facts(
             AnswerFacts,
             usage=usage,
             usage_note=note,
-            text=tuple(text),
+            text=text,
             model=string(answer.get("model")),
             response_id=string(answer.get("id")),
             finish=finish_of([choice.get("finish_reason") for choice in choices]),
             complete=True,
-            error=refused or not 200 <= status < 300,
+            error=failed,
             service_tier=string(answer.get("service_tier")),
         )
 
@@ -171,26 +177,32 @@ class OpenAIChat(OpenAIDialect):
         return ChatMeter(choices=facts.choices, expects_usage=strip_usage or facts.wants_usage, strip_usage=strip_usage)
 
 
-def _read_message(message: Mapping[str, Any], found: Gathering) -> None:
-    role = message.get("role")
-    if role in _ROLES:
-        found.overhead += MESSAGE_OVERHEAD + ROLE_OVERHEAD
-    else:
-        found.overhead += MESSAGE_OVERHEAD
-        found.add(role)
-    if message.keys() <= _PLAIN_FIELDS and isinstance(message.get("content"), str):
-        # Nearly all of them, and an agent's history has hundreds.
-        found.add(message["content"])
-        return
-    if message.get("name") is not None:
-        found.overhead += NAME_OVERHEAD
-        found.add(message["name"])
-    content = message.get("content")
-    if isinstance(content, list):
-        for part in content:
-            _read_part(part, found)
-    else:
-        found.add(content)
+def _read_messages(request: Mapping[str, Any], found: Gathering) -> None:
+    messages = objects_in(request, "messages")
+    if not messages and request.get("messages") is None:
+        raise ValueError("messages must be a list of objects")
+    for message in messages:
+        role, content = message.get("role"), message.get("content")
+        if role in _ROLES:
+            found.overhead += _USUAL_OVERHEAD
+        else:
+            found.overhead += MESSAGE_OVERHEAD
+            found.add(role)
+        if "name" in message and message["name"] is not None:
+            found.overhead += NAME_OVERHEAD
+            found.add(message["name"])
+        if isinstance(content, list):
+            for part in content:
+                _read_part(part, found)
+        else:
+            found.add(content)
+        # Nearly all have nothing else, and an agent's history has hundreds.
+        if len(message) > 2 or role is None or content is None:
+            _read_more(message, found)
+
+
+def _read_more(message: Mapping[str, Any], found: Gathering) -> None:
+    """What a message has beside its role, name and content."""
     found.add(message.get("refusal"))
     calls = message.get("tool_calls")
     for call in calls if isinstance(calls, list) else []:

@@ -8,7 +8,7 @@ parsing, so that a stream costs little more than its bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...kernel.usage import Usage
@@ -158,10 +158,13 @@ def _may_matter(frames: bytes) -> bool:
     )
 
 
-def finish_of(reasons: Any) -> str | None:
+def finish_of(reasons: Iterable[object]) -> str | None:
     """``length`` if any choice ended at the ceiling, else the first one's reason."""
-    told = [reason for reason in reasons if isinstance(reason, str)]
-    return "length" if "length" in told else told[0] if told else None
+    finish = None
+    for reason in reasons:
+        if isinstance(reason, str) and (finish is None or reason == "length"):
+            finish = reason
+    return finish
 
 
 def message_text(message: Mapping[str, Any]) -> list[tuple[object, str]]:
