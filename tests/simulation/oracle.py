@@ -367,6 +367,8 @@ class Oracle:
             self._violate(f"{command} counts on {counters}, expected {expected}")
 
     def _saw_sweep(self, command: Command, answer: Any, store: SlowStore, now_ms: int) -> type[FarthingError] | None:
+        if answer is None:
+            return None  # it raised, and never may
         swept = {settled.hold.id for settled in answer}
         due = set(self.swept(command.args[0], now_ms))
         if swept != due:

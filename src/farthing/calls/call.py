@@ -89,8 +89,7 @@ class Call:
         self.offers = offers
         self.replaces = replaces
         self.started_ms = runtime.memory_store.now()
-        self._matched: Tags = dict(ambient.tags)
-        self.tags: Tags = {**free_tags, **self._matched} if free_tags else self._matched
+        self.tags: Tags = {**free_tags, **dict(ambient.tags)} if free_tags else dict(ambient.tags)
         """What is recorded."""
 
     def instead_of(self, hold: Hold, ambient: Ambient) -> Call:
@@ -113,10 +112,6 @@ class Call:
         """The id under which the ledgers know it."""
         admitted = self.admitted
         return self.id if admitted is None or admitted.granted is None else admitted.granted.id
-
-    def scope_tags(self, model: str) -> dict[str, str]:
-        """The tags that budgets match: the ambient ones, and what the request itself says."""
-        return {**self._matched, "model": model, "provider": self.request.provider}
 
     def who(self, model: str) -> Who:
         """What is said of it, says this."""
