@@ -31,6 +31,4 @@ def sse_body(chunks: int) -> list[bytes]:
     usage = {"prompt_tokens": 8, "completion_tokens": chunks, "total_tokens": 8 + chunks}
     frames.append({**_COMMON, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     frames.append({**_COMMON, "choices": [], "usage": usage})
-    # Without a space, as OpenAI's own streams are (tests/unit/wire/recorded).
-    texts = [json.dumps(frame, separators=(",", ":")) for frame in frames]
-    return [f"data: {text}\n\n".encode() for text in [*texts, "[DONE]"]]
+    return [f"data: {json.dumps(frame)}\n\n".encode() for frame in frames] + [b"data: [DONE]\n\n"]

@@ -68,6 +68,16 @@ def test_a_stream_that_is_left_is_settled_on_a_durable_ledger(
     assert (entry.ending, entry.usage) == (kept.ending, kept.usage)
 
 
+def test_a_stream_that_was_read_to_its_last_event_leaves_nothing_in_line(fake_provider: FakeProvider) -> None:
+    keeper = runtime().housekeeper
+    with openai_client(fake_provider) as client, farthing.budget(tokens=1_000):
+        with client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=10, stream=True) as stream:
+            assert keeper._open_calls
+            assert list(stream)
+        assert not keeper._open_calls
+        assert not keeper._abandoned
+
+
 def test_a_rest_that_cannot_be_read_ends_the_call_at_its_hold(
     fake_provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ class ChatMeter(EventMeter):
 
     __slots__ = (
         "_choices", "_done", "_error", "_expects_usage", "_final", "_finishes", "_first_seen", "_id", "_model", "_note",
-        "_tier", "_usage",
+        "_nulls", "_tier", "_usage",
     )  # fmt: skip
 
     def __init__(self, *, choices: int, expects_usage: bool, strip_usage: bool) -> None:
@@ -42,6 +42,7 @@ class ChatMeter(EventMeter):
         self._done = False
         self._error = False
         self._first_seen = False
+        self._nulls = _NULLS
         self._model: str | None = None
         self._id: str | None = None
         self._tier: str | None = None
@@ -73,7 +74,13 @@ class ChatMeter(EventMeter):
 
     def feed(self, data: bytes) -> bytes:
         held = self._splitter.held_bytes
-        if self._first_seen and not held and data.endswith(b"\n\n") and b"\r" not in data and not _may_matter(data):
+        if (
+            self._first_seen
+            and not held
+            and data.endswith(b"\n\n")
+            and b"\r" not in data
+            and not _may_matter(data, self._nulls)
+        ):
             # What nearly all pieces of a slow stream are: one chunk, and nothing in it that matters.
             self._keep(data)
             return data
@@ -93,10 +100,10 @@ class ChatMeter(EventMeter):
         # Of an answer that came at once, the last frames matter, and hardly any before them.
         for _ in range(_LAST_FRAMES):
             end = data.rfind(b"\n\n", 0, max(0, end - 1)) + 2
-        return end if end > 1 and not _may_matter(data[:end]) else 0
+        return end if end > 1 and not _may_matter(data[:end], self._nulls) else 0
 
     def _see(self, frame: bytes) -> bool:
-        matters = _matters(frame)
+        matters = _matters(frame, self._nulls)
         if not matters and self._first_seen:
             self._keep(frame)
             return False
@@ -111,6 +118,7 @@ class ChatMeter(EventMeter):
         choices = mappings(data.get("choices"))
         if not self._first_seen:
             self._first_seen = True
+            self._nulls = _SPACED_NULLS if b'"choices": ' in frame else _NULLS
             self._error = not choices and (bool(data.get("error")) or data.get("object") == "error")
             self._model = string(data.get("model"))
             self._id = string(data.get("id"))
@@ -139,20 +147,24 @@ class ChatMeter(EventMeter):
 _MATTERS = re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|\[DONE\]|"error"\s*:\s*[{"]')
 
 
+_NULLS = b'"finish_reason":null', b'"usage":null'
+_SPACED_NULLS = b'"finish_reason": null', b'"usage": null'
+"""How a chunk says that it is not the last, as OpenAI writes it, and as Python's json does by itself."""
+
 _LAST_FRAMES = 4
 """The finish reason, the usage, ``[DONE]``, and one to spare."""
 
 
-def _matters(frame: bytes) -> bool:
+def _matters(frame: bytes, nulls: tuple[bytes, bytes]) -> bool:
     """Whether a chunk is worth reading. Plain searches, a tenth of the pattern's time, rule out nearly all."""
-    return _may_matter(frame) and _MATTERS.search(frame) is not None
+    return _may_matter(frame, nulls) and _MATTERS.search(frame) is not None
 
 
-def _may_matter(frames: bytes) -> bool:
+def _may_matter(frames: bytes, nulls: tuple[bytes, bytes]) -> bool:
     """Whether any of these chunks may be worth reading, by plain searches."""
     return (
-        frames.count(b'"finish_reason":null') != frames.count(b'"finish_reason"')
-        or frames.count(b'"usage":null') != frames.count(b'"usage"')
+        frames.count(nulls[0]) != frames.count(b'"finish_reason"')
+        or frames.count(nulls[1]) != frames.count(b'"usage"')
         or b"[DONE]" in frames
         or b'"error"' in frames
     )
