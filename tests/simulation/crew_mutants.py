@@ -64,7 +64,7 @@ def failed_borrow_keeps_its_transfer(patch: Patch) -> None:
         if not plan.loans or not isinstance(answer, (Denied, Stale)) or change is not NOTHING:
             return answer, change
         balances: dict[str, Any] = {}
-        loans.lend(balances, books.balance, plan.loans[:1], plan.facts, plan.x_want)
+        loans.lend(balances, books.balance, plan.loans[:1], plan.facts.amounts(plan.x_want))
         # Its taker's own counter is as it was: a hold would have made up for it.
         balances = {key: balance for key, balance in balances.items() if min(balance) >= 0}
         return answer, Change(balances, {})

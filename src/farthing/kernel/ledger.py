@@ -138,7 +138,7 @@ def place(
         if ends_ms is not None:
             ends.append((key, ends_ms))
     if lent:
-        loans.lend(balances, read, lent, facts, x)
+        loans.lend(balances, read, lent, amounts)
     hold = holds[hold_id] = bare(
         Hold,
         (hold_id, owner, HELD, facts, postings, x, x_want, x_floor, now_ms, deadline_ms, now_ms, False, None, lent),
@@ -203,7 +203,9 @@ def suspect(books: Books, hold_id: str, *, ending: str, note: str | None, now_ms
     _move(books, balances, hold, held, NONE, to_suspect=True)
     now_suspect = hold._replace(state=SUSPECT, changed_ms=now_ms)
     outcome = hold.estimate()._replace(ending=ending, note=note)
-    entry = _entry(books, now_suspect, outcome, held, held, now_ms=now_ms)._replace(posted=(), suspect=True)
+    entry = _entry(books, now_suspect, outcome, held, held, now_ms=now_ms)._replace(
+        posted=(), suspect=True, transfers=()
+    )
     return _settled(now_suspect, entry, balances)
 
 
@@ -303,8 +305,6 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
         if outcome is None:
             return Settled(ended, None), Change(balances, {hold_id: ended}, over=(hold_id,))
         entry = _entry(books, ended, outcome, held, used, now_ms=now_ms)
-        if hold.loans:
-            entry = entry._replace(transfers=loans.transfers(hold, used))
         return _settled(ended, entry, balances, (hold_id,))
     if outcome is None and (hold.state == SUSPECT or hold.automatic or hold.outcome is not None):
         # Never tried, but counted as suspect meanwhile: there is a row already, which only another row can correct.
@@ -344,7 +344,7 @@ def _late(
         usage=usage_difference(outcome.usage, usage_before),
         resolves_suspect=hold.state == SUSPECT,
         cost_nano=None if outcome.cost_nano is None else outcome.cost_nano - cost_before,
-        transfers=loans.transfers(hold, used, before) if hold.loans else (),
+        transfers=loans.transfers(hold.loans, held, used, before),
     )
     return _settled(ended, entry, balances, (hold.id,))
 
@@ -385,7 +385,7 @@ def _move(
         lost = (tokens, usd, requests, 0) if to_suspect else NONE
         difference = change(used, (-tokens, -usd, -requests, -in_flight), lost)
     if hold.loans:
-        loans.unwind(balances, books.balance, hold, used, to_suspect=to_suspect)
+        loans.unwind(balances, books.balance, hold, held, used, to_suspect=to_suspect)
     _post(books, balances, hold, difference)
 
 
@@ -414,7 +414,8 @@ def _entry(books: Books, hold: Hold, outcome: Outcome, held: Amounts, used: Amou
         overrun = _overrun(hold, outcome, held)
     seq, placed_ms, present = books.seq + 1, hold.placed_ms, usage.present()
     what = (seq, hold_id, hold_id, kind, now_ms, placed_ms, facts, present, cost_nano, ending, source, False)
-    return bare(Entry, (*what, overrun, postings, posted, model, note, False, ()))
+    transfers = loans.transfers(hold.loans, held, used) if hold.loans else ()
+    return bare(Entry, (*what, overrun, postings, posted, model, note, False, transfers))
 
 
 def _overrun(hold: Hold, outcome: Outcome, held: Amounts) -> tuple[tuple[str, int], ...]:
