@@ -49,6 +49,8 @@ _SELECT_KNOWN = "SELECT id FROM holds WHERE id IN (SELECT value FROM json_each(?
 _SELECT_STATE = f"SELECT {', '.join(rows.MUTABLE)} FROM holds WHERE id = ?"
 _SELECT_LATEST_ENTRY = f"{rows.SELECT_ENTRY} WHERE entries.seq = (SELECT entry FROM holds WHERE id = ?)"
 
+_UPDATE_META = "UPDATE meta SET value = ? WHERE key = ?"
+
 _SELECT_ANSWER = "SELECT hold_id FROM answers WHERE id = ?"
 _UPSERT_ANSWER = (
     "INSERT INTO answers (id, hold_id) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET hold_id = excluded.hold_id"
@@ -101,6 +103,7 @@ class Books:
         """Held holds that this writer wrote, as they are in the file."""
         self._unsure: dict[str, Hold] = {}
         """The same, since when another connection has written: to be compared with the file before they are used."""
+        self._clear_beside()
         self._clear_group()
 
     def _clear_group(self) -> None:
@@ -108,13 +111,18 @@ class Books:
         self._ends: dict[str, int] = {}
         self._holds: dict[str, Hold] = {}
         self._absent: set[str] = set()
-        """Ids that were looked up and are not known: a hold of theirs in a change is new."""
-        self._placed: list[str] = []
+        """Ids that were looked up and are not in the file: a hold of theirs in a change is new."""
         self._entries: dict[int, Entry] = {}
         self._latest: dict[str, int] = {}
+        self._also: list[tuple[str, list[tuple[Any, ...]]]] = []
+        if self._beside:
+            self._clear_beside()
+
+    def _clear_beside(self) -> None:
+        self._beside = False
+        """Whether the group changes any of these, as few do."""
         self._denials: list[tuple[Any, ...]] = []
         self._said: set[str] = set()
-        self._also: list[tuple[str, list[tuple[Any, ...]]]] = []
         self._catalogue_now = self.catalogue
         self._keys_now = self.keys
         self._ratios_now = self.ratios
@@ -166,8 +174,15 @@ class Books:
 
     def now(self) -> int:
         """The ledger's time. Any thread may ask."""
-        last_seen_ms = self._last_seen_ms
-        now_ms = steady_now(self._clock(), last_seen_ms)
+        now_ms = self._clock()
+        if now_ms < self._last_seen_ms:
+            now_ms = self._now_behind(now_ms, self._last_seen_ms)
+        self._last_seen_ms = now_ms
+        return now_ms
+
+    def _now_behind(self, clock_ms: int, last_seen_ms: int) -> int:
+        """Its time where the clock says one that is before."""
+        now_ms = steady_now(clock_ms, last_seen_ms)
         if now_ms < last_seen_ms and not self._clock_was_said:
             self._clock_was_said = True
             _log.error(
@@ -176,7 +191,6 @@ class Books:
                 self._file,
                 (last_seen_ms - now_ms) // 1000,
             )
-        self._last_seen_ms = now_ms
         return now_ms
 
     def known(self, hold_id: str) -> Hold | None:
@@ -213,10 +227,6 @@ class Books:
         self._balances.update(balances)
         self._touched.update(balances)
         self._ends.update(ends)
-        for hold_id in holds:
-            if hold_id in self._absent:
-                self._absent.discard(hold_id)
-                self._placed.append(hold_id)
         self._holds.update(holds)
         if entries:
             self._entries.update(entries)
@@ -225,10 +235,12 @@ class Books:
 
     def change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Catalogue:
         self._catalogue_now = change(self._catalogue_now)
+        self._beside = self._beside or self._catalogue_now is not self.catalogue
         return self._catalogue_now
 
     def change_keys(self, change: Callable[[KeyRing], KeyRing]) -> KeyRing:
         self._keys_now = change(self._keys_now)
+        self._beside = self._beside or self._keys_now is not self.keys
         return self._keys_now
 
     def catalogue_version(self) -> int:
@@ -236,14 +248,18 @@ class Books:
         return self._catalogue_now.version
 
     def add_denials(self, counts: Mapping[DenialKey, int]) -> None:
-        self._denials += [rows.denial_row(key, count) for key, count in counts.items()]
+        if counts:
+            self._denials += [rows.denial_row(key, count) for key, count in counts.items()]
+            self._beside = True
 
     def name_answer(self, answer_id: str, hold_id: str) -> None:
         self._answers[answer_id] = hold_id
+        self._beside = True
 
     def add_ratios(self, seen: Ratios) -> Ratios:
         if seen:
             self._ratios_now = merged(self._ratios_now, seen)
+            self._beside = True
         return self._ratios_now
 
     def alert_once(self, key: str, now_ms: int, ends_ms: int | None) -> bool:
@@ -251,6 +267,7 @@ class Books:
         if key in self._said or self.select("SELECT 1 FROM alerts WHERE key = ?", (key,)):
             return False
         self._said.add(key)
+        self._beside = True
         self.also("INSERT INTO alerts (key, at_ms, ends_ms) VALUES (?, ?, ?)", [(key, now_ms, ends_ms)])
         return True
 
@@ -284,34 +301,33 @@ class Books:
 
     def changed(self) -> bool:
         """Whether there is anything to write."""
-        return bool(
-            self._touched
-            or self._holds
-            or self._entries
-            or self._denials
-            or self._catalogue_now is not self.catalogue
-            or self._keys_now is not self.keys
-            or self._ratios_now is not self.ratios
-            or self._answers
-            or self._also
-        )
+        return bool(self._touched or self._holds or self._also or self._beside)
 
     def write(self) -> int:
         """Write the group's changes, inside its transaction. Returns how many rows that were."""
         write = self._connection.executemany
-        placed, holds = self._placed, self._holds
+        holds, absent = self._holds, self._absent
         balances, ends, latest = self._balances, self._ends, self._latest_entry
         for sql, values in self._also:
             write(sql, values)
         write(_UPSERT_BALANCES, [(key, *balances[key], ends.get(key)) for key in self._touched])
-        if placed:
-            new = [(hold, self._shape_id(hold.postings)) for hold in map(holds.__getitem__, placed)]
-            write(rows.INSERT_HOLD, [rows.hold_row(hold, latest(hold.id), shape) for hold, shape in new])
-        if len(holds) > len(placed):
-            updated = holds.keys() - set(placed)
-            write(rows.UPDATE_HOLD, [rows.changed_row(holds[hold_id], latest(hold_id)) for hold_id in updated])
+        if new := [hold for hold_id, hold in holds.items() if hold_id in absent]:
+            shape = self._shape_id
+            write(rows.INSERT_HOLD, [rows.hold_row(hold, latest(hold.id), shape(hold.postings)) for hold in new])
+        if len(holds) > len(new):
+            known = [hold for hold_id, hold in holds.items() if hold_id not in absent]
+            write(rows.UPDATE_HOLD, [rows.changed_row(hold, latest(hold.id)) for hold in known])
+        meta: list[tuple[int, str]] = [(self._last_seen_ms, "last_seen_ms")]
         if self._entries:
             write(rows.INSERT_ENTRY, map(rows.entry_row, self._entries.values()))
+            meta.append((self.seq + 1, "next_seq"))
+        write(_UPDATE_META, meta)
+        if self._beside:
+            self._write_beside()
+        return len(self._touched) + len(holds) + len(self._entries) + len(self._denials) + len(meta)
+
+    def _write_beside(self) -> None:
+        write = self._connection.executemany
         if self._denials:
             write(rows.UPSERT_DENIAL, self._denials)
         if self._answers:
@@ -323,15 +339,6 @@ class Books:
         if self._ratios_now is not self.ratios:
             version = self._ratios_version + 1
             definitions.write_ratios(self._connection, self.ratios, self._ratios_now, version=version)
-        write(
-            "UPDATE meta SET value = ? WHERE key = ?",
-            [
-                (self._last_seen_ms, "last_seen_ms"),
-                (self.seq + 1, "next_seq"),
-                (self._catalogue_now.version, "catalogue_version"),
-            ],
-        )
-        return len(self._touched) + len(holds) + len(self._entries) + len(self._denials) + 3
 
     def committed(self) -> None:
         """The group is in the file."""
@@ -341,12 +348,13 @@ class Books:
                 own[hold_id] = hold
             else:
                 own.pop(hold_id, None)
-        self.catalogue = self._catalogue_now
-        self.keys = self._keys_now
         self._seen_seq = self.seq
-        if self._ratios_now is not self.ratios:
-            self.ratios = self._ratios_now
-            self._ratios_version += 1
+        if self._beside:
+            self.catalogue = self._catalogue_now
+            self.keys = self._keys_now
+            if self._ratios_now is not self.ratios:
+                self.ratios = self._ratios_now
+                self._ratios_version += 1
         self._clear_group()
         if len(self._balances) > ACCOUNTS_KEPT_MAX:
             self._balances.clear()

@@ -46,6 +46,7 @@ def write_catalogue(connection: sqlite3.Connection, before: Catalogue, after: Ca
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             map(rows.grant_row, after.grants),
         )
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'catalogue_version'", (after.version,))
 
 
 def read_keys(connection: sqlite3.Connection, version: int, known: KeyRing) -> KeyRing:

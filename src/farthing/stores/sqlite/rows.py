@@ -156,8 +156,8 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def _amounts_text(amounts: tuple[tuple[str, int], ...]) -> str:
-    """``[[unit, amount], …]``."""
-    return f"[{','.join([f'[{_quote(unit)},{amount}]' for unit, amount in amounts])}]"
+    """``[[unit, amount], …]``. Names of units have nothing to be quoted."""
+    return "[" + ",".join([f'["{unit}",{amount}]' for unit, amount in amounts]) + "]"
 
 
 def outcome_from_text(text: str) -> Outcome:

@@ -85,6 +85,8 @@ class Writer:
         self._reader = Reader(file, self._place, patience_seconds)
         self._busy_since: float | None = None
         self._rows = 0
+        self._ident = 0
+        """The writer's thread, once it runs."""
         self._thread = threading.Thread(target=self._loop, name="farthing-writer", daemon=True)
         # In no context: one that it inherited would keep its caller's budgets open for as long as the ledger is.
         Context().run(self._thread.start)
@@ -114,7 +116,7 @@ class Writer:
     def why_not_wait(self) -> str | None:
         if self.closed is not None and not self._thread.is_alive():
             return self.closed
-        if threading.get_ident() == self._thread.ident:
+        if threading.get_ident() == self._ident:
             return "asked from inside its own writer, by a finaliser"
         since = self._busy_since
         if since is not None and time.monotonic() - since > self.patience_seconds:
@@ -164,6 +166,7 @@ class Writer:
 
     def _loop(self) -> None:
         stopping = False
+        self._ident = threading.get_ident()
         while not stopping:
             items = self._take_group()
             stopping = _Stop in items
@@ -212,8 +215,8 @@ class Writer:
     def _serve(self, tickets: list[Ticket[Any]]) -> None:
         if self._backlog.waiting:
             self._work_off_backlog()
-        if self._backlog.waiting:
-            tickets = self._backlog.refuse(tickets)
+            if self._backlog.waiting:
+                tickets = self._backlog.refuse(tickets)
         reads = [ticket for ticket in tickets if ticket.kind == READ]
         commands = [ticket for ticket in tickets if ticket.kind != READ] if reads else tickets
         if commands:
