@@ -412,10 +412,28 @@ def _entry(books: Books, hold: Hold, outcome: Outcome, held: Amounts, used: Amou
     overrun: tuple[tuple[str, int], ...] = ()
     if tokens > most_tokens or usd > most_usd or requests > most_requests:
         overrun = _overrun(hold, outcome, held)
-    seq, placed_ms, present = books.seq + 1, hold.placed_ms, usage.present()
-    what = (seq, hold_id, hold_id, kind, now_ms, placed_ms, facts, present, cost_nano, ending, source, False)
-    transfers = loans.transfers(hold.loans, held, used) if hold.loans else ()
-    return bare(Entry, (*what, overrun, postings, posted, model, note, False, transfers))
+    fields = (
+        books.seq + 1,
+        hold_id,
+        hold_id,
+        kind,
+        now_ms,
+        hold.placed_ms,
+        facts,
+        usage.present(),
+        cost_nano,
+        ending,
+        source,
+        False,
+        overrun,
+        postings,
+        posted,
+        model,
+        note,
+        False,
+        loans.transfers(hold.loans, held, used) if hold.loans else (),
+    )
+    return bare(Entry, fields)
 
 
 def _overrun(hold: Hold, outcome: Outcome, held: Amounts) -> tuple[tuple[str, int], ...]:

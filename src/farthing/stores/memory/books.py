@@ -173,8 +173,9 @@ class Books:
     def _commit(self, change: Change) -> None:
         """Apply a change, in one call into C: no exception can come between its parts."""
         _at_once(self._tables, change)
-        if len(self._ended) > ENDED_HOLDS_MAX or (
-            self.entries_max is not None and len(self._entries) > self.entries_max
+        if change.over and (
+            len(self._ended) > ENDED_HOLDS_MAX
+            or (self.entries_max is not None and len(self._entries) > self.entries_max)
         ):
             self._bound()
 

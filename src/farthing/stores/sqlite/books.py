@@ -153,9 +153,9 @@ class Books:
         self._absent.difference_update([hold_id for (hold_id,) in known])
 
     def entry(self, hold_id: str) -> Entry | None:
-        entry = self._latest_entry(hold_id)
-        if entry is not None:
-            return entry
+        seq = self._latest.get(hold_id)
+        if seq is not None:
+            return self._entries[seq]
         row = self._connection.execute(_SELECT_LATEST_ENTRY, (hold_id,)).fetchone()
         return None if row is None else rows.entry_from_row(row)
 
@@ -307,7 +307,8 @@ class Books:
         """Write the group's changes, inside its transaction. Returns how many rows that were."""
         write = self._connection.executemany
         holds, absent = self._holds, self._absent
-        balances, ends, latest = self._balances, self._ends, self._latest_entry
+        balances, ends, entries = self._balances, self._ends, self._entries
+        latest = {hold_id: entries[seq] for hold_id, seq in self._latest.items()}.get
         for sql, values in self._also:
             write(sql, values)
         write(_UPSERT_BALANCES, [(key, *balances[key], ends.get(key)) for key in self._touched])
@@ -318,13 +319,13 @@ class Books:
             known = [hold for hold_id, hold in holds.items() if hold_id not in absent]
             write(rows.UPDATE_HOLD, [rows.changed_row(hold, latest(hold.id)) for hold in known])
         meta: list[tuple[int, str]] = [(self._last_seen_ms, "last_seen_ms")]
-        if self._entries:
-            write(rows.INSERT_ENTRY, map(rows.entry_row, self._entries.values()))
+        if entries:
+            write(rows.INSERT_ENTRY, map(rows.entry_row, entries.values()))
             meta.append((self.seq + 1, "next_seq"))
         write(_UPDATE_META, meta)
         if self._beside:
             self._write_beside()
-        return len(self._touched) + len(holds) + len(self._entries) + len(self._denials) + len(meta)
+        return len(self._touched) + len(holds) + len(entries) + len(self._denials) + len(meta)
 
     def _write_beside(self) -> None:
         write = self._connection.executemany
@@ -375,11 +376,6 @@ class Books:
         self._clear_group()
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _latest_entry(self, hold_id: str) -> Entry | None:
-        """The latest that this group adds."""
-        seq = self._latest.get(hold_id)
-        return None if seq is None else self._entries[seq]
 
     def _shape_id(self, shape: tuple[Posting, ...]) -> int:
         known = self._shapes.get(shape)

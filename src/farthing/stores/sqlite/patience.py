@@ -27,7 +27,8 @@ def wake_at_last(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], 
                 _lines.pop(known, None)
         line = _lines[loop, patience_seconds] = deque()
         loop.call_later(patience_seconds, _look, loop, patience_seconds)
-    while line and line[0][1].done():
+    if line and line[0][1].done():
+        # One goes for each that comes, so that there are never more of them than once waited together.
         line.popleft()
     line.append((loop.time() + patience_seconds, future))
 

@@ -85,14 +85,20 @@ def shape_text(postings: tuple[Posting, ...]) -> str:
 
 def hold_row(hold: Hold, entry: Entry | None, shape: int) -> tuple[Any, ...]:
     """For ``INSERT_HOLD``."""
-    model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked, ours = hold.facts
+    hold_id, owner, state, facts, _, x, x_want, x_floor, placed_ms, deadline_ms, changed_ms, automatic, _, loans = hold
+    model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked, ours = facts
     return (
-        hold.id,
-        hold.owner,
-        hold.placed_ms,
-        hold.x_want,
-        hold.x_floor,
-        *mutable_row(hold, entry),
+        hold_id,
+        owner,
+        placed_ms,
+        x_want,
+        x_floor,
+        state,
+        x,
+        deadline_ms,
+        changed_ms,
+        automatic,
+        None if hold.outcome is None else _said(hold.outcome, entry),
         None if entry is None else entry.seq,
         shape,
         model,
@@ -107,7 +113,7 @@ def hold_row(hold: Hold, entry: Entry | None, shape: int) -> tuple[Any, ...]:
         bound,
         asked,
         ours,
-        _dump(hold.loans) if hold.loans else None,
+        _dump(loans) if loans else None,
     )
 
 
@@ -117,10 +123,14 @@ def changed_row(hold: Hold, entry: Entry | None) -> tuple[Any, ...]:
 
 
 def mutable_row(hold: Hold, entry: Entry | None = None) -> tuple[Any, ...]:
-    """The values of ``MUTABLE``. The outcome is left to its new entry where that says the same."""
-    outcome = hold.outcome
-    said = None if outcome is None or (entry is not None and entry.kind != "correction") else outcome_text(outcome)
-    return (hold.state, hold.x, hold.deadline_ms, hold.changed_ms, int(hold.automatic), said)
+    """The values of ``MUTABLE``."""
+    said = None if hold.outcome is None else _said(hold.outcome, entry)
+    return (hold.state, hold.x, hold.deadline_ms, hold.changed_ms, hold.automatic, said)
+
+
+def _said(outcome: Outcome, entry: Entry | None) -> str | None:
+    """The outcome of a hold. It is left to its new entry where that says the same."""
+    return None if entry is not None and entry.kind != "correction" else outcome_text(outcome)
 
 
 def hold_from_row(row: Sequence[Any]) -> Hold:
@@ -182,24 +192,26 @@ def _outcome(amounts: list[list[Any]], kinds: list[int], *rest: Any) -> Outcome:
 
 def entry_row(entry: Entry) -> tuple[Any, ...]:
     """For ``INSERT_ENTRY``."""
-    usage = dict(entry.usage)
+    seq, entry_id, hold_id, kind, at_ms, started_ms, _, used, cost_nano, ending, source = entry[:11]
+    suspect, overrun, _, posted, model, note, resolves_suspect, transfers = entry[11:]
+    usage = dict(used)
     return (
-        entry.seq,
-        None if entry.id == entry.hold_id else entry.id,
-        entry.hold_id,
-        entry.kind,
-        entry.at_ms,
-        entry.started_ms,
-        entry.cost_nano,
-        entry.ending,
-        entry.usage_source,
-        int(entry.suspect),
-        int(entry.resolves_suspect),
-        entry.model,
-        entry.note,
-        _amounts_text(entry.overrun) if entry.overrun else None,
-        _amounts_text(entry.posted),
-        _dump(entry.transfers) if entry.transfers else None,
+        seq,
+        None if entry_id == hold_id else entry_id,
+        hold_id,
+        kind,
+        at_ms,
+        started_ms,
+        cost_nano,
+        ending,
+        source,
+        suspect,
+        resolves_suspect,
+        model,
+        note,
+        _amounts_text(overrun) if overrun else None,
+        _amounts_text(posted),
+        _dump(transfers) if transfers else None,
         *map(usage.get, KINDS, _ZEROS),
     )
 

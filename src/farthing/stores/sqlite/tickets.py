@@ -174,7 +174,10 @@ class Ticket(Generic[T]):
             del self
 
     def _wait(self) -> None:
-        if self._cannot_wait():
+        reason = self._desk.why_not_wait()
+        if reason is not None and not self.done:
+            # Waiting is pointless: answered as if patience had ended.
+            self._lose_patience(reason)
             return
         lock = threading.Lock()
         lock.acquire()
@@ -194,7 +197,10 @@ class Ticket(Generic[T]):
     def _wait_in_loop(self) -> Generator[Any, None, None]:
         import asyncio
 
-        if self._cannot_wait():
+        reason = self._desk.why_not_wait()
+        if reason is not None and not self.done:
+            # Waiting is pointless: answered as if patience had ended.
+            self._lose_patience(reason)
             return
         try:
             loop = asyncio.get_running_loop()
@@ -239,14 +245,6 @@ class Ticket(Generic[T]):
     def _is_being_read(self) -> bool:
         """Whether the ledger is at work on this answer: a report over many rows is neither locked nor silent."""
         return time.monotonic() < getattr(self, "read_until", 0.0)
-
-    def _cannot_wait(self) -> bool:
-        """Whether waiting is pointless; then the ticket is answered as if patience had ended."""
-        reason = self._desk.why_not_wait()
-        if reason is None or self.done:
-            return False
-        self._lose_patience(reason)
-        return True
 
     def _leave(self) -> None:
         """The waiter is called away: its exception goes on, nobody will ask again."""

@@ -282,7 +282,7 @@ class Writer:
                 looked_at = time.monotonic()
                 books = self.books
                 books.begin(connection)
-                if PLACE in kinds:
+                if PLACE in kinds and len(tickets) > 1:
                     books.expect([ticket.hold_id for ticket in tickets if ticket.kind == PLACE and ticket.hold_id])
                 now_ms = books.now()
                 unsaid = [ticket for ticket in tickets if self._evaluate(ticket, now_ms)]
