@@ -419,8 +419,8 @@ def evaluate(plan: Plan, read: Callable[[str], Balances]) -> Verdict:
     for line in plan.lines:
         keys, counted, at, frozen = line.look
         room = line.ceiling
-        for key in keys:
-            room -= sum(counted(read(key)))
+        for row in map(read, keys):
+            room -= sum(counted(row))
         if asked[at] <= room and not frozen:
             continue
         if line.elastic and not frozen:

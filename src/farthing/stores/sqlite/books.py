@@ -306,18 +306,22 @@ class Books:
     def write(self) -> int:
         """Write the group's changes, inside its transaction. Returns how many rows that were."""
         write = self._connection.executemany
-        holds, absent = self._holds, self._absent
         balances, ends, entries = self._balances, self._ends, self._entries
-        latest = {hold_id: entries[seq] for hold_id, seq in self._latest.items()}.get
         for sql, values in self._also:
             write(sql, values)
         write(_UPSERT_BALANCES, [(key, *balances[key], ends.get(key)) for key in self._touched])
-        if new := [hold for hold_id, hold in holds.items() if hold_id in absent]:
-            shape = self._shape_id
-            write(rows.INSERT_HOLD, [rows.hold_row(hold, latest(hold.id), shape(hold.postings)) for hold in new])
-        if len(holds) > len(new):
-            known = [hold for hold_id, hold in holds.items() if hold_id not in absent]
-            write(rows.UPDATE_HOLD, [rows.changed_row(hold, latest(hold.id)) for hold in known])
+        placed: list[tuple[Any, ...]] = []
+        changed: list[tuple[Any, ...]] = []
+        for hold_id, hold in self._holds.items():
+            entry = entries.get(self._latest.get(hold_id, 0))
+            if hold_id in self._absent:
+                placed.append(rows.hold_row(hold, entry, self._shape_id(hold.postings)))
+            else:
+                changed.append(rows.changed_row(hold, entry))
+        if placed:
+            write(rows.INSERT_HOLD, placed)
+        if changed:
+            write(rows.UPDATE_HOLD, changed)
         meta: list[tuple[int, str]] = [(self._last_seen_ms, "last_seen_ms")]
         if entries:
             write(rows.INSERT_ENTRY, map(rows.entry_row, entries.values()))
@@ -325,7 +329,7 @@ class Books:
         write(_UPDATE_META, meta)
         if self._beside:
             self._write_beside()
-        return len(self._touched) + len(holds) + len(entries) + len(self._denials) + len(meta)
+        return len(self._touched) + len(self._holds) + len(entries) + len(self._denials) + len(meta)
 
     def _write_beside(self) -> None:
         write = self._connection.executemany

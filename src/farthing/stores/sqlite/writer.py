@@ -305,7 +305,9 @@ class Writer:
         """Carry out one command in the group's books. True if it failed, and its caller has gone on already."""
         if ticket.abandoned and ticket.kind != END:
             return False
-        ticket.error = None
+        if not ticket.done:
+            # What was said of a kept one stays said: its caller may be about to look.
+            ticket.error = None
         try:
             answer, change = ticket.run(self.books, now_ms)  # type: ignore[call-arg, arg-type]  # not a READ
         except sqlite3.Error:
