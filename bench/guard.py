@@ -1,5 +1,5 @@
 """
-``python -m bench.guard [--update]`` (``make bench-quick``): has a call through the proxy grown?
+``python -m bench.guard [--update]`` (``make bench-quick``): has a call grown, through the proxy or in an SDK?
 
 Counts what each stage executes for a call and compares it with ``baseline.json``, the counts of when somebody last
 looked. Exit code 1 if a stage grew by more than a twentieth: then it is made smaller again, or the baseline is moved

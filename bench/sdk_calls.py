@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -39,13 +39,27 @@ def measure(*, quick: bool) -> list[Figure]:
     ]
 
 
+def ungoverned() -> OpenAI:
+    """A client that is answered at once."""
+    return OpenAI(api_key="x", base_url="http://bench.invalid/v1", http_client=httpx2.Client(transport=Instant()))
+
+
+def governed() -> OpenAI:
+    """The same, instrumented."""
+    return farthing.instrument(ungoverned())
+
+
+def ask(client: OpenAI, prompts: Iterable[str]) -> None:
+    """A call for each prompt, one after the other."""
+    for prompt in prompts:
+        message: Any = {"role": "user", "content": prompt}
+        client.chat.completions.create(model="gpt-4o", messages=[message], max_tokens=50)
+
+
 def _added(
     what: str, rounds: int, calls: int, prompt: Callable[[int], str], *, budgets: int, bar: float | None
 ) -> Figure:
-    def client() -> OpenAI:
-        return OpenAI(api_key="x", base_url="http://bench.invalid/v1", http_client=httpx2.Client(transport=Instant()))
-
-    plain, governed = client(), farthing.instrument(client())
+    plain, with_budgets = ungoverned(), governed()
     farthing.reset()
     differences, alone = [], []
     with ExitStack() as stack:
@@ -53,9 +67,9 @@ def _added(
             stack.enter_context(farthing.budget(usd=1_000_000, tokens=10**12))
         number = 0
         for turn in range(rounds + 1):
-            messages = [[{"role": "user", "content": prompt(number + index)}] for index in range(calls)]
+            prompts = [prompt(number + index) for index in range(calls)]
             number += calls
-            without, with_us = _time(plain, messages), _time(governed, messages)
+            without, with_us = _time(plain, prompts), _time(with_budgets, prompts)
             if turn:
                 differences.append(with_us - without)
                 alone.append(without)
@@ -63,11 +77,10 @@ def _added(
     return Figure(f"governed SDK call, {what}: added", statistics.median(differences), "µs", bar, beside)
 
 
-def _time(client: OpenAI, messages: list[Any]) -> float:
+def _time(client: OpenAI, prompts: list[str]) -> float:
     started = time.process_time()
-    for message in messages:
-        client.chat.completions.create(model="gpt-4o", messages=message, max_tokens=50)
-    return (time.process_time() - started) / len(messages) * 1e6
+    ask(client, prompts)
+    return (time.process_time() - started) / len(prompts) * 1e6
 
 
 def _long_prompt(number: int) -> str:

@@ -1,9 +1,10 @@
 """
-What one call through the proxy costs, stage by stage, in executed bytecodes: a count, not a time, so that it is the
-same on a busy machine. ``python -m bench.guard`` holds it against ``baseline.json`` and says which stage grew.
+What one call costs, through the proxy and in an SDK, stage by stage, in executed bytecodes: a count, not a time, so
+that it is the same on a busy machine. ``python -m bench.guard`` holds it against ``baseline.json`` and says which stage
+grew.
 
-Bytecodes say nothing of what runs in C (system calls, the parser, JSON, SQLite); how long that takes, ``python -m bench
-proxy`` says.
+Bytecodes say nothing of what runs in C (system calls, the parser, JSON, SQLite); how long that takes, ``python -m bench``
+says.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -20,12 +22,15 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+from openai import OpenAI
+
 import farthing
 from farthing.proxy.process.server import ProxyServer
 
 from .proxy.load import request
 from .proxy.ours import settings
 from .proxy.processes import LOAD_CORE, compiled, free_port, running
+from .sdk_calls import ask, governed, ungoverned
 
 CALLS = {
     "plain": request(),
@@ -41,6 +46,7 @@ _ROOT = str(Path(farthing.__file__).parent)
 _STAGES = (
     ("proxy/http1", "upstream client"),
     ("proxy", "proxy"),
+    ("sdk", "SDK door"),
     ("wire", "wire"),
     ("tokens", "tokens"),
     ("prices", "prices"),
@@ -75,7 +81,7 @@ class Count:
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        threading.settrace(self._called)
+        threading.settrace(self.called)
         try:
             yield
         finally:
@@ -88,7 +94,7 @@ class Count:
             stages[stage_of(code)] += count
         return {stage: round(count / calls) for stage, count in sorted(stages.items())}
 
-    def _called(self, frame: FrameType, event: str, arg: Any) -> Any:
+    def called(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event != "call" or threading.get_ident() in self._ignored:
             return None
         if threading.current_thread().name == _HOUSEKEEPING:
@@ -117,6 +123,7 @@ def measure() -> dict[str, dict[str, int]]:
             upstream = f"http://127.0.0.1:{upstream_port}"
             for kind, data in CALLS.items():
                 found[kind] = _count(data, settings(0, upstream, upstream, f"sqlite:///{folder}/{kind}.db"))
+    found["SDK"] = _count_sdk()
     return found
 
 
@@ -136,6 +143,24 @@ def _count(data: bytes, given: Any) -> dict[str, int]:
         finally:
             server.stop()
     return count.by_stage(COUNTED)
+
+
+def _count_sdk() -> dict[str, int]:
+    """What farthing adds to an SDK's call, in memory: the governed call, less the same ungoverned."""
+    with farthing.budget(usd=1_000_000, tokens=10**12):
+        with_us, without = _count_calls(governed()), _count_calls(ungoverned())
+    with_us.by_code.subtract(without.by_code)
+    return with_us.by_stage(COUNTED)
+
+
+def _count_calls(client: OpenAI) -> Count:
+    count = Count()
+    ask(client, ["hi"] * WARM_UP)
+    sys.settrace(count.called)
+    count.counting = True
+    ask(client, ["hi"] * COUNTED)
+    sys.settrace(None)
+    return count
 
 
 def _ask(client: socket.socket, data: bytes) -> None:

@@ -60,12 +60,12 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
                 if call.replaces is not None:
                     yield from take_back(runtime.main.store, call.replaces.id)
                 return Admitted(terms.model)
-            if (terms.place is not None or runtime.line.is_waited_in) and (yield from in_line(runtime, terms, bound)):
+            if (terms.place is not None or runtime.line.waiting) and (yield from in_line(runtime, terms, bound)):
                 continue
             if request.previous_response_id is not None and call.history is None:
                 call.history = yield from _history(runtime, request.previous_response_id)
             asked = _asked(call, terms, bound)
-            ask = numbered(asked.ask, terms.tries)
+            ask = numbered(asked.ask, terms.tries) if terms.tries else asked.ask
             answer = yield from hold_once(runtime, ask, bound.here, bound.there, bound.work, call.replaces)
             if isinstance(answer, Granted):
                 return _admitted(call, terms, asked, answer)

@@ -9,7 +9,6 @@ budget that said no.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..errors import HoldConflict, HoldNotFound, StoreUnavailable
@@ -84,14 +83,14 @@ def hold_once(
     advisory: tuple[LineResult, ...] = ()
     holds: tuple[Hold, ...] = ()
     stores: tuple[Store, ...] = ()
-    x = ask.x_want
+    x, priced = ask.x_want, ask.facts.price is not None
     placed: Placed | Denied | Stale
     if there is not None and there.ledger is not runtime.durable:
         # The settings were changed since the budgets were looked up: they are somewhere else now.
         return Stale(-1)
     try:
         if here is not None:
-            ledger, accounts = here.ledger, accounts_for(ask, here.accounts())
+            ledger, accounts = here.ledger, here.accounts(priced)
             plan = make_plan(ask, accounts, catalogue_version=here.version)
             # Before it is placed: memory holds at once, and an exception may come between the hold and its answer.
             held.append((ledger, accounts))
@@ -105,7 +104,7 @@ def hold_once(
             hold = placed.hold
             advisory, x, holds, stores = placed.advisory, hold.x, (hold,), (ledger.store,)
         if there is not None:
-            ledger, accounts = there.ledger, accounts_for(ask, there.accounts())
+            ledger, accounts = there.ledger, there.accounts(priced)
             plan = make_plan(ask, accounts, catalogue_version=there.version, x_most=x)
             # A durable store takes a hold back by itself if its answer was not waited for.
             if replaces is not None or ledger.lends or work is not None:
@@ -139,7 +138,7 @@ def hold_once(
 def _unheld(ask: Ask, there: Side) -> tuple[tuple[Ledger, tuple[Account, ...]], ...]:
     """The accounts that a call counts on although the durable ledger could not hold for it."""
     try:
-        return ((there.ledger, accounts_for(ask, there.accounts())),)
+        return ((there.ledger, there.accounts(ask.facts.price is not None)),)
     except StoreUnavailable as error:
         log.error("%s; what the call costs will be on none of its accounts", error)
         return ()
@@ -206,20 +205,11 @@ def _shrink(memory: Ledger, hold_id: str, x: int) -> Generator[Ticket[Any], Any,
         log.debug("hold %s could not shrink: it is past its deadline", hold_id)
 
 
-def accounts_for(ask: Ask, accounts: tuple[Account, ...]) -> tuple[Account, ...]:
-    """These accounts, as an ask is held on them: without a price (``tokens_only``) it is not held in USD."""
-    if ask.facts.price is not None:
-        return accounts
-    return tuple(
-        replace(account, limits=tuple(limit for limit in account.limits if limit[0] != "usd")) for account in accounts
-    )
-
-
 def _failing(there: Side | None, ask: Ask) -> Generator[Ticket[Any], Any, tuple[LineResult, ...]]:
     """The lines of the durable ledger that would fail too; nothing is placed."""
     if there is None:
         return ()
-    plan = make_plan(ask, accounts_for(ask, there.accounts()))
+    plan = make_plan(ask, there.accounts(ask.facts.price is not None))
     try:
         balances = yield there.ledger.store.balances({key for line in plan.lines for key in line.keys})
     except StoreUnavailable as error:
@@ -232,4 +222,4 @@ def _failing(there: Side | None, ask: Ask) -> Generator[Ticket[Any], Any, tuple[
 
 def numbered(ask: Ask, number: int) -> Ask:
     """An id names one plan for ever, and memory may have placed (and voided) an earlier one of this call."""
-    return ask if number == 0 else ask._replace(id=f"{ask.id}.{number}")
+    return ask._replace(id=f"{ask.id}.{number}") if number else ask

@@ -181,7 +181,7 @@ class ManualHold:
         try:
             while True:
                 bound = in_force(here, ambient, model, provider)
-                if (terms.place is not None or here.line.is_waited_in) and (yield from in_line(here, terms, bound)):
+                if (terms.place is not None or here.line.waiting) and (yield from in_line(here, terms, bound)):
                     continue
                 answer = yield from place_hold(here, ask, ambient, model, provider)
                 if isinstance(answer, Granted):

@@ -20,7 +20,6 @@ from ..calls.admission import refused_by_fork
 from ..calls.asking import Asked, asked_of
 from ..calls.call import Call
 from ..calls.exceeding import Consult, Downgrade, Wait, next_step
-from ..calls.holding import accounts_for
 from ..errors import UnmeteredCall, UnpricedModel
 from ..kernel.balances import Balances
 from ..kernel.decision import ALLOWED, Decision, FailedLine, denial, line_figures, refusal, room_for_output
@@ -228,7 +227,7 @@ def _evaluated(asked: Asked, bound: InForce) -> Generator[Ticket[Any], Any, tupl
     for side in (bound.here, bound.there):
         if side is None:
             continue
-        of_ledger = accounts_for(asked.ask, side.accounts())
+        of_ledger = side.accounts(asked.ask.facts.price is not None)
         accounts += of_ledger
         keys = {key for account in of_ledger for key in account.keys}
         balances.update((yield side.ledger.store.balances(keys)))

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from ..calls.asking import find_rates
 from ..calls.exceeding import Downgrade, Wait, next_step
-from ..calls.holding import accounts_for
 from ..kernel.budget import Budget
 from ..kernel.decision import resets_ms, room_for_output
 from ..kernel.hold import Outcome
@@ -25,6 +24,7 @@ from ..kernel.plan import Ask, CallFacts, LineResult, Plan, make_plan
 from ..kernel.sums import DAY_MS
 from ..kernel.usage import Usage
 from ..prices import PriceBook, Rates
+from ..runtime.in_force import without_usd
 from ..runtime.ledgers import Ledger
 from ..runtime.settings import Settings
 from ..stores.memory import MemoryStore
@@ -161,7 +161,9 @@ class _Replay:
                 return _Verdict(denied_by=UNPRICED)
             floor = max([past.x_floor, *(budget.min_output_tokens for budget in budgets if budget.hard)])
             ask = Ask(past.id, facts, past.x_want, floor, past.ended_ms + DAY_MS)
-            accounts = accounts_for(ask, self.ledger.accounts(budgets, tags, self.ledger.store.now()))
+            accounts = self.ledger.accounts(budgets, tags, self.ledger.store.now())
+            if facts.price is None:
+                accounts = without_usd(accounts)
             plan = make_plan(ask, accounts, catalogue_version=self.ledger.catalogue.version)
             placed = self.ledger.store.place(plan).result()
             if isinstance(placed, Placed):

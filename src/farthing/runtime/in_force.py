@@ -9,6 +9,7 @@ begins with one of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..kernel.budget import Budget
@@ -38,8 +39,11 @@ class Side:
         self._tags = tags
         self._prepared: tuple[int, int, tuple[Account, ...]] = (0, 0, ())
 
-    def accounts(self) -> tuple[Account, ...]:
-        """The account of each budget that a call falls into now: the same tuple until a window ends."""
+    def accounts(self, priced: bool = True) -> tuple[Account, ...]:
+        """
+        The account of each budget that a call falls into now: the same tuple until a window ends. One that is not
+        *priced* (``tokens_only``) counts on them, and not in USD.
+        """
         now_ms = self.ledger.store.now()
         since_ms, until_ms, accounts = self._prepared
         if not since_ms <= now_ms < until_ms:
@@ -47,7 +51,14 @@ class Side:
             starts = [account.valid_from_ms for account in accounts if account.valid_from_ms is not None]
             ends = [account.valid_until_ms for account in accounts if account.valid_until_ms is not None]
             self._prepared = max(starts, default=0), min(ends, default=FOREVER_MS), accounts
-        return accounts
+        return accounts if priced else without_usd(accounts)
+
+
+def without_usd(accounts: tuple[Account, ...]) -> tuple[Account, ...]:
+    """The same accounts without their limits in USD."""
+    return tuple(
+        replace(account, limits=tuple(limit for limit in account.limits if limit[0] != "usd")) for account in accounts
+    )
 
 
 class InForce:

@@ -30,22 +30,18 @@ class Line:
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._waiting: dict[int, frozenset[Queue]] = {}
-
-    @property
-    def is_waited_in(self) -> bool:
-        """Whether anybody waits at all."""
-        return bool(self._waiting)
+        self.waiting: dict[int, frozenset[Queue]] = {}
+        """By number, what each of them waits for."""
 
     def join(self, queues: frozenset[Queue]) -> Place:
         """Take the last place in these queues."""
         number = next(self._numbers)
-        self._waiting[number] = queues
+        self.waiting[number] = queues
         return Place(self, number)
 
     def waits_for(self, queues: frozenset[Queue]) -> bool:
         """Whether somebody waits in one of these queues."""
-        return any(waiting & queues for waiting in list(self._waiting.values()))
+        return any(waiting & queues for waiting in list(self.waiting.values()))
 
 
 class Place:
@@ -59,13 +55,13 @@ class Place:
     @property
     def is_first(self) -> bool:
         """Nobody who came before waits in one of the same queues."""
-        waiting = self._line._waiting
+        waiting = self._line.waiting
         mine = waiting[self._number]
         return not any(number < self._number and queues & mine for number, queues in list(waiting.items()))
 
     def widen(self, queues: frozenset[Queue]) -> None:
         """Wait in these queues as well, without losing the place."""
-        self._line._waiting[self._number] |= queues
+        self._line.waiting[self._number] |= queues
 
     def pause(self, random: Callable[[], float]) -> float:
         """How long to wait before looking again, in seconds: longer each time, and never in step with others."""
@@ -75,4 +71,4 @@ class Place:
 
     def leave(self) -> None:
         """Give the place up. Idempotent."""
-        self._line._waiting.pop(self._number, None)
+        self._line.waiting.pop(self._number, None)

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing import prices
-from farthing.calls.holding import accounts_for
 from farthing.kernel.budget import Budget, make_budget
 from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import Placed
@@ -24,6 +23,7 @@ from farthing.kernel.usage import Usage
 from farthing.kernel.window import ms_from_datetime
 from farthing.reports.past import Past, read_past
 from farthing.reports.replaying import UNPRICED, Replayed, replay
+from farthing.runtime.in_force import without_usd
 from farthing.runtime.ledgers import Ledger
 from farthing.runtime.settings import Settings
 from farthing.stores.memory import MemoryStore
@@ -250,7 +250,7 @@ def live(budgets: list[Budget], steps: list[Any]) -> tuple[MemoryStore, int, int
         tags = {"user": user, "model": "m", "provider": "p"}
         facts = CallFacts("m", "p", tags=(("user", user),), budgets=("b",), input_tokens=10, ceiling_ours=ours)
         ask = Ask(f"call-{number}", facts, want, 16, 2**50)
-        accounts = accounts_for(ask, ledger.accounts(budgets, tags, store.now()))
+        accounts = without_usd(ledger.accounts(budgets, tags, store.now()))
         placed = store.place(make_plan(ask, accounts, catalogue_version=ledger.catalogue.version)).result()
         if isinstance(placed, Placed):
             usage = Usage(input=10, output=min(used, placed.hold.x))
