@@ -3,7 +3,7 @@ What one call costs, through the proxy and in an SDK, stage by stage, in execute
 that it is the same on a busy machine. ``python -m bench.guard`` holds it against ``baseline.json`` and says which stage
 grew.
 
-Bytecodes say nothing of what runs in C (system calls, the parser, JSON, SQLite); how long that takes, ``python -m bench``
+Bytecodes say nothing of what runs in C (system calls, the parser, JSON, SQLite): how long that takes, the whole bench
 says.
 """
 

@@ -111,13 +111,13 @@ def test_who_has_room_does_not_wait_for_who_has_none(fake_provider: FakeProvider
         with farthing.track(user="alice"):
             stream = client.chat.completions.create(**ask, stream=True)
             waiting = pool.submit(lambda: client.chat.completions.create(**ask))
-        while not runtime().line.is_waited_in:
+        while not runtime().line.waiting:
             time.sleep(0.001)
         fake_provider.reply = Reply(output_tokens=1)
         with farthing.track(user="bob"):
             client.chat.completions.create(**ask)
             assert budget.spent.tokens == 9
-        assert runtime().line.is_waited_in, "bob waited until alice gave up"
+        assert runtime().line.waiting, "bob waited until alice gave up"
         stream.close()
         waiting.result()
     assert fake_provider.calls == 3
@@ -134,7 +134,7 @@ def test_a_waiter_finds_what_a_stream_gave_back_that_was_left(fake_provider: Fak
         stream = client.chat.completions.create(**ask, stream=True)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             waiting = pool.submit(lambda: client.chat.completions.create(**ask))
-            while not runtime().line.is_waited_in:
+            while not runtime().line.waiting:
                 time.sleep(0.001)
             fake_provider.reply = Reply(output_tokens=1)
             stream.close()

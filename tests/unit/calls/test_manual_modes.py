@@ -31,7 +31,7 @@ def test_wait_lets_it_in_once_another_gave_back() -> None:
         with farthing.hold(tokens=80) as held:
             entered.set()
             deadline = time.monotonic() + 30
-            while not runtime().line.is_waited_in and time.monotonic() < deadline:
+            while not runtime().line.waiting and time.monotonic() < deadline:
                 time.sleep(0.001)
             held.settle(tokens=10)
 
