@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..kernel.balances import bare
 from . import json
 from .facts import Closer, RequestFacts
+from .reading import Gathering
 
 
 class JsonDialect:
     """Base of a :class:`~farthing.wire.facts.Dialect`: its requests are JSON objects. *provider*: who is spoken to."""
 
+    name: str
     provider: str
     """Its own provider, unless another one speaks it."""
     ceiling_field: str | None = None
@@ -23,6 +26,31 @@ class JsonDialect:
     def __init__(self, provider: str | None = None) -> None:
         if provider is not None:
             self.provider = provider
+
+    def _facts(
+        self,
+        request: dict[str, Any],
+        body: bytes,
+        path: str,
+        found: Gathering,
+        *,
+        model: str,
+        stream: bool,
+        ceiling: int | None,
+        least: int = 1,
+        choices: int = 1,
+        no_reasoning: bool = False,
+        tier: str | None = None,
+        previous: str | None = None,
+        wants_usage: bool = False,
+        implied: int | None = None,
+        stream_type: str = "text/event-stream",
+    ) -> RequestFacts:
+        """What was read. By the order of the fields: their own constructor, given so many names, takes three times."""
+        text, images, reasons = tuple(found.text), tuple(found.images), tuple(found.reasons)
+        read = (self.name, self.provider, model, request, len(body), stream, text, found.overhead, images, ceiling)
+        asked = (choices, least, found.caches, found.cache_long, no_reasoning, tier, reasons, previous)
+        return bare(RequestFacts, (*read, *asked, wants_usage, implied, path, stream_type))
 
     def rewrite(
         self,

@@ -88,12 +88,8 @@ class Gathering:
         self.text: list[str] = []
         self.overhead = overhead
         self.images: list[Image] = []
-        self._reasons: dict[str, None] = {}
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
+        self.reasons: dict[str, None] = {}
         """Why the input is open, each reason once, in the order found."""
-        return tuple(self._reasons)
 
     def add(self, text: Any) -> None:
         """A piece of text. Anything but a string is counted as its JSON text; null and empty are nothing."""
@@ -108,7 +104,7 @@ class Gathering:
 
     def open(self, reason: str) -> None:
         """Something whose tokens have no bound on this side."""
-        self._reasons[reason] = None
+        self.reasons[reason] = None
 
     def open_unknown(self, what: str, kind: Any, value: Any) -> None:
         """Something of a kind that is not known here: its text counts, and it may be more than its text."""
@@ -121,6 +117,8 @@ class Gathering:
 
         Numbers and switches steer the sampling and cost nothing.
         """
+        if holder.keys() <= known:
+            return
         for field, value in holder.items():
             if field not in known and isinstance(value, (str, list, dict)):
                 self.add(value)

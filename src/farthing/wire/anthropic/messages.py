@@ -41,6 +41,13 @@ _BODY_FIELDS = frozenset(
         "fallback_credit_token", "mcp_servers", "thread", "context_management",
     }
 )  # fmt: skip
+_PLAIN_REQUEST = frozenset(
+    {
+        "model", "messages", "system", "max_tokens", "stream", "temperature", "top_p", "top_k", "stop_sequences",
+        "metadata",
+    }
+)  # fmt: skip
+"""Fields that are read in any case, or that bring nothing."""
 _CLEARING = frozenset({"clear_thinking_20251015", "clear_tool_uses_20250919"})
 """Edits of the context that only take out of it: what one leaves in a result's place is within `BLOCK_OVERHEAD`."""
 THREAD = "thread"
@@ -85,39 +92,36 @@ class AnthropicMessages(JsonDialect):
         stream = flag_in(request, "stream")
         if not isinstance(request.get("messages"), list):
             raise ValueError("messages must be a list of objects")
-        found = Gathering()
-        found.overhead += PROMPT_OVERHEAD
-        _cache_mark(request, found)
+        found = Gathering(PROMPT_OVERHEAD)
         _read_content(request.get("system"), found)
         for message in objects_in(request, "messages"):
             found.overhead += MESSAGE_OVERHEAD
             _read_content(message.get("content"), found)
             found.rest(message, known=_MESSAGE_FIELDS)
-        _read_tools(request, found)
-        _read_options(request, found)
-        previous = _read_thread(request, found)
+        previous = tier = None
+        least, thinks = 1, False
+        if not request.keys() <= _PLAIN_REQUEST:
+            _cache_mark(request, found)
+            _read_tools(request, found)
+            _read_options(request, found)
+            previous = _read_thread(request, found)
+            least, thinks = _least_output(request), _thinks(request)
+            tier = "fast" if request.get("speed") == "fast" else word_in(request, "service_tier")
         # Zero is legal: it fills the prompt cache and generates nothing.
         ceiling = count_in(request, "max_tokens", least=0)
-        return RequestFacts(
-            dialect=self.name,
-            provider=self.provider,
+        return self._facts(
+            request,
+            body,
+            path,
+            found,
             model=model_of(request),
-            body=request,
-            body_bytes=len(body),
             stream=stream,
-            text=tuple(found.text),
-            overhead_tokens=found.overhead,
-            images=tuple(found.images),
-            output_ceiling=ceiling,
-            min_output_tokens=0 if ceiling == 0 else _least_output(request),
-            no_reasoning=not _thinks(request),
-            writes_cache=found.caches,
-            cache_1h=found.cache_long,
-            service_tier="fast" if request.get("speed") == "fast" else word_in(request, "service_tier"),
-            open_reasons=found.reasons,
-            previous_response_id=previous,
+            ceiling=ceiling,
+            least=0 if ceiling == 0 else least,
+            no_reasoning=not thinks,
+            tier=tier,
+            previous=previous,
             wants_usage=stream,
-            path=path,
         )
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
@@ -127,14 +131,13 @@ class AnthropicMessages(JsonDialect):
         if answer is None:
             return AnswerFacts(error=failed)
         usage, note = reported(answer.get("usage"))
-        text: list[str] = []
+        text: tuple[str, ...] = ()
         if usage is None:
-            for block in mappings(answer.get("content")):
-                text += (piece for _, piece in _block_text(block))
+            text = tuple(piece for block in mappings(answer.get("content")) for _, piece in _block_text(block))
         return AnswerFacts(
             usage=usage,
             usage_note=note,
-            text=tuple(text),
+            text=text,
             model=string(answer.get("model")),
             response_id=string(answer.get("id")),
             finish=_finish(answer.get("stop_reason")),

@@ -49,19 +49,15 @@ class CohereChat(JsonDialect):
                 # Version 2 has functions alone; what else there may come to be runs at the provider.
                 found.open(f"hosted tool {kind!s:.60}")
         found.rest(request, known=_BODY_FIELDS)
-        return RequestFacts(
-            dialect=self.name,
-            provider=self.provider,
+        return self._facts(
+            request,
+            body,
+            path,
+            found,
             model=model_of(request),
-            body=request,
-            body_bytes=len(body),
             stream=flag_in(request, "stream"),
-            text=tuple(found.text),
-            overhead_tokens=found.overhead,
-            output_ceiling=count_in(request, "max_tokens", least=1),
-            open_reasons=found.reasons,
+            ceiling=count_in(request, "max_tokens", least=1),
             wants_usage=True,
-            path=path,
         )
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:

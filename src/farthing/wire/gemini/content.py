@@ -42,11 +42,15 @@ _PART_FIELDS = frozenset(
     }
 )  # fmt: skip
 _CONTENT_FIELDS = frozenset({"role", "parts"})
+_TEXT_FIELDS = frozenset({"text", "thought"})
+_OBJECTS = {dict}
 
 
 def either(holder: object, *names: str) -> Any:
     """A field under any of its spellings; None where it is absent. Raises ValueError if it is given twice."""
-    found = [holder[name] for name in names if holder.get(name) is not None] if isinstance(holder, dict) else []
+    if not isinstance(holder, dict) or holder.keys().isdisjoint(names):
+        return None
+    found = [holder[name] for name in names if holder.get(name) is not None]
     if len(found) > 1:
         raise ValueError(f"{names[0]} is given twice")
     return found[0] if found else None
@@ -70,7 +74,7 @@ def several(holder: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
     if value is None:
         return []
     values = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, dict) for item in values):
+    if not {*map(type, values)} <= _OBJECTS:
         raise ValueError(f"{names[0]} must be a list of objects")
     return values
 
@@ -88,6 +92,8 @@ def _read_part(part: Mapping[str, Any], found: Gathering, *, resolution: object,
         found.open_unknown("nesting", None, part)
         return
     found.add(part.get("text"))
+    if part.keys() <= _TEXT_FIELDS:
+        return
     # A signature is the encrypted thinking: longer than the thinking in it.
     found.add(either(part, "thoughtSignature", "thought_signature"))
     found.add(either(part, "partMetadata", "part_metadata"))

@@ -51,21 +51,16 @@ class GeminiEmbeddings(JsonDialect):
         if found.reasons and len(inputs) > 1:
             # The context window bounds one input: what several such could cost is not known here.
             raise ValueError("several inputs in one request, not all of them text, have no bound that is known here")
-        return RequestFacts(
-            dialect=self.name,
-            provider=self.provider,
+        return self._facts(
+            request,
+            body,
+            path,
+            found,
             model=model,
-            body=request,
-            body_bytes=len(body),
             stream=False,
-            text=tuple(found.text),
-            overhead_tokens=found.overhead,
-            images=tuple(found.images),
-            output_ceiling=0,
-            min_output_tokens=0,
+            ceiling=0,
+            least=0,
             no_reasoning=True,
-            open_reasons=found.reasons,
-            path=path,
         )
 
     def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:

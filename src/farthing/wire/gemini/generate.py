@@ -71,8 +71,7 @@ class GeminiGenerate(JsonDialect):
         model = model_in(path)
         stream, sse = streams(path)
         config = either(request, "generationConfig", "generation_config")
-        found = Gathering()
-        found.overhead += PROMPT_OVERHEAD
+        found = Gathering(PROMPT_OVERHEAD)
         resolution = either(config, "mediaResolution", "media_resolution")
         for content in (
             *several(request, "systemInstruction", "system_instruction"),
@@ -89,24 +88,19 @@ class GeminiGenerate(JsonDialect):
         budget = whole_in(
             either(config, "thinkingConfig", "thinking_config"), "thinkingBudget", "thinking_budget", least=-1
         )
-        return RequestFacts(
-            dialect=self.name,
-            provider=self.provider,
+        return self._facts(
+            request,
+            body,
+            path,
+            found,
             model=model,
-            body=request,
-            body_bytes=len(body),
             stream=stream,
-            text=tuple(found.text),
-            overhead_tokens=found.overhead,
-            images=tuple(found.images),
-            output_ceiling=whole_in(config, "maxOutputTokens", "max_output_tokens", least=1),
+            ceiling=whole_in(config, "maxOutputTokens", "max_output_tokens", least=1),
             choices=whole_in(config, "candidateCount", "candidate_count", least=1) or 1,
-            min_output_tokens=max(budget or 0, 0) + 1,
+            least=max(budget or 0, 0) + 1,
             no_reasoning=budget == 0 and _CAN_STOP_THINKING.match(model) is not None,
-            service_tier=_tier(either(request, "serviceTier", "service_tier")),
-            open_reasons=found.reasons,
+            tier=_tier(either(request, "serviceTier", "service_tier")),
             wants_usage=True,
-            path=path,
             stream_type="text/event-stream" if sse else "application/json",
         )
 
@@ -136,14 +130,13 @@ class GeminiGenerate(JsonDialect):
         told = answer.get("usageMetadata")
         usage, note = reported(told)
         refused = bool(answer.get("error")) and not candidates and usage is None
-        text: list[str] = []
+        text: tuple[str, ...] = ()
         if usage is None:
-            for candidate in candidates:
-                text += (piece for _, piece in _content_text(candidate))
+            text = tuple(piece for candidate in candidates for _, piece in _content_text(candidate))
         return AnswerFacts(
             usage=usage,
             usage_note=note,
-            text=tuple(text),
+            text=text,
             model=string(answer.get("modelVersion")),
             response_id=string(answer.get("responseId")),
             finish=_finish([candidate.get("finishReason") for candidate in candidates]) or _blocked(answer),

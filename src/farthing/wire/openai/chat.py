@@ -66,9 +66,11 @@ _OPEN_FIELDS = {
     "plugins": "hosted plugins",
 }
 """Fields by which a provider adds input or output of its own: OpenAI's, xAI's, Azure's and OpenRouter's."""
+_NO_OPTIONS = (_BODY_FIELDS - {"response_format", "modalities", *_OPEN_FIELDS}) | _PLAIN_REQUEST | {"stream", "n"}
+"""Fields that bring nothing, or are read where they belong."""
 
 # A named tuple's own constructor, without the class's call around it: a third of the time, on the path of every call.
-_request_facts, _answer_facts = RequestFacts.__new__, AnswerFacts.__new__
+_answer_facts = AnswerFacts.__new__
 
 
 class OpenAIChat(OpenAIDialect):
@@ -99,7 +101,8 @@ class OpenAIChat(OpenAIDialect):
             choices = answers_each(request)
             tier = word_in(request, "service_tier")
             _read_tools(request, found)
-            _read_options(request, found)
+            if not request.keys() <= _NO_OPTIONS:
+                _read_options(request, found)
         read_cache_options(request, found)
         ceiling = None
         for field in _CEILINGS:
@@ -107,25 +110,17 @@ class OpenAIChat(OpenAIDialect):
                 # Two names of one thing: servers differ in which one they go by.
                 told = count_in(request, field, least=1)
                 ceiling = told if ceiling is None else max(ceiling, told or 0)
-        return _request_facts(
-            RequestFacts,
-            dialect=self.name,
-            provider=self.provider,
+        return self._facts(
+            request,
+            body,
+            path,
+            found,
             model=model_of(request),
-            body=request,
-            body_bytes=len(body),
             stream=stream,
-            text=tuple(found.text),
-            overhead_tokens=found.overhead,
-            images=tuple(found.images),
-            output_ceiling=ceiling,
+            ceiling=ceiling,
             choices=choices,
-            writes_cache=found.caches,
-            cache_1h=found.cache_long,
-            service_tier=tier,
-            open_reasons=found.reasons,
+            tier=tier,
             wants_usage=stream and (asks_usage or self._tells_usage),
-            path=path,
         )
 
     def _set_ceiling(self, request: dict[str, Any], ceiling: int) -> None:
@@ -267,8 +262,6 @@ def _read_tools(request: Mapping[str, Any], found: Gathering) -> None:
 
 
 def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
-    if request.keys() <= _PLAIN_REQUEST:
-        return
     form = object_in(request, "response_format")
     if form.get("type") not in (None, "text", "json_object"):
         found.overhead += FORMAT_OVERHEAD

@@ -42,23 +42,20 @@ class OpenAICompletions(OpenAIDialect):
         prompts = read_inputs(request, "prompt", found)
         found.add(request.get("suffix"))
         found.rest(request, known=_BODY_FIELDS)
-        return RequestFacts(
-            dialect=self.name,
-            provider=self.provider,
+        return self._facts(
+            request,
+            body,
+            path,
+            found,
             model=model_of(request),
-            body=request,
-            body_bytes=len(body),
             stream=stream,
-            text=tuple(found.text),
-            overhead_tokens=found.overhead,
             # Zero is legal: with ``echo`` it scores the prompt and generates nothing.
-            output_ceiling=count_in(request, "max_tokens", least=0),
-            implied_ceiling=DEFAULT_MAX_TOKENS,
+            ceiling=count_in(request, "max_tokens", least=0),
+            implied=DEFAULT_MAX_TOKENS,
             choices=prompts * answers_each(request),
-            min_output_tokens=0 if request.get("max_tokens") == 0 else 1,
-            service_tier=word_in(request, "service_tier"),
+            least=0 if request.get("max_tokens") == 0 else 1,
+            tier=word_in(request, "service_tier"),
             wants_usage=flag_in(object_in(request, "stream_options"), "include_usage") and stream,
-            path=path,
         )
 
     def _ask_usage(self, request: dict[str, Any]) -> None:

@@ -32,20 +32,17 @@ class OpenAIEmbeddings(OpenAIDialect):
         found = Gathering()
         read_inputs(request, "input", found)
         found.rest(request, known=_BODY_FIELDS)
-        return RequestFacts(
-            dialect=self.name,
-            provider=self.provider,
+        return self._facts(
+            request,
+            body,
+            path,
+            found,
             model=model_of(request),
-            body=request,
-            body_bytes=len(body),
             stream=False,
-            text=tuple(found.text),
-            overhead_tokens=found.overhead,
-            output_ceiling=0,
-            min_output_tokens=0,
+            ceiling=0,
+            least=0,
             no_reasoning=True,
-            service_tier=word_in(request, "service_tier"),
-            path=path,
+            tier=word_in(request, "service_tier"),
         )
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:

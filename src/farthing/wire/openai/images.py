@@ -67,21 +67,17 @@ class OpenAIImages(OpenAIDialect):
         found.rest(request, known=_BODY_FIELDS)
         partial = count_in(request, "partial_images", least=0) or 0
         most = (IMAGE_TOKENS if proven else OPEN_IMAGE_TOKENS) + PARTIAL_IMAGE_TOKENS * partial
-        return RequestFacts(
-            dialect=self.name,
-            provider=self.provider,
+        return self._facts(
+            request,
+            body,
+            path,
+            found,
             model=model,
-            body=request,
-            body_bytes=len(body),
             stream=flag_in(request, "stream"),
-            text=tuple(found.text),
-            overhead_tokens=found.overhead,
-            output_ceiling=most,
-            min_output_tokens=most,
+            ceiling=most,
+            least=most,
             choices=count_in(request, "n", least=1) or 1,
-            open_reasons=found.reasons,
             wants_usage=True,
-            path=path,
         )
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:

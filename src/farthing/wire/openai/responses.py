@@ -39,6 +39,10 @@ _BODY_FIELDS = frozenset(
         "user", "image", "conversation", "client_metadata",
     }
 )  # fmt: skip
+_PLAIN_REQUEST = frozenset(
+    {"model", "input", "instructions", "max_output_tokens", "stream", "temperature", "top_p", "user"}
+)
+"""Fields that are read in any case, or only steer the sampling."""
 _OPEN_FIELDS = ("previous_response_id", "conversation", "prompt", "background", "context_management", "multi_agent")
 _OWN_TOOLS = ("function", "custom", "namespace")
 _PAST_WORK = (
@@ -60,36 +64,29 @@ class OpenAIResponses(OpenAIDialect):
         """Raises ValueError, naming the field, on a body that is no Responses request."""
         request = json.decode_object(body)
         stream = flag_in(request, "stream")
-        found = Gathering()
+        found = Gathering(REPLY_PRIMING)
         instructions = request.get("instructions")
         if instructions:
             found.overhead += MESSAGE_OVERHEAD
             found.add("system")
             found.add(instructions)
         _read_input(request.get("input"), found)
-        found.overhead += REPLY_PRIMING
-        _read_tools(request, found)
-        _read_options(request, found)
+        if not request.keys() <= _PLAIN_REQUEST:
+            _read_tools(request, found)
+            _read_options(request, found)
         read_cache_options(request, found)
-        return RequestFacts(
-            dialect=self.name,
-            provider=self.provider,
+        return self._facts(
+            request,
+            body,
+            path,
+            found,
             model=model_of(request),
-            body=request,
-            body_bytes=len(body),
             stream=stream,
-            text=tuple(found.text),
-            overhead_tokens=found.overhead,
-            images=tuple(found.images),
-            output_ceiling=count_in(request, "max_output_tokens", least=1),
-            min_output_tokens=MIN_OUTPUT_TOKENS,
-            writes_cache=found.caches,
-            cache_1h=found.cache_long,
-            service_tier=word_in(request, "service_tier"),
-            open_reasons=found.reasons,
-            previous_response_id=word_in(request, "previous_response_id"),
+            ceiling=count_in(request, "max_output_tokens", least=1),
+            least=MIN_OUTPUT_TOKENS,
+            tier=word_in(request, "service_tier"),
+            previous=word_in(request, "previous_response_id"),
             wants_usage=stream,
-            path=path,
         )
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
@@ -99,23 +96,12 @@ class OpenAIResponses(OpenAIDialect):
         if answer is None:
             return AnswerFacts(error=failed)
         read = _read_response(answer)
-        text: list[str] = []
+        text: tuple[str, ...] = ()
         if read.usage is None:
-            for item in mappings(answer.get("output")):
-                text += _item_text(item)
-        refused = bool(answer.get("error")) and read.usage is None and not text
-        return AnswerFacts(
-            usage=read.usage,
-            usage_note=read.usage_note,
-            text=tuple(text),
-            model=read.model,
-            response_id=read.response_id,
-            finish=read.finish,
-            complete=answer.get("status") not in ("queued", "in_progress"),
-            error=failed or refused,
-            service_tier=read.service_tier,
-            kept_as=read.response_id,
-        )
+            text = tuple(piece for item in mappings(answer.get("output")) for piece in _item_text(item))
+            failed = failed or (not text and bool(answer.get("error")))
+        complete = answer.get("status") not in ("queued", "in_progress")
+        return read._replace(text=text, complete=complete, error=failed, kept_as=read.response_id)
 
     def closer(self, facts: RequestFacts) -> ResponsesCloser:
         return ResponsesCloser()
