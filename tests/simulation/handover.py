@@ -97,9 +97,9 @@ class Leg(SimulatedCall):
         if exchange is None or self.answered is not None:
             return
         if isinstance(step, Relay):
-            self.answered = Answered(exchange.status, True, self.call.id)
+            self.answered = Answered(exchange.status, True, proxied=True)
         elif self.ended and self.finished is not None and not self.fate:
-            self.answered = Answered(exchange.status, False, self.call.id)
+            self.answered = Answered(exchange.status, False, proxied=True)
 
     def step(self, *, goes_wrong: Callable[[float], bool]) -> str:
         if self.waits_for is None and self.prelude is not None:
@@ -178,9 +178,9 @@ class ProxiedCall(SimulatedCall):
             self.resume(Answered(REFUSED, False))
             return "is refused by its proxy"
         if leg.fate == "connect_error":
-            self.resume(Answered(502, False, leg.call.id))
+            self.resume(Answered(502, False, proxied=True))
             return "is told that the provider was not reached"
-        self.resume(Answered(504, False, leg.call.id))
+        self.resume(Answered(504, False, proxied=True))
         return "is told that nobody knows"
 
     def _read(self, goes_wrong: Callable[[float], bool]) -> str:

@@ -43,7 +43,7 @@ def life(call: Call) -> Life:
         send = _send(call, admitted)
         sent = True
         answered: Answered = yield send
-        if answered.proxied_as is not None:
+        if answered.proxied:
             yield from taken_over(call)
     except NotSent as reason:
         yield from end(call, admitted, endings.never_sent(str(reason) or "not_sent"))

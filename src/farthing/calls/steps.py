@@ -31,8 +31,8 @@ class Answered(NamedTuple):
 
     status: int
     streamed: bool
-    proxied_as: str | None = None
-    """The id under which a proxy that it went through knows the call."""
+    proxied: bool = False
+    """It came through a proxy like ours."""
 
 
 class ReadAll(NamedTuple):

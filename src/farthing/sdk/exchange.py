@@ -133,10 +133,8 @@ def _answered(call: Call, response: Any) -> tuple[Answered, bool]:
     headers = {name.lower(): value for name, value in response.headers.raw}
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     streamed = call.request.streams(response.status_code, content_type)
-    proxied_as = headers.get(_CALL_HEADER)
     status = status_of(response.status_code, headers.items())
-    answered = Answered(status, streamed, None if proxied_as is None else proxied_as.decode("latin-1"))
-    return answered, b"content-encoding" in headers
+    return Answered(status, streamed, _CALL_HEADER in headers), b"content-encoding" in headers
 
 
 def _whole(response: Any, body: bytes) -> Any:

@@ -102,11 +102,8 @@ def open_call(request: Any, place: Place, body: bytes) -> Call | None:
     """
     here = runtime()
     here.housekeeper.catch_up()
-    ambient = current()
-    found = place.found
+    ambient, found = current(), place.found
     reason = found.reason
-    if found.answers is not None:
-        return Call(here, found.answers, asks(found.answers, place.path), ambient, request.url, asks=True)
     if found.dialect is not None:
         try:
             facts = found.dialect.read_request(body, place.path)
@@ -116,6 +113,8 @@ def open_call(request: Any, place: Place, body: bytes) -> Call | None:
             timeout = (request.extensions.get("timeout") or {}).get("read") or TIMEOUT_SECONDS
             offers = not place.known and here.durable is not None
             return Call(here, found.dialect, facts, ambient, request.url, timeout, offers=offers)
+    if found.answers is not None:
+        return Call(here, found.answers, asks(found.answers, place.path), ambient, request.url, asks=True)
     tags = {**dict(ambient.tags), "provider": found.provider or ""}
     hard = here.hard_budget(ambient, tags)
     url = str(request.url)

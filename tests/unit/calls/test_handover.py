@@ -143,7 +143,7 @@ def test_it_counts_once_whether_or_not_the_answer_says_how_it_came(sides: tuple[
     call = taken(proxy, said)
     assert isinstance(proxy.begin(call), Send)
     answer_through(proxy)
-    assert isinstance(program.go_on(Answered(200, False, call.id if header else None)), ReadAll)
+    assert isinstance(program.go_on(Answered(200, False, proxied=header)), ReadAll)
     assert isinstance(program.go_on(ANSWER), Finished)
     assert counted(program) == {MINE: SETTLED, STANDING: SETTLED}
     (row,) = program.store.entries().result()
@@ -211,7 +211,7 @@ def test_a_program_that_leaves_while_it_asks_what_became_of_it(sides: tuple[Side
     call, said = offered(program)
     assert isinstance(proxy.begin(taken(proxy, said)), Send)
     answer_through(proxy)
-    assert program.go_on(Answered(200, False, "of the proxy"), leave_at=program.tickets) is None
+    assert program.go_on(Answered(200, False, proxied=True), leave_at=program.tickets) is None
     assert call.ended
     assert counted(program) == {MINE: SETTLED, STANDING: SETTLED}
 
@@ -260,7 +260,7 @@ def test_a_budget_that_is_split_meanwhile_counts_once(sides: tuple[Side, Side]) 
     theirs = taken(proxy, said, ALICE)
     assert isinstance(proxy.begin(theirs), Send)
     answer_through(proxy)
-    assert isinstance(program.go_on(Answered(200, False, theirs.id)), ReadAll)
+    assert isinstance(program.go_on(Answered(200, False, proxied=True)), ReadAll)
     assert isinstance(program.go_on(ANSWER), Finished)
     assert counted_in_rows(program) == COST
 
@@ -290,7 +290,7 @@ def test_one_side_counts_a_call_that_nothing_was_held_for(free: tuple[Side, Side
         program.leave()
     answer_through(proxy)
     if leaves in LEAVES[3:]:
-        assert isinstance(program.go_on(Answered(200, False, theirs.id)), ReadAll)
+        assert isinstance(program.go_on(Answered(200, False, proxied=True)), ReadAll)
         if leaves == LEAVES[3]:
             program.leave()
         else:

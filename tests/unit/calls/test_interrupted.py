@@ -192,7 +192,7 @@ def test_called_away_while_it_asks_whether_a_proxy_counts_it(runtime: Runtime, s
     call = Call(runtime, dialect, dialect.read_request(body), Ambient(), "http://proxy", offers=True)
     running = life(call)
     assert isinstance(next(running), Send)
-    step: Any = running.send(Answered(200, stream, proxied_as="unknown"))
+    step: Any = running.send(Answered(200, stream, proxied=True))
     assert isinstance(step, Ticket)
     HOW[how]()(running)
     del running, step
@@ -215,7 +215,7 @@ def test_a_hold_that_was_released_meanwhile_was_not_taken_over(runtime: Runtime)
     for store in (runtime.memory_store, runtime.durable.store):
         store.suspect(call.id, ending="expired").result()
         store.resolve(call.id, "release").result()
-    assert isinstance(advance(running, Answered(200, False, proxied_as="of another ledger")), ReadAll)
+    assert isinstance(advance(running, Answered(200, False, proxied=True)), ReadAll)
     advance(running, ANSWER)
     spent = [sum(row.cost_nano or 0 for row in of.store.entries().result()) for of in (runtime.memory, runtime.durable)]
     assert spent[0] == spent[1] > 0
