@@ -15,8 +15,10 @@ from .lending import Loan, Transfer, sides
 
 Read = Callable[[str], Balances]
 Changed = dict[str, Balances]
-Moved = tuple[int, int, int]
-"""What is added to a row in one unit: settled, held, suspect."""
+Moved = list[tuple[int, int]]
+"""What a loan changes: places in the rows, and by how much."""
+_HELD, _SUSPECT = len(UNITS), 2 * len(UNITS)
+"""Where what is held begins in a row, and what is suspect."""
 
 
 def outlent(loans: tuple[Loan, ...], read: Read) -> bool:
@@ -26,33 +28,40 @@ def outlent(loans: tuple[Loan, ...], read: Read) -> bool:
 
 def lend(balances: Changed, read: Read, loans: tuple[Loan, ...], held: Amounts) -> None:
     """A hold of these amounts was placed with loans; its postings are on the taker's account already."""
-    _count(balances, read, [(loan, (0, loan.part(held[AT[loan.unit]]), 0)) for loan in loans])
+    parts: list[tuple[Loan, Moved]] = []
+    for loan in loans:
+        at = AT[loan.unit]
+        parts.append((loan, [(at + _HELD, loan.part(held[at]))]))
+    _count(balances, read, parts)
 
 
 def shrink(balances: Changed, read: Read, before: Hold, after: Hold) -> None:
     """The hold was resized: the last borrowed is returned first. Before its postings change."""
-    _count(balances, read, [(loan, (0, held_by(loan, after) - held_by(loan, before), 0)) for loan in before.loans])
+    less = [held_by(loan, after) - held_by(loan, before) for loan in before.loans]
+    _count(balances, read, [(loan, [(AT[loan.unit] + _HELD, by)]) for loan, by in zip(before.loans, less, strict=True)])
 
 
 def unwind(balances: Changed, read: Read, hold: Hold, held: Amounts, used: Amounts, *, to_suspect: bool) -> None:
     """The hold ends, or becomes suspect: what was not used goes back to the donors. Before its postings change."""
+    counted_at = _SUSPECT if hold.state == SUSPECT else _HELD
     parts: list[tuple[Loan, Moved]] = []
     for loan in hold.loans:
-        lent = loan.part(held[AT[loan.unit]])
-        spent = _spent(loan, held, used)
-        if hold.state == SUSPECT:
-            parts.append((loan, (spent, 0, -lent)))
-        else:
-            parts.append((loan, (spent, -lent, lent if to_suspect else 0)))
+        at = AT[loan.unit]
+        lent = loan.part(held[at])
+        moved = [(at + counted_at, -lent)]
+        if used[at]:
+            moved.append((at, _spent(loan, held, used)))
+        if to_suspect:
+            moved.append((at + _SUSPECT, lent))
+        parts.append((loan, moved))
     _count(balances, read, parts)
 
 
 def correct(balances: Changed, read: Read, hold: Hold, *, now: Amounts, before: Amounts) -> None:
     """A late truth about an ended hold: *now* replaces *before*. Before its postings change."""
     held = hold.amounts
-    _count(
-        balances, read, [(loan, (_spent(loan, held, now) - _spent(loan, held, before), 0, 0)) for loan in hold.loans]
-    )
+    more = [_spent(loan, held, now) - _spent(loan, held, before) for loan in hold.loans]
+    _count(balances, read, [(loan, [(AT[loan.unit], by)]) for loan, by in zip(hold.loans, more, strict=True)])
 
 
 def transfers(loans: tuple[Loan, ...], held: Amounts, used: Amounts, before: Amounts = NONE) -> tuple[Transfer, ...]:
@@ -101,30 +110,21 @@ def _count(balances: Changed, read: Read, parts: Iterable[tuple[Loan, Moved]]) -
 
     Only the places that change are touched: a call that borrows from three does this to 16 rows.
     """
-    rows: list[tuple[str, str, Moved, bool]] = []
-    borrowed: dict[tuple[str, str, str], Moved] = {}
+    rows: list[tuple[str, Iterable[tuple[int, int]], bool]] = []
+    borrowed: dict[tuple[str, str], dict[int, int]] = {}
     for loan, moved in parts:
-        unit = loan.unit
         (taker, _), (taken, _), (donor, _), (lent, _) = sides(loan)
-        rows += (donor, unit, moved, False), (lent, unit, moved, False)
-        of = (taker, taken, unit)
-        borrowed[of] = _plus(borrowed[of], moved) if of in borrowed else moved
-    for (taker, taken, unit), moved in borrowed.items():
-        settled, held, suspect = moved
+        rows += (donor, moved, False), (lent, moved, False)
+        sums = borrowed.setdefault((taker, taken), {})
+        for place, amount in moved:
+            sums[place] = sums.get(place, 0) + amount
+    for (taker, taken), sums in borrowed.items():
         # Negative amounts on a taker's own account are made up by the postings, which follow and are checked.
-        rows += (taken, unit, moved, False), (taker, unit, (-settled, -held, -suspect), True)
-    for key, unit, moved, below_zero in rows:
+        rows += (taken, sums.items(), False), (taker, [(place, -amount) for place, amount in sums.items()], True)
+    for key, changes, below_zero in rows:
         row = [*(balances[key] if key in balances else read(key))]
-        at = AT[unit]
-        for amount in moved:
-            if amount:
-                row[at] += amount
-                if row[at] < 0 and not below_zero:
-                    raise InvariantError(f"account {key} would become negative in {unit} by a loan")
-            at += len(UNITS)
+        for place, amount in changes:
+            row[place] += amount
+            if row[place] < 0 and not below_zero:
+                raise InvariantError(f"account {key} would become negative in {UNITS[place % len(UNITS)]} by a loan")
         balances[key] = bare(Balances, row)
-
-
-def _plus(one: Moved, other: Moved) -> Moved:
-    (settled, held, suspect), (more_settled, more_held, more_suspect) = one, other
-    return settled + more_settled, held + more_held, suspect + more_suspect
