@@ -166,7 +166,7 @@ def test_calls_of_unknown_size_wait_for_each_other(manager: BudgetManager) -> No
     check(manager)
     assert refused == []
     assert (len(calls), manager.report()["planner"]["consumed"]) == (40, 2_000)
-    assert runtime().line.waiting is False
+    assert not runtime().line.waiting
 
 
 WORKER = """
