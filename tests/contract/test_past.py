@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from farthing.errors import HoldNotFound
 from farthing.kernel.hold import Entry, Outcome
-from farthing.kernel.ledger import Placed
+from farthing.kernel.ledger import Denied, Placed
 from farthing.kernel.plan import Plan
 from farthing.kernel.sums import DAY_MS, HOUR_MS, KEYS, Figures, SumKey, Sums, sum_entries
 from farthing.stores.contract import ACCOUNT_GRACE_MS, DenialKey, Store
@@ -246,6 +247,29 @@ def test_a_clock_that_is_wrong_for_a_while_gives_no_second_budget(
     assert spent(store, ask) == 120
     assert len(ask(store.entries())) == 1
     assert not ask(store.alert_once("said"))
+
+
+@pytest.mark.parametrize(("per", "hours"), [("month", 5), ("day", 5), ("rolling 1d", 28)])
+def test_nor_does_one_that_ran_hours_ahead_for_long(
+    store: Store, ask: Ask, clock: FakeClock, per: str, hours: int
+) -> None:
+    """It was set to local time as if that were UTC, say, and is put right: back into a window that it had left."""
+
+    def pass_time(hours: int) -> None:
+        for _ in range(2 * hours):
+            clock.advance(minutes=30)
+            ask(store.sweep())
+            while ask(store.roll_up()):
+                pass
+
+    clock.set(datetime(2026, 2, 28, tzinfo=UTC))
+    put(store, ask, tokens=150, per=per)
+    pass_time(22)
+    assert isinstance(ask(store.place(plan(store, "first"))), Placed)
+    ask(store.settle("first", outcome(output=50)))
+    pass_time(hours)
+    clock.jump_back(hours=5, minutes=30)
+    assert isinstance(ask(store.place(plan(store, "second"))), Denied)
 
 
 def test_a_clock_that_was_right_after_all_is_believed(store: Store, ask: Ask, clock: FakeClock) -> None:

@@ -21,7 +21,7 @@ from farthing.kernel import ledger, plan
 from farthing.kernel.balances import UNITS, ZERO, Balances, change, change_of, minus
 from farthing.kernel.hold import Outcome, settled_amounts
 from farthing.kernel.ledger import NOTHING, Change, Settled
-from farthing.kernel.plan import evaluate, make_plan
+from farthing.kernel.plan import Account, evaluate, make_plan
 from farthing.kernel.scope import concrete
 from farthing.proxy import sharing
 from farthing.runtime import in_force, ledgers
@@ -345,6 +345,7 @@ def a_rollover_drops_what_is_held(patch: Patch) -> None:
                 self._balances.pop(key, None)
                 self._ends.pop(key, None)
 
+    patch.setattr(Account, "kept_until_ms", property(lambda account: account.ends_ms))
     patch.setattr(MemoryStore, "_put_accounts_away", wipe)
 
 

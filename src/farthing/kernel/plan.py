@@ -106,7 +106,7 @@ class Posting(NamedTuple):
     units: tuple[str, ...] | None = None
     """The units that are held on it; None: all, so that it can be shown in each."""
     ends_ms: int | None = None
-    """When the account's window is over, after which it may be rolled up."""
+    """Until when the account is kept at least: see :attr:`Account.kept_until_ms`."""
 
 
 class CallFacts(NamedTuple):
@@ -194,6 +194,14 @@ class Account:
     frozen: bool = False
     valid_from_ms: int | None = None
     """Since when these are its keys and ceilings: a clock that is set back behind it leads to others."""
+
+    @property
+    def kept_until_ms(self) -> int | None:
+        """
+        When it may be put away: as long again after its end as its window is long. A clock that ran ahead for hours and
+        is put right leads back into that window, which must not begin anew.
+        """
+        return None if self.starts_ms is None or self.ends_ms is None else 2 * self.ends_ms - self.starts_ms
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -305,7 +313,7 @@ def make_frame(accounts: tuple[Account, ...], ours: bool) -> Frame:
             continue
         posted.add(account.key)
         if account.kept:
-            postings.append(Posting(account.key, None, account.ends_ms))
+            postings.append(Posting(account.key, None, account.kept_until_ms))
     if len(lines) > LINES_MAX:
         raise ValueError(f"{len(lines)} budget lines match one call; at most {LINES_MAX} are supported")
     return Frame(tuple(lines), tuple(postings), valid_until_ms, counts_usd)

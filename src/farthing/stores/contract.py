@@ -29,7 +29,7 @@ SWEEP_SECONDS = 5.0
 SWEEP_BATCH = 256
 SUSPECT_AFTER_MS = 24 * 3_600_000
 ACCOUNT_GRACE_MS = 3_600_000
-"""How long an account is kept after its window is over, for calls that settle late."""
+"""How long an account, or an alert, is kept beyond its time, for calls that settle late."""
 ROLL_UP_BATCH = 256
 
 DURABILITIES = ("full", "normal")

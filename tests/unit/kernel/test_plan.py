@@ -234,12 +234,14 @@ def test_a_plan_is_good_until_its_earliest_window_ends() -> None:
     assert rolling.valid_until_ms == NOW - 2_345 + 5_000
 
 
-def test_postings_say_when_their_window_is_over() -> None:
+def test_postings_say_until_when_they_are_kept() -> None:
+    """As long again after their window as it was long: a clock that is put right leads back into it."""
     day, rolling = make_budget("d", tokens=1, per="day"), make_budget("r", tokens=1, per="rolling 60s")
     ends = {posting.ends_ms for posting in plan_for(day).postings}
-    assert ends == {NOW - 12_345 + 86_400_000}
-    last_counted = NOW - 2_345 + 12 * 5_000
-    assert {posting.ends_ms for posting in plan_for(rolling).postings} == {last_counted + 5_000}
+    assert ends == {NOW - 12_345 + 2 * 86_400_000}
+    bucket = NOW - 2_345
+    first_counted, last_counted = bucket - 12 * 5_000, bucket + 13 * 5_000
+    assert {posting.ends_ms for posting in plan_for(rolling).postings} == {2 * last_counted - first_counted}
 
 
 def test_an_account_that_is_named_twice_is_held_on_once() -> None:
