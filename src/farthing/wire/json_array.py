@@ -18,21 +18,17 @@ _QUOTE, _BACKSLASH, _OPEN = b'"\\{'
 class ArraySplitter:
     """Cuts an array into its objects. Holds at most one that is incomplete, and at most *max_object_bytes* of it."""
 
-    __slots__ = ("_depth", "_escaped", "_held", "_in_string", "_limit", "_skipping")
+    __slots__ = ("_depth", "_escaped", "_in_string", "_limit", "_skipping", "held")
 
     def __init__(self, *, max_object_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._held = bytearray()
+        self.held = bytearray()
+        """What has come of an incomplete object, and waits for the rest."""
         self._depth = 0
         self._in_string = False
         self._escaped = -1
         """Where in the next piece a character stands that a backslash escapes."""
         self._skipping = False
         self._limit = max_object_bytes
-
-    @property
-    def held_bytes(self) -> int:
-        """How many bytes of an incomplete object wait for the rest."""
-        return len(self._held)
 
     def feed(self, data: bytes) -> list[bytes]:
         """The objects that *data* completes; one that is too large is left out."""
@@ -66,18 +62,18 @@ class ArraySplitter:
 
     def finish(self) -> list[bytes]:
         """The stream ended: an object without its end is none."""
-        self._held.clear()
+        self.held.clear()
         self._depth = 0
         return []
 
     def _hold(self, piece: bytes) -> None:
-        if len(self._held) + len(piece) > self._limit:
+        if len(self.held) + len(piece) > self._limit:
             self._skipping = True
-            self._held.clear()
+            self.held.clear()
         if not self._skipping:
-            self._held += piece
+            self.held += piece
 
     def _taken(self) -> list[bytes]:
-        whole, self._skipping = [] if self._skipping else [bytes(self._held)], False
-        self._held.clear()
+        whole, self._skipping = [] if self._skipping else [bytes(self.held)], False
+        self.held.clear()
         return whole

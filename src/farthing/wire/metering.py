@@ -27,8 +27,8 @@ _OBJECTS = {dict}
 class Splitter(Protocol):
     """Cuts a stream into frames; :class:`~.sse.FrameSplitter` is the usual one."""
 
-    @property
-    def held_bytes(self) -> int: ...
+    held: bytearray
+
     def feed(self, data: bytes) -> list[bytes]: ...
     def finish(self) -> list[bytes]: ...
 
@@ -42,7 +42,7 @@ class EventMeter(ABC):
     - ``_dull(data)``, if it can tell at one look: how many bytes, whole frames, need neither be cut nor looked at.
     """
 
-    __slots__ = ("_chars", "_fresh", "_splitter", "_strip", "_text", "_unread", "_unread_bytes")
+    __slots__ = ("_chars", "_fresh", "_splitter", "_strip", "_text", "_unread", "_unread_bytes", "complete")
 
     def __init__(self, *, strip: bool, splitter: Splitter | None = None) -> None:
         self._splitter = splitter or FrameSplitter()
@@ -52,10 +52,12 @@ class EventMeter(ABC):
         self._text: dict[Hashable, list[str]] = {}
         self._chars = 0
         self._fresh: list[str] | None = None
+        self.complete = False
+        """A terminal event has been seen. Asked for with each piece, so that it is kept and not found out."""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to relay for *data*: the same object, unless this meter strips."""
-        dull = 0 if self._splitter.held_bytes else self._dull(data)
+        dull = 0 if self._splitter.held else self._dull(data)
         if dull:
             if dull == len(data):
                 self._keep(data)
@@ -76,20 +78,15 @@ class EventMeter(ABC):
         return b"".join(kept) if self._strip else b""
 
     def _feed_stripping(self, data: bytes) -> bytes:
-        whole = not self._splitter.held_bytes
+        whole = not self._splitter.held
         frames = self._splitter.feed(data)
         kept = [frame for frame in frames if not self._drops(frame)]
-        if whole and len(kept) == len(frames) and not self._splitter.held_bytes:
+        if whole and len(kept) == len(frames) and not self._splitter.held:
             return data
         return b"".join(kept)
 
     def _drops(self, frame: bytes) -> bool:
         return not isinstance(frame, Unparsed) and self._see(frame)
-
-    @property
-    @abstractmethod
-    def complete(self) -> bool:
-        """A terminal event has been seen."""
 
     def _dull(self, data: bytes) -> int:
         return 0

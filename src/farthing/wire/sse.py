@@ -38,27 +38,23 @@ class Unparsed(bytes):
 class FrameSplitter:
     """Cuts a stream into frames. Holds at most one incomplete frame, and at most *max_event_bytes* of it."""
 
-    __slots__ = ("_held", "_limit", "_searched", "_skipping")
+    __slots__ = ("_limit", "_searched", "_skipping", "held")
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._held = bytearray()
+        self.held = bytearray()
+        """What has come of an incomplete frame, and waits for the rest."""
         self._searched = 0
         self._skipping = False
         self._limit = max_event_bytes
 
-    @property
-    def held_bytes(self) -> int:
-        """How many bytes of an incomplete frame wait for the rest."""
-        return len(self._held)
-
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that *data* completes, and, of an event too large, :class:`Unparsed` pieces."""
-        if not self._held and data.endswith(b"\n\n") and b"\r" not in data and not self._skipping:
+        if not self.held and data.endswith(b"\n\n") and b"\r" not in data and not self._skipping:
             # The common case: one event, not even copied; or several.
             if data.find(b"\n\n") == len(data) - 2 and len(data) <= self._limit:
                 return [data]
             return self._whole(data)
-        held = self._held
+        held = self.held
         held += data
         frames: list[bytes] = []
         start = 0
@@ -78,10 +74,10 @@ class FrameSplitter:
 
     def finish(self) -> list[bytes]:
         """The stream ended: what was held, as the last frame (a last event may lack its blank line)."""
-        if not self._held:
+        if not self.held:
             return []
-        last = self._frame(bytes(self._held))
-        self._held.clear()
+        last = self._frame(bytes(self.held))
+        self.held.clear()
         self._searched = 0
         return [last]
 
@@ -93,8 +89,8 @@ class FrameSplitter:
             frames.append(self._frame(data[start : blank + 2]))
             start = blank + 2
         # An odd number of LFs at the end leaves one over.
-        self._held += data[start:]
-        self._searched = len(self._held)
+        self.held += data[start:]
+        self._searched = len(self.held)
         return frames
 
     def _frame(self, frame: bytes) -> bytes:

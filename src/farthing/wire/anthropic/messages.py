@@ -175,14 +175,6 @@ class MessagesMeter(EventMeter):
         self._id: str | None = None
         self._stop: str | None = None
 
-    @property
-    def complete(self) -> bool:
-        """
-        Nothing that matters follows: ``message_stop``, an error in place of an answer, or the final figure. Some
-        clients read no further than that, and close nothing.
-        """
-        return self._terminal or self._error or self._final
-
     def facts(self) -> AnswerFacts:
         """What has been seen so far."""
         usage, note = reported(self._usage)
@@ -226,6 +218,9 @@ class MessagesMeter(EventMeter):
         elif kind == "error" or (kind is None and data.get("error")):
             self._error = self._error or not self._first_seen
         self._first_seen = self._first_seen or kind != "ping"
+        # Nothing that matters follows ``message_stop``, an error in place of an answer, or the final figure. Some
+        # clients read no further than that, and close nothing.
+        self.complete = self._terminal or self._error or self._final
         return False
 
     def _merge(self, usage: object) -> None:

@@ -87,19 +87,14 @@ class CohereChat(JsonDialect):
 class CohereMeter(EventMeter):
     """Meters a stream: its last event, ``message-end``, has the usage."""
 
-    __slots__ = ("_complete", "_error", "_finish", "_id", "_usage")
+    __slots__ = ("_error", "_finish", "_id", "_usage")
 
     def __init__(self) -> None:
         super().__init__(strip=False)
         self._usage: Usage | None = None
         self._id: str | None = None
         self._finish: str | None = None
-        self._complete = False
         self._error = False
-
-    @property
-    def complete(self) -> bool:
-        return self._complete
 
     def facts(self) -> AnswerFacts:
         """What has been seen so far."""
@@ -108,7 +103,7 @@ class CohereMeter(EventMeter):
             text=() if self._usage is not None else self._delivered_text(),
             response_id=self._id,
             finish=self._finish,
-            complete=self._complete,
+            complete=self.complete,
             error=self._error,
         )
 
@@ -124,7 +119,7 @@ class CohereMeter(EventMeter):
                 failed = bool(delta.get("error")) and self._usage is None
                 self._error = failed and not self._delivered_text()
                 # An error after some text is no end of an answer: what came until then was cut off.
-                self._complete = self._error or not failed
+                self.complete = self._error or not failed
         elif b"-delta" in frame or b"-start" in frame:
             self._keep(frame)
         return False

@@ -183,12 +183,9 @@ class GeminiMeter(EventMeter):
         """The body ended: nothing that matters can follow."""
         rest = super().finish()
         self._over = True
+        # Or an error came in place of an answer.
+        self.complete = self._error or self._ended
         return rest
-
-    @property
-    def complete(self) -> bool:
-        """An error came in place of an answer, or the body has ended after its last chunk."""
-        return self._error or (self._over and self._ended)
 
     @property
     def _ended(self) -> bool:
@@ -225,7 +222,7 @@ class GeminiMeter(EventMeter):
         candidates = mappings(data.get("candidates"))
         if not self._first_seen:
             self._first_seen = True
-            self._error = not candidates and bool(data.get("error"))
+            self._error = self.complete = not candidates and bool(data.get("error"))
         self._model = string(data.get("modelVersion")) or self._model
         self._id = string(data.get("responseId")) or self._id
         self._blocked = _blocked(data) or self._blocked

@@ -48,11 +48,6 @@ class ChatMeter(EventMeter):
         self._tier: str | None = None
 
     @property
-    def complete(self) -> bool:
-        """Nothing that matters follows: ``[DONE]``, an error in place of an answer, or an ended answer's figure."""
-        return self._done or self._error or (self._final and self._ended)
-
-    @property
     def _ended(self) -> bool:
         return len(self._finishes) >= self._choices
 
@@ -73,7 +68,7 @@ class ChatMeter(EventMeter):
         )
 
     def feed(self, data: bytes) -> bytes:
-        held = self._splitter.held_bytes
+        held = self._splitter.held
         if (
             self._first_seen
             and not held
@@ -110,7 +105,8 @@ class ChatMeter(EventMeter):
         data = event_data(frame)
         if data is None:
             event = parse_frame(frame) if matters else None
-            self._done = self._done or (event is not None and event.data.startswith(b"[DONE]"))
+            if event is not None and event.data.startswith(b"[DONE]"):
+                self._done = self.complete = True
             return False
         return self._see_chunk(data, frame)
 
@@ -133,6 +129,8 @@ class ChatMeter(EventMeter):
         if usage is not None:
             self._usage, self._note = usage, note
             self._final = not choices or self._ended
+        # Nothing that matters follows ``[DONE]``, an error in place of an answer, or an ended answer's figure.
+        self.complete = self._done or self._error or (self._final and self._ended)
         self._keep(frame)
         return usage is not None and data.get("choices") == []
 

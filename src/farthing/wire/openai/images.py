@@ -108,11 +108,6 @@ class ImagesMeter(EventMeter):
         self._first_seen = False
         self._error = False
 
-    @property
-    def complete(self) -> bool:
-        """All images, or an error in place of the first, have been seen."""
-        return self._error or self._ended >= self._images
-
     def facts(self) -> AnswerFacts:
         """What has been seen so far."""
         usage = self._usage if self._ended >= self._images else None
@@ -139,6 +134,8 @@ class ImagesMeter(EventMeter):
         elif data is not None and (kind == "error" or data.get("error")):
             self._error = self._error or not self._first_seen
         self._first_seen = True
+        # All images, or an error in place of the first.
+        self.complete = self._error or self._ended >= self._images
         return False
 
     def _read(self, data: Mapping[str, Any]) -> None:

@@ -127,11 +127,6 @@ class ResponsesMeter(EventMeter):
         self._error = False
         self._delivers = False
 
-    @property
-    def complete(self) -> bool:
-        """A terminal event, or an error in place of an answer, has been seen."""
-        return self._terminal or self._error
-
     def facts(self) -> AnswerFacts:
         """What has been seen so far."""
         answer = self._answer
@@ -167,6 +162,8 @@ class ResponsesMeter(EventMeter):
                 self._terminal = True
                 failed = kind == "response.failed" and self._answer.usage is None
                 self._error = failed and not self._delivers
+        # A terminal event, or an error in place of an answer.
+        self.complete = self._terminal or self._error
         return False
 
     def _read(self, data: Mapping[str, Any]) -> None:
