@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from farthing.errors import HoldNotFound
+from farthing.kernel.budget import make_budget
 from farthing.kernel.hold import Entry, Outcome
 from farthing.kernel.ledger import Denied, Placed
 from farthing.kernel.plan import Plan
@@ -103,6 +104,23 @@ def test_entries_come_in_pages(store: Store, ask: Ask, clock: FakeClock) -> None
     assert pages == whole
     middle_ms = whole[12].at_ms
     assert list(ask(store.entries(since_ms=middle_ms, limit=5))) == [e for e in whole if e.at_ms >= middle_ms][:5]
+
+
+def test_accounts_that_no_window_looks_at_any_more_need_not_be_read(store: Store, ask: Ask, clock: FakeClock) -> None:
+    for per in ("rolling 60s", "minute", "lifetime"):
+        ask(store.put_budget(make_budget(per, tokens=10_000, per=per)))
+    for number in range(60):
+        ask(store.record(plan(store, f"call-{number}"), outcome()))
+        clock.advance(seconds=10)
+    now_ms, every = store.now(), ask(store.balances())
+    some = ask(store.balances(at_ms=now_ms))
+    assert some.items() <= every.items()
+    assert len(every) == 60 + 10 + 1
+    assert len(some) < 25
+    catalogue = ask(store.catalogue())
+    for budget in catalogue.budgets.values():
+        account = catalogue.account(budget, {}, now_ms)
+        assert {key: every[key] for key in account.keys if key in every}.items() <= some.items()
 
 
 def test_an_alert_is_said_once(store: Store, ask: Ask, clock: FakeClock) -> None:

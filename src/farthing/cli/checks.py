@@ -7,6 +7,7 @@ A check never makes a ledger and never changes one. The network is asked for the
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..runtime.learning import learned_of
 from ..sdk.known import installed_packages
 from ..stores import open_store
 from ..stores.contract import wall_clock_ms
+from ..stores.sqlite.connection import JOURNAL_SIZE_LIMIT_BYTES
 from ..stores.sqlite.files import file_system_type
 from ..tokens.vocab import backend
 from .amounts import number_of
@@ -28,6 +30,7 @@ from .ledger import file_of, ledger_url
 
 STALE_DAYS = 30
 CLOCK_AHEAD_MS = 60_000
+ROOM_BYTES = JOURNAL_SIZE_LIMIT_BYTES
 _ENCODINGS = ("o200k_base", "cl100k_base")
 
 
@@ -120,6 +123,10 @@ def _folder(path: Path) -> Check:
             f"{where} is not writable, so no lock can be taken",
             "let this user write there, or name another",
         )
+    free = shutil.disk_usage(folder).free
+    if free < ROOM_BYTES:
+        says = f"{where} is on a disk that is all but full: {free / 2**20:,.1f} MiB are left"
+        return Check("folder", "warning", says, "make room: a ledger that cannot grow refuses every call")
     return Check("folder", "ok", f"{where} is writable: locks and the write-ahead log go there")
 
 

@@ -114,7 +114,7 @@ def list_accounts(store: Store, name: str | None = None) -> list[BudgetFigures]:
     if name is not None and name not in catalogue.budgets:
         raise no_budget(name, catalogue.budgets)
     now_ms = store.now()
-    balances = store.balances().result()
+    balances = store.balances(at_ms=now_ms).result()
     scopes = _scopes_in_use(balances)
     return [
         _budget_figures(catalogue, budget, scopes.get(budget.name, ()), balances, now_ms)
@@ -175,7 +175,7 @@ def _terms(budget: Budget, *, frozen: bool) -> dict[str, Any]:
 
 
 def _scopes_in_use(balances: Mapping[str, Balances]) -> dict[str, tuple[dict[str, str | None], ...]]:
-    """By budget, the concrete scopes that anything was ever posted to, sorted."""
+    """By budget, the concrete scopes of these accounts, sorted."""
     found: dict[str, dict[tuple[tuple[str, str | None], ...], dict[str, str | None]]] = {}
     for key in balances:
         name, scope, _ = read_account_key(account_of(key))

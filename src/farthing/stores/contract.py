@@ -166,8 +166,11 @@ class Store(Protocol):
         """Live holds in these states (all live ones if none is named), oldest first."""
         ...
 
-    def balances(self, keys: Iterable[str] | None = None) -> Ticket[dict[str, Balances]]:
-        """The balances of these accounts (of every one if None); one that was never posted to has zero."""
+    def balances(self, keys: Iterable[str] | None = None, *, at_ms: int | None = None) -> Ticket[dict[str, Balances]]:
+        """
+        The balances of these accounts; one that was never posted to has zero. Without *keys* of every one; with *at_ms*
+        without those that no window of that instant looks at any more, of which there may be a hundred times as many.
+        """
         ...
 
     def known_balances(self) -> Callable[[str], Balances | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sqlite3
 import time
@@ -71,6 +72,16 @@ def test_a_ledger_of_a_newer_program_fails(run: Run, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_fails(run: Run, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert run("doctor", "--ledger", tmp_path / "ledger.db").code == 1
+
+
+def test_a_disk_that_is_all_but_full_is_a_warning(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads that a ledger's disk is full looks here next: the folder was writable, and all was well."""
+    make_ledger(tmp_path / "ledger.db")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_500_000))
+    ((status, says),) = statuses(run, "--ledger", tmp_path / "ledger.db")["folder"]
+    assert status == "warning"
+    assert "1.4 MiB are left" in says
 
 
 def test_suspects_are_a_warning(run: Run, after_a_kill: Path) -> None:

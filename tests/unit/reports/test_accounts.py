@@ -12,6 +12,8 @@ from farthing.kernel.budget import Budget, make_budget
 from farthing.kernel.catalogue import Grant
 from farthing.kernel.hold import Outcome
 from farthing.kernel.plan import Ask, CallFacts, Formula, make_plan
+from farthing.kernel.scope import read_account_key
+from farthing.reports import accounts
 from farthing.reports.accounts import AccountFigures, list_accounts
 from farthing.stores.memory import MemoryStore
 from farthing.testing import FakeClock
@@ -127,3 +129,27 @@ def test_names_and_values_may_hold_any_sign(store: MemoryStore) -> None:
     spend(store, budget, "x", 1, user='o|"}]ö')
     ((account,),) = [found.accounts for found in list_accounts(store)]
     assert account.scope == {"user": 'o|"}]ö'}
+
+
+def test_accounts_of_windows_that_are_over_are_not_looked_through(
+    store: MemoryStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a rolling minute there are some 750 within their grace, for each user: a scrape of them took seconds."""
+    budget = make_budget("r", tokens=1_000, per="rolling 60s", each=["user"])
+    store.put_budget(budget).result()
+    for number in range(90):
+        spend(store, budget, f"call-{number}", 5, user="u")
+        clock.advance(seconds=10)
+    looked = []
+
+    def read(key: str) -> tuple[str, dict[str, str | None], str]:
+        looked.append(key)
+        return read_account_key(key)
+
+    monkeypatch.setattr(accounts, "read_account_key", read)
+    (found,) = list_accounts(store, "r")
+    (account,) = found.accounts
+    figures = account.figures("tokens")
+    assert figures is not None
+    assert figures.spent == 30
+    assert len(looked) < 20

@@ -130,8 +130,13 @@ class MemoryStore(Books):
         wanted = states or LIVE
         return self._read(lambda: tuple(hold for hold in self._holds.values() if hold.state in wanted))
 
-    def balances(self, keys: Iterable[str] | None = None) -> Ready[dict[str, Balances]]:
+    def balances(self, keys: Iterable[str] | None = None, *, at_ms: int | None = None) -> Ready[dict[str, Balances]]:
         names = None if keys is None else tuple(keys)
+        if names is None and at_ms is not None:
+            ends = self._ends
+            return self._read(
+                lambda: {key: row for key, row in self._balances.items() if key not in ends or ends[key] > at_ms}
+            )
         if names is None:
             return self._read(lambda: dict(self._balances))
         return self._read(lambda: dict(zip(names, map(self.balance, names), strict=True)))

@@ -32,9 +32,10 @@ def holds(connection: sqlite3.Connection, states: Sequence[str]) -> tuple[Hold, 
     return tuple(hold for _, hold in sorted(found, key=itemgetter(0)))
 
 
-def balances(connection: sqlite3.Connection) -> dict[str, Balances]:
-    """Every account."""
-    found = connection.execute(f"SELECT key, {', '.join(Balances._fields)} FROM balances")
+def balances(connection: sqlite3.Connection, at_ms: int | None) -> dict[str, Balances]:
+    """Every account, or those that a window of this instant may look at."""
+    where, values = ("", ()) if at_ms is None else ("WHERE ends_ms IS NULL OR ends_ms > ?", (at_ms,))
+    found = connection.execute(f"SELECT key, {', '.join(Balances._fields)} FROM balances {where}", values)
     return {key: bare(Balances, row) for key, *row in found}
 
 

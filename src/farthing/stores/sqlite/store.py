@@ -181,9 +181,9 @@ class SQLiteStore:
         wanted = states or LIVE
         return self._ask(READ, lambda connection: queries.holds(connection, wanted))
 
-    def balances(self, keys: Iterable[str] | None = None) -> Ticket[dict[str, Balances]]:
+    def balances(self, keys: Iterable[str] | None = None, *, at_ms: int | None = None) -> Ticket[dict[str, Balances]]:
         if keys is None:
-            return self._ask(READ, queries.balances)
+            return self._ask(READ, lambda connection: queries.balances(connection, at_ms))
         names = tuple(keys)
         return self._ask(LOOK, lambda books, now_ms: ({key: books.balance(key) for key in names}, NOTHING))
 
