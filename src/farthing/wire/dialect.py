@@ -47,10 +47,14 @@ class JsonDialect:
         stream_type: str = "text/event-stream",
     ) -> RequestFacts:
         """What was read. By the order of the fields: their own constructor, given so many names, takes three times."""
-        text, images, reasons = tuple(found.text), tuple(found.images), tuple(found.reasons)
-        read = (self.name, self.provider, model, request, len(body), stream, text, found.overhead, images, ceiling)
-        asked = (choices, least, found.caches, found.cache_long, no_reasoning, tier, reasons, previous)
-        return bare(RequestFacts, (*read, *asked, wants_usage, implied, path, stream_type))
+        return bare(
+            RequestFacts,
+            (
+                self.name, self.provider, model, request, len(body), stream, tuple(found.text), found.overhead,
+                tuple(found.images), ceiling, choices, least, found.caches, found.cache_long, no_reasoning, tier,
+                tuple(found.reasons), previous, wants_usage, implied, path, stream_type,
+            ),
+        )  # fmt: skip
 
     def rewrite(
         self,

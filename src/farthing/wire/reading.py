@@ -31,10 +31,10 @@ def model_of(body: Mapping[str, Any]) -> str:
 def count_in(body: Mapping[str, Any], field: str, *, least: int) -> int | None:
     """A whole number that a request may set, at least *least*; None where it is absent or null."""
     value = body.get(field)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
     if type(value) is int and least <= value <= MAX_COUNT:
         return value
+    if isinstance(value, float) and value.is_integer() and least <= value <= MAX_COUNT:
+        return int(value)
     if value is not None:
         raise ValueError(f"{field} must be a whole number of at least {least}, not {value!r:.80}")
     return None
