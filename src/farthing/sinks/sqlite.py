@@ -12,6 +12,7 @@ from decimal import Decimal
 from ..kernel.money import nano_of_usd
 from ..reports.rows import COLUMNS, Row
 from ..runtime.events import BudgetEvent
+from .jsonl import is_elsewhere
 
 BUSY_SECONDS = 5.0
 _TABLES = """
@@ -40,13 +41,16 @@ class SQLiteSink:
     as the table of that name in tokenguard's files had them, for queries that were written for it.
 
     This file is yours: the ledger, which budgets go by, is another one. Several processes may write to it; each waits
-    at most five seconds for the others.
+    at most five seconds for the others. Where it is moved away or removed, another is begun under its name.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self.lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._place = self.path if self.path in ("", ":memory:") else os.path.abspath(self.path)
+        self._known: os.stat_result | None = None
+        """The file that is open; None for one that has no name."""
         try:
             self._execute(_INSERT_CALL, [])
         except sqlite3.Error as error:
@@ -70,16 +74,20 @@ class SQLiteSink:
 
     def _execute(self, sql: str, values: list[tuple[object, ...]]) -> None:
         with self.lock:
+            if self._known is not None and is_elsewhere(self._place, self._known):
+                # Moved away, or removed: SQLite would go on in a file that nobody finds.
+                self.disconnect()
             if self._connection is None:
-                self._connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False)
+                self._connection = sqlite3.connect(self._place, timeout=BUSY_SECONDS, check_same_thread=False)
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.executescript(_TABLES)
+                self._known = os.stat(self._place) if os.path.exists(self._place) else None
             with self._connection:
                 self._connection.executemany(sql, values)
 
     def disconnect(self) -> None:
         """Under the lock: close the connection; the next write opens another."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._known = self._connection, None, None
         if connection is not None:
             connection.close()
 

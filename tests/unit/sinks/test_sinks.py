@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,39 @@ def test_a_full_disk_cuts_no_second_line(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ValueError, match=r"Unterminated|Expecting"):
         json.loads(torn)
     assert json.loads(whole)["id"] == "whole"
+
+
+@pytest.mark.parametrize("kind", [sinks.JSONLSink, sinks.SQLiteSink])
+@pytest.mark.parametrize("away", ["moved", "removed"])
+def test_a_file_that_is_moved_away_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, away: str
+) -> None:
+    """As log rotation does: rows went on into a file that had another name by then, or none."""
+    path, older = tmp_path / "calls", tmp_path / "calls.1"
+
+    def users(path: Path) -> list[str]:
+        if kind is sinks.JSONLSink:
+            return [json.loads(line)["tags"]["user"] for line in path.read_text().splitlines()]
+        with closing(sqlite3.connect(path)) as file:
+            return [json.loads(tags)["user"] for (tags,) in file.execute("SELECT tags FROM calls")]
+
+    monkeypatch.chdir(tmp_path)
+    with use(kind("calls")) as subscription:
+        call(user="alice")
+        assert subscription.flush(60)
+        for file in sorted(tmp_path.iterdir()):
+            if away == "moved":
+                file.rename(tmp_path / file.name.replace("calls", "calls.1", 1))
+            else:
+                file.unlink()
+        # Where the program is by now does not matter.
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        call(user="bob")
+        assert subscription.flush(60)
+        assert subscription.failed == 0
+    assert users(path) == ["bob"]
+    assert not older.exists() or users(older) == ["alice"]
 
 
 def test_nothing_is_made_where_nobody_listens() -> None:
