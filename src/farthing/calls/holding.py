@@ -119,7 +119,7 @@ def hold_once(
             hold = placed.hold
             if here is not None and hold.x < x:
                 yield from _shrink(here.ledger, ask.id, hold.x)
-                holds = (holds[0]._replace(x=hold.x),)
+                holds = (holds[0].shrunk(hold.x),)
             advisory, x, holds, stores = advisory + placed.advisory, hold.x, (*holds, hold), (*stores, ledger.store)
         if work is not None:
             lending.measured(runtime, work)

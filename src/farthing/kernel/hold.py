@@ -57,7 +57,8 @@ class Outcome(NamedTuple):
 
 class Hold(NamedTuple):
     """
-    A hold as the store keeps it: on each of its postings' accounts, what the call asks of each unit for ``x``.
+    A hold as the store keeps it: on each of its postings' accounts its amounts, what the call asks of each unit for
+    ``x``.
 
     The postings are the same object in every hold on the same accounts.
     """
@@ -68,6 +69,7 @@ class Hold(NamedTuple):
     facts: CallFacts
     postings: tuple[Posting, ...]
     x: int
+    amounts: Amounts
     x_want: int
     x_floor: int
     placed_ms: int
@@ -82,16 +84,15 @@ class Hold(NamedTuple):
 
     def ended(self, state: str, outcome: Outcome | None, now_ms: int) -> Hold:
         """The hold after its call's own word."""
-        hold_id, owner, _, facts, postings, x, want, floor, placed_ms, due_ms, _, _, _, loans = self
+        hold_id, owner, _, facts, postings, x, held, want, floor, placed, due, _, _, _, loans = self
         return bare(
             Hold,
-            (hold_id, owner, state, facts, postings, x, want, floor, placed_ms, due_ms, now_ms, False, outcome, loans),
+            (hold_id, owner, state, facts, postings, x, held, want, floor, placed, due, now_ms, False, outcome, loans),
         )
 
-    @property
-    def amounts(self) -> Amounts:
-        """What is held on each posting's account."""
-        return self.facts.amounts(self.x)
+    def shrunk(self, x: int) -> Hold:
+        """The hold for fewer output tokens per choice."""
+        return self._replace(x=x, amounts=self.facts.amounts(x))
 
     def estimate(self, x: int | None = None) -> Outcome:
         """The outcome that is assumed while the real one is unknown: all that was held."""

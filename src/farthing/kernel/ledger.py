@@ -107,7 +107,7 @@ def place(
     """
     Admit a plan or refuse it. *replaces* gives back another hold in the same step (it is voided without an entry).
     """
-    hold_id, facts, _, postings, x_want, x_floor, deadline_ms, made_from, valid_until_ms, _, lent = plan
+    hold_id, facts, _, postings, want, floor, due_ms, made_from, valid_until_ms, _, lent = plan
     known = books.hold(hold_id)
     if known is not None:
         if not _same_plan(known, plan):
@@ -141,7 +141,7 @@ def place(
         loans.lend(balances, read, lent, amounts)
     hold = holds[hold_id] = bare(
         Hold,
-        (hold_id, owner, HELD, facts, postings, x, x_want, x_floor, now_ms, deadline_ms, now_ms, False, None, lent),
+        (hold_id, owner, HELD, facts, postings, x, amounts, want, floor, now_ms, due_ms, now_ms, False, None, lent),
     )
     return bare(Placed, (hold, advisory)), bare(Change, (balances, holds, ends, over, _NO_ENTRIES, _NO_LATEST))
 
@@ -166,7 +166,7 @@ def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Ch
         raise HoldConflict(f"hold {hold_id!r} is {hold.state}; only an open hold can be resized", hold_id=hold_id)
     if type(x) is not int or not 0 <= x <= hold.x:
         raise ValueError(f"x={x!r}: a hold of x={hold.x} can only shrink")
-    smaller = hold._replace(x=x, changed_ms=now_ms)
+    smaller = hold.shrunk(x)._replace(changed_ms=now_ms)
     balances: dict[str, Balances] = {}
     if hold.loans:
         loans.shrink(balances, books.balance, hold, smaller)
@@ -298,7 +298,7 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
     hold = _find(books, hold_id)
     if hold.state == HELD:
         balances: dict[str, Balances] = {}
-        held = hold.facts.amounts(hold.x)
+        held = hold.amounts
         used = NONE if outcome is None else _used(outcome)
         _move(books, balances, hold, held, used, to_suspect=False)
         ended = hold.ended(state, outcome, now_ms)

@@ -11,12 +11,12 @@ from farthing.kernel.usage import KINDS, Usage
 
 FACTS = CallFacts(input_tokens=100, choices=3, price=Formula(10, 7, 4))
 POSTINGS = (Posting("a"),)
-HOLD = Hold("h", "o", HELD, FACTS, POSTINGS, 5, 9, 1, 0, 60_000, 0)
+HOLD = Hold("h", "o", HELD, FACTS, POSTINGS, 5, FACTS.amounts(5), 9, 1, 0, 60_000, 0)
 
 
 def test_a_hold_amounts_to_what_its_x_costs() -> None:
     assert HOLD.amounts == (115, 12, 1, 1)  # 45/4 nano-dollars round up
-    assert HOLD._replace(x=0).amounts == (100, 3, 1, 1)
+    assert HOLD.shrunk(0).amounts == (100, 3, 1, 1)
 
 
 def test_the_estimate_is_all_that_was_held() -> None:

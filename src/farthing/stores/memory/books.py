@@ -17,7 +17,8 @@ import os
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from operator import call
 from typing import Any, TypeVar
@@ -172,7 +173,7 @@ class Books:
 
     def _commit(self, change: Change) -> None:
         """Apply a change, in one call into C: no exception can come between its parts."""
-        _at_once(self._tables, change)
+        _at_once(map(call, self._tables, change))
         if change.over and (
             len(self._ended) > ENDED_HOLDS_MAX
             or (self.entries_max is not None and len(self._entries) > self.entries_max)
@@ -207,7 +208,7 @@ class Books:
         changed: dict[str, Amounts] = {}
         for key, made in posted:
             changed[key] = change(changed.get(key) or before.get(key, NONE)).plus(made).settled
-        _at_once([before.update, *[away for away, _ in gone]], [changed, *[what for _, what in gone]])
+        _at_once(map(call, [before.update, *[away for away, _ in gone]], [changed, *[what for _, what in gone]]))
         for key, amounts in changed.items():
             if amounts == NONE:
                 before.pop(key, None)
@@ -273,12 +274,11 @@ class Books:
         return len(hours)
 
 
-def _at_once(methods: Sequence[Callable[[Any], object]], arguments: Sequence[Any]) -> None:
-    """
-    Call these methods of built-in containers, each with its argument, without running a line of Python in between: a
-    signal handler, and so an exception of its, comes before all of them or after.
-    """
-    deque(map(call, methods, arguments), maxlen=0)
+_at_once: Callable[[Iterable[object]], object] = partial(deque, maxlen=0)
+"""
+For a ``map(call, …)`` of methods of built-in containers, each with its argument: calls them without running a line of
+Python in between, so that a signal handler, and an exception of its, comes before all of them or after.
+"""
 
 
 _all: weakref.WeakSet[Books] = weakref.WeakSet()

@@ -85,17 +85,17 @@ def shape_text(postings: tuple[Posting, ...]) -> str:
 
 def hold_row(hold: Hold, entry: Entry | None, shape: int) -> tuple[Any, ...]:
     """For ``INSERT_HOLD``."""
-    hold_id, owner, state, facts, _, x, x_want, x_floor, placed_ms, deadline_ms, changed_ms, automatic, _, loans = hold
+    hold_id, owner, state, facts, _, x, _, want, floor, placed_ms, due_ms, changed_ms, automatic, _, loans = hold
     model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked, ours = facts
     return (
         hold_id,
         owner,
         placed_ms,
-        x_want,
-        x_floor,
+        want,
+        floor,
         state,
         x,
-        deadline_ms,
+        due_ms,
         changed_ms,
         automatic,
         None if hold.outcome is None else _said(hold.outcome, entry),
@@ -136,14 +136,16 @@ def _said(outcome: Outcome, entry: Entry | None) -> str | None:
 def hold_from_row(row: Sequence[Any]) -> Hold:
     """Of ``SELECT_HOLD``."""
     hold_id, owner, placed_ms, x_want, x_floor, state, x, deadline_ms, changed_ms, automatic, outcome = row[:11]
-    *facts, loans, shape = row[11 : -len(_SAID)]
+    *of_call, loans, shape = row[11 : -len(_SAID)]
+    facts = _facts(of_call)
     return Hold(
         hold_id,
         owner,
         state,
-        _facts(facts),
+        facts,
         _shape(shape),
         x,
+        facts.amounts(x),
         x_want,
         x_floor,
         placed_ms,
