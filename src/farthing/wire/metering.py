@@ -21,9 +21,6 @@ MAX_TEXT_CHARS = 16 * 1024 * 1024
 """More delivered text than any model's output; what comes after it is not counted."""
 
 
-_OBJECTS = {dict}
-
-
 class Splitter(Protocol):
     """Cuts a stream into frames; :class:`~.sse.FrameSplitter` is the usual one."""
 
@@ -175,4 +172,7 @@ def mappings(value: object) -> list[Mapping[str, Any]]:
     """The objects of a list; nothing of anything else."""
     if not isinstance(value, list):
         return []
-    return value if {*map(type, value)} == _OBJECTS else [item for item in value if isinstance(item, dict)]
+    for item in value:
+        if type(item) is not dict:
+            return [item for item in value if isinstance(item, dict)]
+    return value

@@ -15,7 +15,6 @@ from .facts import Image
 
 MAX_COUNT = 2**53
 MODEL_LENGTH_MAX = 256
-_OBJECTS = {dict}
 
 
 def model_of(body: Mapping[str, Any]) -> str:
@@ -61,9 +60,13 @@ def objects_in(body: Mapping[str, Any], field: str) -> list[dict[str, Any]]:
     value = body.get(field)
     if value is None:
         return []
-    if not isinstance(value, list) or not {*map(type, value)} <= _OBJECTS:
-        raise ValueError(f"{field} must be a list of objects")
-    return value
+    if isinstance(value, list):
+        for item in value:
+            if type(item) is not dict:
+                break
+        else:
+            return value
+    raise ValueError(f"{field} must be a list of objects")
 
 
 def object_in(body: Mapping[str, Any], field: str) -> dict[str, Any]:
@@ -117,7 +120,7 @@ class Gathering:
 
         Numbers and switches steer the sampling and cost nothing.
         """
-        if holder.keys() <= known:
+        if known.issuperset(holder):
             return
         for field, value in holder.items():
             if field not in known and isinstance(value, (str, list, dict)):

@@ -100,7 +100,7 @@ class AnthropicMessages(JsonDialect):
             found.rest(message, known=_MESSAGE_FIELDS)
         previous = tier = None
         least, thinks = 1, False
-        if not request.keys() <= _PLAIN_REQUEST:
+        if not _PLAIN_REQUEST.issuperset(request):
             _cache_mark(request, found)
             _read_tools(request, found)
             _read_options(request, found)

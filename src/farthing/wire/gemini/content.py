@@ -43,7 +43,6 @@ _PART_FIELDS = frozenset(
 )  # fmt: skip
 _CONTENT_FIELDS = frozenset({"role", "parts"})
 _TEXT_FIELDS = frozenset({"text", "thought"})
-_OBJECTS = {dict}
 
 
 def either(holder: object, *names: str) -> Any:
@@ -74,7 +73,7 @@ def several(holder: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
     if value is None:
         return []
     values = value if isinstance(value, list) else [value]
-    if not {*map(type, values)} <= _OBJECTS:
+    if not all(isinstance(item, dict) for item in values):
         raise ValueError(f"{names[0]} must be a list of objects")
     return values
 
@@ -92,7 +91,7 @@ def _read_part(part: Mapping[str, Any], found: Gathering, *, resolution: object,
         found.open_unknown("nesting", None, part)
         return
     found.add(part.get("text"))
-    if part.keys() <= _TEXT_FIELDS:
+    if _TEXT_FIELDS.issuperset(part):
         return
     # A signature is the encrypted thinking: longer than the thinking in it.
     found.add(either(part, "thoughtSignature", "thought_signature"))

@@ -93,13 +93,13 @@ class OpenAIChat(OpenAIDialect):
         _read_messages(request, found)
         stream = asks_usage = False
         choices, tier = 1, None
-        if not request.keys() <= _PLAIN_REQUEST:
+        if not _PLAIN_REQUEST.issuperset(request):
             stream = flag_in(request, "stream")
             asks_usage = flag_in(object_in(request, "stream_options"), "include_usage")
             choices = answers_each(request)
             tier = word_in(request, "service_tier")
             _read_tools(request, found)
-            if not request.keys() <= _NO_OPTIONS:
+            if not _NO_OPTIONS.issuperset(request):
                 _read_options(request, found)
         read_cache_options(request, found)
         ceiling = None

@@ -71,7 +71,7 @@ class OpenAIResponses(OpenAIDialect):
             found.add("system")
             found.add(instructions)
         _read_input(request.get("input"), found)
-        if not request.keys() <= _PLAIN_REQUEST:
+        if not _PLAIN_REQUEST.issuperset(request):
             _read_tools(request, found)
             _read_options(request, found)
         read_cache_options(request, found)
