@@ -142,21 +142,15 @@ class EventMeter(ABC):
 def event_data(frame: bytes) -> dict[str, Any] | None:
     """The JSON object that is a frame's data; None for anything else, ``[DONE]`` included."""
     event = parse_frame(frame)
-    if event is None:
-        return None
-    try:
-        data = json.decode(event.data)
-    except ValueError:
-        return None  # not JSON: no figure of ours can be in it, and the client gets the bytes as they came
-    return data if isinstance(data, dict) else None
+    return None if event is None else answer_object(event.data)
 
 
 def answer_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object of a plain answer; None for any other body."""
+    """The JSON object of a plain answer, or of an event; None for anything else."""
     try:
         data = json.decode(body)
     except ValueError:
-        return None  # an answer that cannot be read has no usage; the caller says so in its facts
+        return None  # what cannot be read has no figure of ours in it, and the client gets the bytes as they came
     return data if isinstance(data, dict) else None
 
 

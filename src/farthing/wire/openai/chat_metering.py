@@ -13,7 +13,7 @@ from typing import Any
 
 from ...kernel.usage import Usage
 from ..facts import AnswerFacts
-from ..metering import EventMeter, event_data, mapping, mappings, string
+from ..metering import EventMeter, answer_object, mapping, mappings, string
 from ..reported import reported
 from ..sse import parse_frame
 
@@ -95,20 +95,23 @@ class ChatMeter(EventMeter):
         # Of an answer that came at once, the last frames matter, and hardly any before them.
         for _ in range(_LAST_FRAMES):
             end = data.rfind(b"\n\n", 0, max(0, end - 1)) + 2
-        return end if end > 1 and not _may_matter(data[:end], self._nulls) else 0
+            if end == 1:
+                return 0
+        return 0 if _may_matter(data[:end], self._nulls) else end
 
     def _see(self, frame: bytes) -> bool:
         matters = _matters(frame, self._nulls)
         if not matters and self._first_seen:
             self._keep(frame)
             return False
-        data = event_data(frame)
-        if data is None:
-            event = parse_frame(frame) if matters else None
-            if event is not None and event.data.startswith(b"[DONE]"):
-                self._done = self.complete = True
+        event = parse_frame(frame)
+        if event is None:
             return False
-        return self._see_chunk(data, frame)
+        if event.data.startswith(b"[DONE]"):
+            self._done = self.complete = True
+            return False
+        data = answer_object(event.data)
+        return data is not None and self._see_chunk(data, frame)
 
     def _see_chunk(self, data: Mapping[str, Any], frame: bytes) -> bool:
         choices = mappings(data.get("choices"))
