@@ -309,7 +309,7 @@ def an_overrun_is_hidden(patch: Patch) -> None:
 
 @mutant
 def an_overrun_is_not_itemised(patch: Patch) -> None:
-    patch.setattr(ledger, "_overrun", lambda hold, outcome, held: ())
+    patch.setattr(ledger, "_overrun", lambda hold, outcome: ())
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def place(
     read: Callable[[str], Balances] = books.balance
     if replaces is not None:
         old = _live(books, replaces)
-        _move(books, balances, old, old.amounts, NONE, to_suspect=False)
+        _move(books, balances, old, NONE, to_suspect=False)
         holds[replaces], over = old._replace(state=VOIDED, changed_ms=now_ms), (replaces,)
         read = _over(dict(balances), read)
     x, failed, advisory, amounts = evaluate(plan, read)
@@ -199,13 +199,10 @@ def suspect(books: Books, hold_id: str, *, ending: str, note: str | None, now_ms
     if hold.state != HELD:
         return Settled(hold, books.entry(hold_id)), NOTHING
     balances: dict[str, Balances] = {}
-    held = hold.amounts
-    _move(books, balances, hold, held, NONE, to_suspect=True)
+    _move(books, balances, hold, NONE, to_suspect=True)
     now_suspect = hold._replace(state=SUSPECT, changed_ms=now_ms)
     outcome = hold.estimate()._replace(ending=ending, note=note)
-    entry = _entry(books, now_suspect, outcome, held, held, now_ms=now_ms)._replace(
-        posted=(), suspect=True, transfers=()
-    )
+    entry = _entry(books, now_suspect, outcome, NONE, now_ms=now_ms)._replace(posted=(), suspect=True)
     return _settled(now_suspect, entry, balances)
 
 
@@ -298,13 +295,12 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
     hold = _find(books, hold_id)
     if hold.state == HELD:
         balances: dict[str, Balances] = {}
-        held = hold.amounts
         used = NONE if outcome is None else _used(outcome)
-        _move(books, balances, hold, held, used, to_suspect=False)
+        _move(books, balances, hold, used, to_suspect=False)
         ended = hold.ended(state, outcome, now_ms)
         if outcome is None:
             return Settled(ended, None), Change(balances, {hold_id: ended}, over=(hold_id,))
-        entry = _entry(books, ended, outcome, held, used, now_ms=now_ms)
+        entry = _entry(books, ended, outcome, used, now_ms=now_ms)
         return _settled(ended, entry, balances, (hold_id,))
     if outcome is None and (hold.state == SUSPECT or hold.automatic or hold.outcome is not None):
         # Never tried, but counted as suspect meanwhile: there is a row already, which only another row can correct.
@@ -321,12 +317,12 @@ def _late(
 ) -> tuple[Settled, Change]:
     """A truth about a suspect hold, or about one that was resolved without its call: one linked correction row."""
     balances: dict[str, Balances] = {}
-    held, used = hold.amounts, _used(outcome)
+    used = _used(outcome)
     assumed = hold.estimate()
     settled_before = dict(assumed.amounts) if hold.state == SETTLED else {}
     before = _used(assumed) if hold.state == SETTLED else NONE
     if hold.state == SUSPECT:
-        _move(books, balances, hold, held, used, to_suspect=False)
+        _move(books, balances, hold, used, to_suspect=False)
         posted = outcome.amounts
     else:
         if hold.loans:
@@ -338,13 +334,13 @@ def _late(
     usage_before = {} if hold.state == VOIDED else assumed.usage.to_dict()
     cost_before = 0 if hold.state == VOIDED else (assumed.cost_nano or 0)
     ended = hold._replace(state=state, outcome=None if automatic else outcome, automatic=automatic, changed_ms=now_ms)
-    entry = _entry(books, ended, outcome, held, used, now_ms=now_ms)._replace(
+    entry = _entry(books, ended, outcome, used, now_ms=now_ms)._replace(
         kind="correction",
         posted=posted,
         usage=usage_difference(outcome.usage, usage_before),
         resolves_suspect=hold.state == SUSPECT,
         cost_nano=None if outcome.cost_nano is None else outcome.cost_nano - cost_before,
-        transfers=loans.transfers(hold.loans, held, used, before),
+        transfers=loans.transfers(hold, used, before),
     )
     return _settled(ended, entry, balances, (hold.id,))
 
@@ -373,11 +369,9 @@ def _used(outcome: Outcome) -> Amounts:
     return tokens, usd, requests, 0
 
 
-def _move(
-    books: Books, balances: dict[str, Balances], hold: Hold, held: Amounts, used: Amounts, *, to_suspect: bool
-) -> None:
+def _move(books: Books, balances: dict[str, Balances], hold: Hold, used: Amounts, *, to_suspect: bool) -> None:
     """Take what a live hold holds off its accounts, and put what was used, or what it held as suspect, on."""
-    tokens, usd, requests, in_flight = held
+    tokens, usd, requests, in_flight = hold.amounts
     if hold.state == SUSPECT:
         # Calls in flight were released already.
         difference = change(used, NONE, (-tokens, -usd, -requests, 0))
@@ -385,7 +379,7 @@ def _move(
         lost = (tokens, usd, requests, 0) if to_suspect else NONE
         difference = change(used, (-tokens, -usd, -requests, -in_flight), lost)
     if hold.loans:
-        loans.unwind(balances, books.balance, hold, held, used, to_suspect=to_suspect)
+        loans.unwind(balances, books.balance, hold, used, to_suspect=to_suspect)
     _post(books, balances, hold, difference)
 
 
@@ -404,14 +398,14 @@ def _over(changed: dict[str, Balances], read: Callable[[str], Balances]) -> Call
     return lambda key: changed[key] if key in changed else read(key)
 
 
-def _entry(books: Books, hold: Hold, outcome: Outcome, held: Amounts, used: Amounts, *, now_ms: int) -> Entry:
+def _entry(books: Books, hold: Hold, outcome: Outcome, used: Amounts, *, now_ms: int) -> Entry:
     hold_id, facts, postings = hold.id, hold.facts, hold.postings
     posted, usage, cost_nano, ending, source, model, note = outcome
     kind = ENTRY_KINDS.get(facts.dialect or "", "call")
-    (tokens, usd, requests, _), (most_tokens, most_usd, most_requests, _) = used, held
+    (tokens, usd, requests, _), (most_tokens, most_usd, most_requests, _) = used, hold.amounts
     overrun: tuple[tuple[str, int], ...] = ()
     if tokens > most_tokens or usd > most_usd or requests > most_requests:
-        overrun = _overrun(hold, outcome, held)
+        overrun = _overrun(hold, outcome)
     fields = (
         books.seq + 1,
         hold_id,
@@ -431,18 +425,18 @@ def _entry(books: Books, hold: Hold, outcome: Outcome, held: Amounts, used: Amou
         model,
         note,
         False,
-        loans.transfers(hold.loans, held, used) if hold.loans else (),
+        loans.transfers(hold, used) if hold.loans else (),
     )
     return bare(Entry, fields)
 
 
-def _overrun(hold: Hold, outcome: Outcome, held: Amounts) -> tuple[tuple[str, int], ...]:
+def _overrun(hold: Hold, outcome: Outcome) -> tuple[tuple[str, int], ...]:
     """What the provider reported beyond the hold, by unit."""
     posted = {unit for posting in hold.postings for unit in posting.units or UNITS}
     if hold.facts.price is None:
         # Nothing could be held in money, so nothing is beyond it.
         posted.discard("usd")
-    over = [(unit, amount - held[AT[unit]]) for unit, amount in outcome.amounts]
+    over = [(unit, amount - hold.amounts[AT[unit]]) for unit, amount in outcome.amounts]
     return tuple([(unit, beyond) for unit, beyond in over if beyond > 0 and unit in posted])
 
 

@@ -41,16 +41,16 @@ def shrink(balances: Changed, read: Read, before: Hold, after: Hold) -> None:
     _count(balances, read, [(loan, [(AT[loan.unit] + _HELD, by)]) for loan, by in zip(before.loans, less, strict=True)])
 
 
-def unwind(balances: Changed, read: Read, hold: Hold, held: Amounts, used: Amounts, *, to_suspect: bool) -> None:
+def unwind(balances: Changed, read: Read, hold: Hold, used: Amounts, *, to_suspect: bool) -> None:
     """The hold ends, or becomes suspect: what was not used goes back to the donors. Before its postings change."""
     counted_at = _SUSPECT if hold.state == SUSPECT else _HELD
     parts: list[tuple[Loan, Moved]] = []
     for loan in hold.loans:
         at = AT[loan.unit]
-        lent = loan.part(held[at])
+        lent = held_by(loan, hold)
         moved = [(at + counted_at, -lent)]
         if used[at]:
-            moved.append((at, _spent(loan, held, used)))
+            moved.append((at, _spent(loan, hold, used)))
         if to_suspect:
             moved.append((at + _SUSPECT, lent))
         parts.append((loan, moved))
@@ -59,19 +59,18 @@ def unwind(balances: Changed, read: Read, hold: Hold, held: Amounts, used: Amoun
 
 def correct(balances: Changed, read: Read, hold: Hold, *, now: Amounts, before: Amounts) -> None:
     """A late truth about an ended hold: *now* replaces *before*. Before its postings change."""
-    held = hold.amounts
-    more = [_spent(loan, held, now) - _spent(loan, held, before) for loan in hold.loans]
+    more = [_spent(loan, hold, now) - _spent(loan, hold, before) for loan in hold.loans]
     _count(balances, read, [(loan, [(AT[loan.unit], by)]) for loan, by in zip(hold.loans, more, strict=True)])
 
 
-def transfers(loans: tuple[Loan, ...], held: Amounts, used: Amounts, before: Amounts = NONE) -> tuple[Transfer, ...]:
+def transfers(hold: Hold, used: Amounts, before: Amounts = NONE) -> tuple[Transfer, ...]:
     """What the loans of a hold came to: for the entry of its call, or the difference for a correction."""
     made = []
-    for loan in loans:
+    for loan in hold.loans:
         at = AT[loan.unit]
         if not used[at] and not before[at]:
             continue
-        amount = _spent(loan, held, used) - _spent(loan, held, before)
+        amount = _spent(loan, hold, used) - _spent(loan, hold, before)
         if amount:
             made.append(Transfer(loan.unit, loan.donor, loan.taker, amount, loan.why))
     return tuple(made)
@@ -98,10 +97,10 @@ def counted(hold: Hold) -> Iterator[tuple[str, Balances]]:
                 yield key, change_of(loan.unit, held=sign * amount)
 
 
-def _spent(loan: Loan, held: Amounts, used: Amounts) -> int:
+def _spent(loan: Loan, hold: Hold, used: Amounts) -> int:
     """What a cost takes of a loan: never more than it held, for what exceeds a hold is its taker's overrun."""
     at = AT[loan.unit]
-    return loan.part(min(held[at], used[at]))
+    return loan.part(min(hold.amounts[at], used[at]))
 
 
 def _count(balances: Changed, read: Read, parts: Iterable[tuple[Loan, Moved]]) -> None:
