@@ -318,13 +318,14 @@ class Books:
                 placed.append(rows.hold_row(hold, entry, self._shape_id(hold.postings)))
             else:
                 changed.append(rows.changed_row(hold, entry))
-        if placed:
-            write(rows.INSERT_HOLD, placed)
+        for sql, values in rows.INSERT_HOLD.sorted(placed):
+            write(sql, values)
         if changed:
             write(rows.UPDATE_HOLD, changed)
         meta: list[tuple[int, str]] = [(self._last_seen_ms, "last_seen_ms")]
         if entries:
-            write(rows.INSERT_ENTRY, map(rows.entry_row, entries.values()))
+            for sql, values in rows.INSERT_ENTRY.sorted(map(rows.entry_row, entries.values())):
+                write(sql, values)
             meta.append((self.seq + 1, "next_seq"))
         write(_UPDATE_META, meta)
         if self._beside:
