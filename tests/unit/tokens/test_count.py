@@ -273,6 +273,22 @@ def test_kept_texts_weigh_no_more_than_their_limit(monkeypatch: pytest.MonkeyPat
     assert 0 < len(segments.kept.young) + len(segments.kept.old) <= 40, "short texts have a weight too"
 
 
+def test_what_is_asked_for_all_the_time_is_not_dropped(monkeypatch: pytest.MonkeyPatch, fresh_vocab: None) -> None:
+    counted: list[str] = []
+
+    def counter(text: str, encoding: str) -> int:
+        counted.append(text)
+        return len(text)
+
+    monkeypatch.setattr(segments, "count_ordinary", counter)
+    monkeypatch.setattr(segments, "kept", segments._Kept(10_000))
+    for number in range(200):
+        bound(["the instructions", str(number)], model="gpt-4o")
+    assert counted.count("the instructions") == 1
+    bound(["0"], model="gpt-4o")
+    assert counted.count("0") == 2, "dropped long ago"
+
+
 def test_many_threads_count_alike(fresh_vocab: None) -> None:
     text = "The same text, counted by many threads at once. " * 20
     found: list[int] = []

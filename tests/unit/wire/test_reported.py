@@ -168,6 +168,18 @@ def test_contradictions_are_clamped_and_noted() -> None:
     assert "99 cached" in note
 
 
+def test_of_several_names_for_one_figure_the_details_count() -> None:
+    told = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cached_tokens": 3}
+    assert usage_from({**told, "prompt_cache_hit_tokens": 2}).cached == 3
+    assert usage_from({**told, "prompt_tokens_details": {"cached_tokens": 4}}).cached == 4
+    assert usage_from({"prompt_tokens_details": {"cached_tokens": 0}, **told}).cached == 0
+    assert usage_from({**told, "prompt_tokens_details": {"cached_tokens": None}}).cached == 3
+    assert reported({**told, "prompt_tokens_details": {"cached_tokens": -4}}) == (
+        Usage(input=7, cached=3, output=5),
+        "prompt_tokens_details.cached_tokens must be a whole number of at least 0, not -4",
+    )
+
+
 def test_a_stream_keeps_the_hour_of_a_growing_sum() -> None:
     usage = usage_from(
         {
