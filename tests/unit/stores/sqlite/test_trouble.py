@@ -386,6 +386,22 @@ def test_denials_that_are_lost_with_a_full_disk_are_said(
     assert store.denials().result() == {}
 
 
+def test_what_was_said_of_a_kept_end_stays_said(store: SQLiteStore, path: Path) -> None:
+    """Its caller may look at it when it was tried once more already."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        other = SQLiteStore(path)
+        stay_full(monkeypatch, other)
+        key = DenialKey(0, "b" * 200_000, "tokens", "gpt-4o", "openai", (), shadow=False)
+        kept = other.add_denials({key: 1})
+        eventually(lambda: kept.done)
+        with pytest.raises(StoreUnavailable, match="waits to be written first"):
+            other.place(plan(other, "later")).result()
+        with pytest.raises(StoreUnavailable, match="written as soon as that is possible"):
+            kept.result()
+        other.close()
+    assert store.denials().result() == {}
+
+
 FULL_DISK = """
 import resource, sys, logging
 from farthing.stores.sqlite import SQLiteStore
