@@ -207,7 +207,8 @@ class Books:
         before = self._settled_before
         changed: dict[str, Amounts] = {}
         for key, made in posted:
-            changed[key] = change(changed.get(key) or before.get(key, NONE)).plus(made).settled
+            tokens, usd, requests, _ = changed.get(key) or before.get(key, NONE)
+            changed[key] = tokens + made.settled_tokens, usd + made.settled_usd, requests + made.settled_requests, 0
         _at_once(map(call, [before.update, *[away for away, _ in gone]], [changed, *[what for _, what in gone]]))
         for key, amounts in changed.items():
             if amounts == NONE:
