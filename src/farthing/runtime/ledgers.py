@@ -42,6 +42,8 @@ class Ledger:
         self.catalogue = Catalogue(version=-1)
         self._accounts = _Accounts(self.catalogue)
         self._standing: tuple[Budget, ...] = ()
+        self._near: dict[tuple[str, str] | None, list[tuple[int, Budget]]] = {}
+        """The same, each with its place among them, by the first tag of its scope: there may be one for every user."""
         self.lends = False
         """Whether agents have budgets in it: where none has, no call looks for lenders."""
         self.short: set[str] = set()
@@ -67,6 +69,10 @@ class Ledger:
                 return
             budgets = catalogue.budgets.values()
             self._standing = tuple(budget for budget in budgets if budget.standing)
+            near: dict[tuple[str, str] | None, list[tuple[int, Budget]]] = {}
+            for place, budget in enumerate(self._standing):
+                near.setdefault(budget.scope[0] if budget.scope else None, []).append((place, budget))
+            self._near = near
             self.lends = any(budget.lending is not None for budget in budgets)
             self.alerting = self.alerting or any(budget.alerts for budget in budgets)
             self._accounts = _Accounts(catalogue)
@@ -94,7 +100,11 @@ class Ledger:
 
     def standing(self, tags: Tags) -> list[Budget]:
         """The budgets that bind every call which their scope matches."""
-        return [budget for budget in self._standing if not budget.scope or matches(dict(budget.scope), tags)]
+        near = self._near
+        found = [*near.get(None, ())]
+        for tag in tags.items():
+            found += near.get(tag, ())
+        return [budget for _, budget in sorted(found) if matches(dict(budget.scope), tags)]
 
     def put_away(self, name: str) -> None:
         """No call will ask for the account of this unit of work again."""

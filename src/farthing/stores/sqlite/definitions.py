@@ -36,7 +36,8 @@ def write_catalogue(connection: sqlite3.Connection, before: Catalogue, after: Ca
         [
             (name, rows.budget_text(budget), int(name in after.frozen))
             for name, budget in after.budgets.items()
-            if before.budgets.get(name) != budget or (name in before.frozen) != (name in after.frozen)
+            if ((known := before.budgets.get(name)) is not budget and known != budget)
+            or (name in before.frozen) != (name in after.frozen)
         ],
     )
     if before.grants != after.grants:

@@ -25,6 +25,9 @@ from ...kernel.tallies import Tally, TallyKey
 from ...kernel.usage import KINDS, Usage
 from ..contract import DenialKey
 
+BUDGETS_KEPT = 65_536
+"""A catalogue is read whole at every change of it, and may have a budget for every user."""
+
 FACTS = (
     *("model", "provider", "dialect", "tags", "budgets", "input_tokens", "choices", "price", "price_version", "bound"),
     *("asked_model", "ceiling_ours"),
@@ -287,13 +290,19 @@ def catalogue_from_rows(version: int, budgets: Sequence[Sequence[Any]], grants: 
     """From rows of ``name, terms, frozen`` and of ``budget … who``, in the order they were written."""
     return Catalogue(
         version,
-        {name: Budget.from_dict(json.loads(terms)) for name, terms, _ in budgets},
+        {name: _budget(terms) for name, terms, _ in budgets},
         tuple(
             Grant(budget, unit, amount, at_ms, until_ms, pairs(scope), reason, who)
             for budget, unit, amount, at_ms, until_ms, scope, reason, who in grants
         ),
         frozenset(name for name, _, frozen in budgets if frozen),
     )
+
+
+@lru_cache(maxsize=BUDGETS_KEPT)
+def _budget(text: str) -> Budget:
+    """One that others have not changed is the one that is known."""
+    return Budget.from_dict(json.loads(text))
 
 
 def budget_text(budget: Budget) -> str:
