@@ -310,22 +310,21 @@ class Books:
         for sql, values in self._also:
             write(sql, values)
         write(_UPSERT_BALANCES, [(key, *balances[key], ends.get(key)) for key in self._touched])
-        placed: list[tuple[Any, ...]] = []
-        changed: list[tuple[Any, ...]] = []
+        written: dict[str, list[tuple[Any, ...]]] = {}
         for hold_id, hold in self._holds.items():
             entry = entries.get(self._latest.get(hold_id, 0))
             if hold_id in self._absent:
-                placed.append(rows.hold_row(hold, entry, self._shape_id(hold.postings)))
+                sql, row = rows.placed_row(hold, entry, self._shape_id(hold.postings))
             else:
-                changed.append(rows.changed_row(hold, entry))
-        for sql, values in rows.INSERT_HOLD.sorted(placed):
-            write(sql, values)
-        if changed:
-            write(rows.UPDATE_HOLD, changed)
+                sql, row = rows.changed_row(hold, entry)
+            written.setdefault(sql, []).append(row)
+        for entry in entries.values():
+            sql, row = rows.entry_row(entry)
+            written.setdefault(sql, []).append(row)
+        for sql, some in written.items():
+            write(sql, some)
         meta: list[tuple[int, str]] = [(self._last_seen_ms, "last_seen_ms")]
         if entries:
-            for sql, values in rows.INSERT_ENTRY.sorted(map(rows.entry_row, entries.values())):
-                write(sql, values)
             meta.append((self.seq + 1, "next_seq"))
         write(_UPDATE_META, meta)
         if self._beside:

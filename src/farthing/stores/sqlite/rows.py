@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quote
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...kernel.budget import Budget
 from ...kernel.catalogue import Catalogue, Grant
@@ -43,45 +43,27 @@ _DENIAL = (*DenialKey._fields, "count")
 TALLIED = (*TallyKey._fields, *Tally._fields[:-1], *KINDS)
 """The columns of a tally."""
 
-
-class Insert(NamedTuple):
-    """
-    How rows are added to a table. The columns that are mostly empty come last in a row, and a row in which all of them
-    are leaves them out: ``sqlite3`` takes longer over a NULL than over five numbers.
-    """
-
-    all: str
-    without: str
-    """The same for rows that have nothing in the last columns."""
-    last: tuple[None, ...]
-
-    @classmethod
-    def into(cls, table: str, columns: Sequence[str], last: Sequence[str]) -> Insert:
-        first = [name for name in columns if name not in last]
-        all_of_them, without = (
-            f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-            for names in ([*first, *last], first)
-        )
-        return cls(all_of_them, without, (None,) * len(last))
-
-    def sorted(self, rows: Iterable[tuple[Any, ...]]) -> list[tuple[str, list[tuple[Any, ...]]]]:
-        """These rows, by the statement that adds them."""
-        whole, shorter = [], []
-        last = self.last
-        count = -len(last)
-        for row in rows:
-            if row[count:] == last:
-                shorter.append(row[:count])
-            else:
-                whole.append(row)
-        return [(sql, some) for sql, some in ((self.without, shorter), (self.all, whole)) if some]
+Written = tuple[str, tuple[Any, ...]]
+"""A statement, and the values of one row for it."""
 
 
-INSERT_HOLD = Insert.into("holds", _HOLD, ("outcome", "entry", "asked_model", "loans"))
-UPDATE_HOLD = (
+def _insert(table: str, columns: Iterable[str]) -> str:
+    names = list(columns)
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+
+
+_SELDOM_OF_HOLD = ("outcome", "entry", "asked_model", "loans")
+_SELDOM_OF_ENTRY = ("id", "model", "note", "overrun", "transfers")
+"""Columns that are mostly empty, and left out then: ``sqlite3`` takes longer over a NULL than over four numbers."""
+_PLAIN_HOLD = [name for name in _HOLD if name not in _SELDOM_OF_HOLD]
+_PLAIN_ENTRY = [name for name in _ENTRY if name not in _SELDOM_OF_ENTRY]
+_INSERT_PLAIN_HOLD = _insert("holds", _PLAIN_HOLD)
+_INSERT_HOLD = _insert("holds", (*_PLAIN_HOLD, *_SELDOM_OF_HOLD))
+_INSERT_PLAIN_ENTRY = _insert("entries", _PLAIN_ENTRY)
+_INSERT_ENTRY = _insert("entries", (*_PLAIN_ENTRY, *_SELDOM_OF_ENTRY))
+_UPDATE_HOLD = (
     f"UPDATE holds SET {', '.join(f'{name} = ?' for name in MUTABLE)}, entry = coalesce(?, entry) WHERE id = ?"
 )
-INSERT_ENTRY = Insert.into("entries", _ENTRY, ("id", "model", "note", "overrun", "transfers"))
 SELECT_DENIAL = f"SELECT {', '.join(_DENIAL)} FROM denials"
 UPSERT_DENIAL = (
     f"INSERT INTO denials ({', '.join(_DENIAL)}) VALUES ({', '.join('?' * len(_DENIAL))}) "
@@ -120,11 +102,11 @@ def shape_text(postings: tuple[Posting, ...]) -> str:
     return _dump(postings)
 
 
-def hold_row(hold: Hold, entry: Entry | None, shape: int) -> tuple[Any, ...]:
-    """For ``INSERT_HOLD``."""
-    hold_id, owner, state, facts, _, x, _, want, floor, placed_ms, due_ms, changed_ms, automatic, _, loans = hold
+def placed_row(hold: Hold, entry: Entry | None, shape: int) -> Written:
+    """A hold that is not in the file yet."""
+    hold_id, owner, state, facts, _, x, _, want, floor, placed_ms, due_ms, changed_ms, automatic, outcome, loans = hold
     model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked, ours = facts
-    return (
+    plain = (
         hold_id,
         owner,
         placed_ms,
@@ -147,16 +129,17 @@ def hold_row(hold: Hold, entry: Entry | None, shape: int) -> tuple[Any, ...]:
         version,
         bound,
         int(ours),
-        None if hold.outcome is None else _said(hold.outcome, entry),
-        None if entry is None else entry.seq,
-        asked,
-        _dump(loans) if loans else None,
     )
+    if outcome is None and entry is None and asked is None and not loans:
+        return _INSERT_PLAIN_HOLD, plain
+    said = None if outcome is None else _said(outcome, entry)
+    seq = None if entry is None else entry.seq
+    return _INSERT_HOLD, (*plain, said, seq, asked, _dump(loans) if loans else None)
 
 
-def changed_row(hold: Hold, entry: Entry | None) -> tuple[Any, ...]:
-    """For ``UPDATE_HOLD``: the hold as it is now, and the entry that says so, if there is a new one."""
-    return (*mutable_row(hold, entry), None if entry is None else entry.seq, hold.id)
+def changed_row(hold: Hold, entry: Entry | None) -> Written:
+    """The hold as it is now, and the entry that says so, if there is a new one."""
+    return _UPDATE_HOLD, (*mutable_row(hold, entry), None if entry is None else entry.seq, hold.id)
 
 
 def mutable_row(hold: Hold, entry: Entry | None = None) -> tuple[Any, ...]:
@@ -229,12 +212,11 @@ def _outcome(amounts: list[list[Any]], kinds: list[int], *rest: Any) -> Outcome:
 # -- entries -------------------------------------------------------------------------------------------------------
 
 
-def entry_row(entry: Entry) -> tuple[Any, ...]:
-    """For ``INSERT_ENTRY``."""
+def entry_row(entry: Entry) -> Written:
     seq, entry_id, hold_id, kind, at_ms, started_ms, _, used, cost_nano, ending, source = entry[:11]
     suspect, overrun, _, posted, model, note, resolves_suspect, transfers = entry[11:]
     usage = dict(used)
-    return (
+    plain = (
         seq,
         hold_id,
         kind,
@@ -247,12 +229,12 @@ def entry_row(entry: Entry) -> tuple[Any, ...]:
         int(resolves_suspect),
         _amounts_text(posted),
         *map(usage.get, KINDS, _ZEROS),
-        None if entry_id == hold_id else entry_id,
-        model,
-        note,
-        _amounts_text(overrun) if overrun else None,
-        _dump(transfers) if transfers else None,
     )
+    own_id = None if entry_id == hold_id else entry_id
+    if own_id is None and model is None and note is None and not overrun and not transfers:
+        return _INSERT_PLAIN_ENTRY, plain
+    beyond = _amounts_text(overrun) if overrun else None
+    return _INSERT_ENTRY, (*plain, own_id, model, note, beyond, _dump(transfers) if transfers else None)
 
 
 def entry_from_row(row: Sequence[Any]) -> Entry:
