@@ -160,3 +160,6 @@ def advance_detached(life: Life, error: BaseException | None = None, rest: Itera
     except BaseException as failure:  # what was thrown in comes out again; anything else is raised
         if failure is not error:
             raise
+    finally:
+        # Its traceback keeps the frames of whoever asks, and so the ticket that nobody waits for: no cycle may keep it.
+        del error
