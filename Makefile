@@ -55,7 +55,7 @@ check: $(LOCKED)  ## formatting, lint, strict types, import contracts
 bench: $(WHEEL)  ## measure the bars (ARGS="name" to choose)
 	@$(BIN)/python -m bench $(ARGS)
 
-bench-quick: $(WHEEL)  ## has a call through the proxy grown? Counts, in under a minute
+bench-quick: $(WHEEL)  ## has a call grown, through the proxy or in an SDK? Counts, in under a minute
 	@$(BIN)/python -m bench.guard
 
 format: $(LOCKED)  ## format, and mend what ruff can mend by itself

@@ -56,6 +56,7 @@ _STAGES = (
     ("scopes", "calls"),
     ("reports", "calls"),
     ("stores/memory", "memory store"),
+    ("stores/contract", "memory store"),
     ("stores", "SQLite store"),
 )
 ELSEWHERE = "library"
