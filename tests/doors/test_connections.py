@@ -329,6 +329,25 @@ def test_what_a_test_puts_in_a_transports_place_is_asked(
     assert paths == ["/v1/chat/completions"]
 
 
+class PassesOn:
+    """Has nothing of its own: not even its class has what it sends by."""
+
+    def __init__(self, inner: httpx2.HTTPTransport) -> None:
+        self._inner = lambda: inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner(), name)
+
+
+def test_a_transport_that_passes_everything_on(fake_provider: FakeProvider) -> None:
+    """It was asked for what its class has: each call failed."""
+    transport: Any = PassesOn(httpx2.HTTPTransport())
+    with httpx2.Client(timeout=60, transport=transport) as http, farthing.budget(tokens=100) as budget:
+        client = farthing.instrument(OpenAI(base_url=fake_provider.openai_url, api_key="fake", http_client=http))
+        client.chat.completions.create(**CALL)
+        assert budget.spent.tokens == fake_provider.billed_tokens == SIZE
+
+
 def test_sdks_that_share_an_http_client_each_have_their_own_provider(fake_provider: FakeProvider) -> None:
     """Whoever was handed over first was taken for the sender of all: a budget of another provider was passed by."""
     with httpx2.Client(timeout=60) as http:

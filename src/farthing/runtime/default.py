@@ -53,5 +53,7 @@ def reset() -> None:
     with _lock:
         before, _runtime = _runtime, None
     enter(NOWHERE)
+    # It is there for as long as the process is, and so would be what was in force there: the memory of before.
+    NOWHERE.found.clear()
     if before is not None:
         before.close()

@@ -313,8 +313,10 @@ class Runtime:
     def close(self) -> None:
         """A clean stop: abandoned calls are settled, what is queued is written, owner locks are released."""
         self.housekeeper.stop()
-        self._unopened = self.settings.ledger
-        ledger, self._durable = self._durable, None
+        with self._opening:
+            # As in reconfigure(). A call may still be on its way, and opens the ledger again for its end.
+            self._unopened = self.settings.ledger
+            ledger, self._durable = self._durable, None
         if ledger is not None:
             self._close(ledger)
         self.events.close(CLOSE_SECONDS)

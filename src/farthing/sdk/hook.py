@@ -37,10 +37,13 @@ def govern_transport(transport: Any, *, sdk: str | None, provider: str | None = 
 
 
 def _own(transport: Any, method: str) -> Callable[[Any], Any]:
-    """What it sends by: as its class has it at each call, for tests and tracers put theirs in its place there."""
-    if method in getattr(transport, "__dict__", ()):
-        return getattr(transport, method)  # type: ignore[no-any-return]
+    """
+    What it sends by: as its class has it at each call, for tests and tracers put theirs in its place there. Its own, or
+    another's that it passes all on to, goes before.
+    """
     kind = type(transport)
+    if method in getattr(transport, "__dict__", ()) or not hasattr(kind, method):
+        return getattr(transport, method)  # type: ignore[no-any-return]
     if method == "handle_request":
         return lambda request: kind.handle_request(transport, request)
     return lambda request: kind.handle_async_request(transport, request)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 import farthing
+from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, entries, holds, openai_client
 
@@ -69,6 +72,16 @@ def test_what_a_program_registers_outlives_a_reset() -> None:
     finally:
         farthing.prices.unregister("house-model")
         farthing.tokens.unregister("house-model")
+
+
+def test_what_was_kept_in_memory_is_forgotten_by_a_reset() -> None:
+    """What was in force for a call outside of all scopes held on to it."""
+    farthing.configure(config={"budgets": [{"name": "all", "tokens": 100}]})
+    with farthing.hold(tokens=5):
+        memory = weakref.ref(runtime().memory_store)
+    farthing.reset()
+    gc.collect()
+    assert memory() is None
 
 
 # -- each with is a call of its own ----------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from farthing.runtime import ledgers
 from farthing.runtime.default import runtime
 from farthing.runtime.in_force import InForce, in_force
 from farthing.runtime.ledgers import Ledger
+from farthing.runtime.runtime import Runtime
+from farthing.runtime.settings import Settings
 from farthing.stores import open_store
 from farthing.stores.memory import MemoryStore
 from farthing.testing import FakeClock
@@ -171,6 +173,58 @@ def test_a_ledger_that_is_left_is_not_opened_again_by_who_comes_meanwhile(
     monkeypatch.setattr(store, "close", slowly)
     farthing.configure(ledger=None)
     assert (seen, here.durable) == ([None], None)
+
+
+class Met(Runtime):
+    """A runtime whose call on another thread asks for the ledger just before it is taken away to be closed."""
+
+    _taken: Ledger | None = None
+    between: Callable[[], None] | None = None
+
+    @property
+    def _durable(self) -> Ledger | None:  # type: ignore[override]
+        if (between := self.between) is not None:
+            self.between = None
+            between()
+        return self._taken
+
+    @_durable.setter
+    def _durable(self, ledger: Ledger | None) -> None:
+        self._taken = ledger
+
+
+def test_a_call_comes_while_its_runtime_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opened a second ledger, which was closed in the first one's place: from then on there was none."""
+    stores: list[Any] = []
+    closed: list[Any] = []
+
+    def opening(url: str, **how: Any) -> Any:
+        store: Any = open_store(url, **how)
+        close = store.close
+        store.close = lambda: (closed.append(store), close())
+        stores.append(store)
+        return store
+
+    monkeypatch.setattr(farthing.stores, "open_store", opening)
+    here = Met(Settings(ledger=f"sqlite:///{tmp_path / 'ledger.db'}"))
+    assert here.durable is not None
+    caller = threading.Thread(target=lambda: here.durable)
+
+    def comes() -> None:
+        waits = here._opening.locked()
+        caller.start()
+        if not waits:
+            caller.join()
+
+    here.between = comes
+    here.close()
+    caller.join()
+    after = here.durable
+    assert after is not None
+    assert after.store is stores[-1]
+    assert closed == stores[:-1]
+    here.close()
+    assert closed == stores
 
 
 def test_a_call_that_is_planned_while_its_ledger_is_left_is_planned_again(
