@@ -22,6 +22,7 @@ from google.genai.types import HttpOptions
 from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 
 import farthing
+from farthing.sdk.streaming import OpenStream
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, NOTHING, async_openai_client, entries, holds, openai_client
 from tests.doors.http2 import http2_provider
@@ -327,6 +328,21 @@ def test_what_a_test_puts_in_a_transports_place_is_asked(
         client.chat.completions.create(**CALL)
         assert budget.spent.tokens == SIZE
     assert paths == ["/v1/chat/completions"]
+
+
+def test_a_stream_that_was_read_leaves_nothing_behind(fake_provider: FakeProvider) -> None:
+    """It stayed, with all that was read of it, until somebody looked for garbage."""
+    with openai_client(fake_provider) as client, farthing.budget(tokens=100) as budget:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in client.chat.completions.create(stream=True, **CALL):
+                pass
+            left = [of for of in gc.get_objects() if type(of) is OpenStream]
+        finally:
+            gc.enable()
+        assert budget.spent.tokens == SIZE
+    assert left == []
 
 
 class PassesOn:

@@ -158,8 +158,9 @@ class OpenStream:
 
     def _unread(self) -> list[bytes] | None:
         """What had arrived unread; None where the connection cannot be asked any more."""
+        leftover = self.leftover
         try:
-            return None if self.leftover is None else self.leftover()
+            return None if leftover is None else leftover()
         except Exception:  # noqa: BLE001 - two HTTP modules, each with errors of its own
             # Whoever runs this is an innocent caller, and the call must be ended all the same: as it was held.
             log.warning("the rest of an abandoned stream could not be read", exc_info=True)
@@ -167,6 +168,8 @@ class OpenStream:
 
     def _over(self) -> None:
         self._ended = True
+        # It knows this stream: together they would stay, with all that was read, until somebody looks for garbage.
+        self.leftover = None
         self._call.runtime.housekeeper.ended(id(self))
 
     def take_crossed(self) -> FarthingError | None:
