@@ -536,6 +536,17 @@ def test_entries_are_bounded_counted_and_folded_into_the_snapshot(entries_max: i
     assert store.settle("24", said(24)).result().hold.state == "settled", "repeating is answered without its row"
 
 
+def test_so_are_those_of_calls_whose_end_nobody_knows() -> None:
+    """They end nothing, and may come one after the other while a provider is away."""
+    store = MemoryStore(clock=FakeClock(), entries_max=3)
+    for n in range(25):
+        store.place(call(store, f"{n}"))
+        store.suspect(f"{n}", ending="timeout")
+    assert len(store.entries().result()) == 3
+    assert store.dropped == 22
+    check_books(store)
+
+
 def test_without_a_bound_every_entry_is_kept_and_a_negative_one_is_refused() -> None:
     store = MemoryStore(clock=FakeClock(), entries_max=None)
     for n in range(25):
