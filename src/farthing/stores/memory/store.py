@@ -124,22 +124,22 @@ class MemoryStore(Books):
             self._put_accounts_away(self._certain_ms(now_ms))
             return tuple([settled for settled, _ in results])
 
-        return self._read(run)
+        return self._alone(run)
 
     def holds(self, *states: str) -> Ready[tuple[Hold, ...]]:
         wanted = states or LIVE
-        return self._read(lambda: tuple(hold for hold in self._holds.values() if hold.state in wanted))
+        return self._alone(lambda: tuple(hold for hold in self._holds.values() if hold.state in wanted))
 
     def balances(self, keys: Iterable[str] | None = None, *, at_ms: int | None = None) -> Ready[dict[str, Balances]]:
         names = None if keys is None else tuple(keys)
         if names is None and at_ms is not None:
             ends = self._ends
-            return self._read(
+            return self._alone(
                 lambda: {key: row for key, row in self._balances.items() if key not in ends or ends[key] > at_ms}
             )
         if names is None:
-            return self._read(lambda: dict(self._balances))
-        return self._read(lambda: dict(zip(names, map(self.balance, names), strict=True)))
+            return self._alone(lambda: dict(self._balances))
+        return self._alone(lambda: dict(zip(names, map(self.balance, names), strict=True)))
 
     def known_balances(self) -> Callable[[str], Balances | None]:
         return self.balance
@@ -152,7 +152,7 @@ class MemoryStore(Books):
         after_seq: int = 0,
         limit: int | None = None,
     ) -> Ready[Sequence[Entry]]:
-        rows = self._read(lambda: list(self._entries.values())).result()
+        rows = self._alone(lambda: list(self._entries.values())).result()
         found = (entry for entry in rows if entry.seq > after_seq and _within(entry.at_ms, since_ms, until_ms))
         return Ready(list(islice(found, limit)))
 
@@ -160,7 +160,7 @@ class MemoryStore(Books):
         self, by: Collection[str] = (), *, since_ms: int | None = None, until_ms: int | None = None
     ) -> Ready[Sums]:
         check_keys(by)
-        rows, rolled, dropped = self._read(
+        rows, rolled, dropped = self._alone(
             lambda: (list(self._entries.values()), dict(self._rolled), self.dropped and not self._rolled)
         ).result()
         if dropped:
@@ -181,7 +181,7 @@ class MemoryStore(Books):
             holds = [hold for row in rows if (hold := self.hold(row.hold_id)) is not None]
             return {hold.id: Asked(hold.x_want, hold.x_floor) for hold in holds}
 
-        return self._read(run)
+        return self._alone(run)
 
     def tally(self, *, after_seq: int = 0) -> Ready[Tallies]:
         def rows() -> tuple[int, bool, list[Entry], dict[TallyKey, Tally]]:
@@ -192,14 +192,14 @@ class MemoryStore(Books):
             entries = [self._entries[number] for number in range(first, seq + 1) if number in self._entries]
             return seq, whole, entries, self._tallied if whole else {}
 
-        seq, whole, entries, before = self._read(rows).result()
+        seq, whole, entries, before = self._alone(rows).result()
         return Ready(Tallies(max(seq, after_seq), tally_entries(entries, before), whole))
 
     def find(self, hold_id: str) -> Ready[Hold | None]:
-        return self._read(lambda: self.hold(hold_id))
+        return self._alone(lambda: self.hold(hold_id))
 
     def journal(self) -> Ready[Journal]:
-        return self._read(
+        return self._alone(
             lambda: Journal(dict(self._settled_before), list(self._entries.values()), list(self._holds.values()))
         )
 
@@ -248,10 +248,10 @@ class MemoryStore(Books):
                 while len(self._denials) > self.entries_max:
                     del self._denials[next(iter(self._denials))]
 
-        return self._read(run)
+        return self._alone(run)
 
     def denials(self, *, since_ms: int | None = None, until_ms: int | None = None) -> Ready[Mapping[DenialKey, int]]:
-        rows = self._read(lambda: dict(self._denials)).result()
+        rows = self._alone(lambda: dict(self._denials)).result()
         return Ready({key: count for key, count in rows.items() if _within(key.hour_ms, since_ms, until_ms)})
 
     # -- ratios --------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ class MemoryStore(Books):
             self._ratios = merged(self._ratios, seen)
             return self._ratios
 
-        return self._read(run)
+        return self._alone(run)
 
     # -- alerts, and putting the past away -----------------------------------------------------------------------
 
@@ -277,7 +277,7 @@ class MemoryStore(Books):
                 del self._alerts[next(iter(self._alerts))]
             return True
 
-        return self._read(run)
+        return self._alone(run)
 
     def roll_up(self, *, keep_ms: int | None = None) -> Ready[int]:
         def run() -> int:
@@ -293,7 +293,7 @@ class MemoryStore(Books):
                 rolled = self._roll_entries(now_ms - keep_ms) + self._roll_denials(now_ms - keep_ms)
             return accounts - len(self._balances) + len(over) + rolled
 
-        return self._read(run)
+        return self._alone(run)
 
     def forget(self, keys: Iterable[str]) -> bool:
         """
@@ -314,30 +314,30 @@ class MemoryStore(Books):
                 self._drop_account(key)
             return True
 
-        return self._read(run).result()
+        return self._alone(run).result()
 
     def close(self) -> None:
         """Nothing to write; what was kept stays readable."""
 
     # -- how a verb is carried out -------------------------------------------------------------------------------
 
-    def _read(self, look: Callable[[], T]) -> Ready[T]:
-        """What needs the books for itself, and has no change for them."""
-        return self._run(lambda: (look(), NOTHING))
+    def _alone(self, do: Callable[[], T]) -> Ready[T]:
+        """What needs the books for itself: it reads them, or changes what no rule of the kernel's is about."""
+        return self._run(lambda: (do(), NOTHING))
 
     def _change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Ready[Catalogue]:
         def run() -> Catalogue:
             self._catalogue = change(self._catalogue)
             return self._catalogue
 
-        return self._read(run)
+        return self._alone(run)
 
     def _change_keys(self, change: Callable[[KeyRing], KeyRing]) -> Ready[KeyRing]:
         def run() -> KeyRing:
             self._keys = change(self._keys)
             return self._keys
 
-        return self._read(run)
+        return self._alone(run)
 
 
 def _within(at_ms: int, since_ms: int | None, until_ms: int | None) -> bool:
