@@ -68,7 +68,7 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
             ask = numbered(asked.ask, terms.tries) if terms.tries else asked.ask
             answer = yield from hold_once(runtime, ask, bound.here, bound.there, bound.work, call.replaces)
             if isinstance(answer, Granted):
-                return _admitted(call, terms, asked, answer)
+                return _admitted(call, terms, bound, asked, answer)
             terms.tries += 1
             if isinstance(answer, Stale):
                 terms.stale += 1
@@ -136,7 +136,7 @@ def _history(runtime: Runtime, answer_id: str) -> Generator[Ticket[Any], Any, Hi
     return None
 
 
-def _admitted(call: Call, terms: Terms, asked: Asked, granted: Granted) -> Admitted:
+def _admitted(call: Call, terms: Terms, bound: InForce, asked: Asked, granted: Granted) -> Admitted:
     """It is held; said, where it goes out on other terms than it asked for, or not as every budget would have it."""
     ask, asked_model = asked.ask, call.request.model
     lowered = granted.x < ask.x_want
@@ -148,7 +148,7 @@ def _admitted(call: Call, terms: Terms, asked: Asked, granted: Granted) -> Admit
             say_changed(call.runtime, who, ask, granted, asked_model=asked_model, by=terms.downgraded_by)
     output = asked.output
     ceiling = granted.x if (lowered or output.injected) and not output.watched else None
-    return bare(Admitted, (terms.model, asked, granted, ceiling, asked.raises))
+    return bare(Admitted, (terms.model, asked, granted, ceiling, bound.strictest.raises))
 
 
 def _other_terms(call: Call, terms: Terms, failed: tuple[LineResult, ...]) -> Generator[Pause, Any, None]:

@@ -1,5 +1,5 @@
 """
-What a call asks for: its most input, its price, how much output it wants, from what its request says. Pure.
+What a call asks for: its most input, its price, how much output it wants, from what its request says.
 
 The size of a hold comes from :func:`asked_of`, and from nowhere else.
 """
@@ -52,8 +52,6 @@ class Asked(NamedTuple):
     """What its input was counted as, where its usage may teach how dense this model's text is."""
     countable: bool
     """Long texts were bounded by their bytes: counted, they would ask for less."""
-    raises: bool
-    """A budget lets this call finish, and raises if it was crossed by it."""
 
 
 def input_bound(request: RequestFacts, model: str) -> int:
@@ -139,7 +137,7 @@ def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: in
     ask = bare(Ask, (call.id, facts, ceiling, min(ceiling, floor), call.deadline_ms(now_ms)))
     countable = not call.exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
     teaches = weight if not open_reasons and tokens.learns(family) else None
-    return bare(Asked, (ask, rates, known, output, teaches, countable, strictest.raises))
+    return bare(Asked, (ask, rates, known, output, teaches, countable))
 
 
 def _output(

@@ -102,7 +102,7 @@ def of_answer(answer: AnswerFacts, status: int, limits: Limits) -> Ending:
     """A plain answer, or a stream that came to its end."""
     if status in GATEWAY_TIMEOUTS:
         return Lost(f"http_{status}", "a gateway gave up waiting for the provider")
-    if answer.error or status >= 300:
+    if answer.error or unpaid(status):
         return refused(f"http_{status}" if status >= 300 else "error")
     if answer.usage is not None:
         return bare(Settle, (priced(answer.usage, limits, ending="ok", source="provider", answer=answer),))

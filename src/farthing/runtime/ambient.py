@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..kernel.budget import Budget
+
+if TYPE_CHECKING:
+    from .in_force import InForce
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -42,8 +45,10 @@ class Ambient:
     tags: tuple[tuple[str, str], ...] = ()
     entered: tuple[tuple[object, Ambient], ...] = ()
     """Scopes that were entered and not left here, by the object that one enters, each with what was outside of it."""
-    found: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """What was found out about calls made here, for the next ones (see :mod:`.in_force`). It goes when this does."""
+    found: dict[tuple[str | None, str | None], InForce] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+    """By model and provider, what was found to bind calls made here, for the next ones. It goes when this does."""
 
     @property
     def work(self) -> Any:

@@ -93,7 +93,7 @@ class InForce:
 def in_force(runtime: Runtime, ambient: Ambient, model: str | None = None, provider: str | None = None) -> InForce:
     """What binds a call that is made here now, to this model (None: to none that its caller names)."""
     memory, durable = runtime.memory, runtime.durable
-    found: InForce | None = ambient.found.get((model, provider))
+    found = ambient.found.get((model, provider))
     if (
         found is None
         or found.memory is not memory.catalogue
