@@ -189,6 +189,66 @@ def test_cache_writes_are_held_and_priced_at_their_own_rate(fake_provider: FakeP
     assert budget.spent.tokens == fake_provider.billed_tokens
 
 
+@pytest.mark.parametrize("told", ["us", "global", "not_available"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_inference_in_one_region_is_held_and_priced_a_tenth_dearer(
+    fake_provider: FakeProvider, stream: bool, told: str
+) -> None:
+    """Anthropic's ``inference_geo``: held as the request says, settled as the answer says."""
+    usage = {"input_tokens": 1_000, "output_tokens": 100, "service_tier": "standard", "inference_geo": told}
+    message = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "claude-opus-4-8"}
+    if stream:
+        events: list[dict[str, Any]] = [
+            {"type": "message_start", "message": {**message, "usage": {**usage, "output_tokens": 1}}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 100}},
+            {"type": "message_stop"},
+        ]
+        fake_provider.reply = Reply(
+            body="".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events)
+        )
+    else:
+        fake_provider.reply = Reply(body={**message, "stop_reason": "end_turn", "usage": usage})
+    with anthropic_client(fake_provider) as client, farthing.budget(usd=1):
+        asked: Any = {"model": "claude-opus-4-8", "max_tokens": 100, "messages": HI, "extra_body": {}}
+        asked["extra_body"]["inference_geo"] = "us"
+        made: Any = client.messages.create(**asked, stream=stream)
+        if stream:
+            list(made)
+    (row,) = entries()
+    listed = 1_000 * 5_000 + 100 * 25_000
+    assert row.cost_nano == (listed * 11 // 10 if told == "us" else listed)
+
+
+def test_what_a_priority_call_costs_that_was_left_before_its_provider_said_a_word(fake_provider: FakeProvider) -> None:
+    """No chunk had told the tier it was served in: it is the one that was asked for, not the list price's."""
+    fake_provider.reply = Reply(output_tokens=50, pause_after_chunks=0)
+    for tier in ("default", "priority"):
+        with openai_client(fake_provider) as client, farthing.budget(usd=1):
+            made: Any = client.chat.completions.create(
+                model="gpt-4o", messages=HI, max_tokens=100, stream=True, service_tier=tier
+            )
+            made.close()
+        fake_provider.resume()
+    plain, priority = entries()
+    assert plain.usage == priority.usage
+    assert (plain.cost_nano or 0) * 17 == (priority.cost_nano or 0) * 10
+
+
+@pytest.mark.parametrize("body", ["", {"choices": [{"message": {"content": "some words"}}]}])
+def test_what_a_priority_call_costs_whose_answer_tells_neither_tier_nor_usage(
+    fake_provider: FakeProvider, body: Any
+) -> None:
+    fake_provider.reply = Reply(body=body)
+    for tier in ("default", "priority"):
+        with openai_client(fake_provider) as client, farthing.budget(usd=1):
+            try:
+                client.chat.completions.create(model="gpt-4o", messages=HI, max_tokens=100, service_tier=tier)
+            except ValueError:
+                pass  # what the SDK makes of it is its own affair
+    plain, priority = entries()
+    assert (plain.cost_nano or 0) * 17 == (priority.cost_nano or 0) * 10
+
+
 STREAMS_THAT_ARE_NONE = (
     "<html>Bad gateway</html>",
     "",

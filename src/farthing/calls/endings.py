@@ -82,6 +82,8 @@ class Limits(NamedTuple):
     margin_tokens: int
     bounds: Callable[[], Bounds]
     """Asked only where no usage was reported: a call that nothing was held for has not counted its input yet."""
+    service_tier: str | None = None
+    """As the request names it: what an answer that does not say how it was served is priced as."""
 
 
 def status_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> int:
@@ -169,9 +171,9 @@ def unknown(limits: Limits, *, ending: str, note: str | None) -> Outcome:
 
 def priced(usage: Usage, limits: Limits, *, ending: str, source: str, answer: AnswerFacts | None = None) -> Outcome:
     """An outcome with its cost; without a known price the cost is None, never zero."""
-    tier = model = note = None
+    tier, model, note = limits.service_tier, None, None
     if answer is not None:
-        tier, model, note = answer.service_tier, answer.model, answer.usage_note
+        tier, model, note = answer.service_tier or tier, answer.model, answer.usage_note
         if model == limits.model:
             model = None
     cost_nano = None if limits.rates is None else limits.rates.cost_nano(usage, service_tier=tier)

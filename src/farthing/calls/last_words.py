@@ -40,7 +40,8 @@ def limits(call: Call, admitted: Admitted) -> Limits:
         margin = runtime.settings.abort_margin_tokens
     asked, granted = admitted.asked, admitted.granted
     if asked is not None and granted is not None:
-        return bare(Limits, (model, asked.rates, margin, partial(_held_bounds, request, asked, granted)))
+        bounds = partial(_held_bounds, request, asked, granted)
+        return bare(Limits, (model, asked.rates, margin, bounds, request.service_tier))
     at_ms = call.started_ms
     rates = find_rates(runtime.prices, runtime.settings, model=model, provider=request.provider, at_ms=at_ms)
     if rates is None:
@@ -49,7 +50,7 @@ def limits(call: Call, admitted: Admitted) -> Limits:
         except UnpricedModelWarning:
             # Warnings are errors here. It is in the log; what was paid for is settled, and belongs to its caller.
             pass
-    return Limits(model, rates, margin, lambda: _bounds(request, model))
+    return Limits(model, rates, margin, lambda: _bounds(request, model), request.service_tier)
 
 
 def _held_bounds(request: RequestFacts, asked: Asked, granted: Granted) -> Bounds:

@@ -37,6 +37,8 @@ _CHAINS: dict[str, tuple[str, ...]] = {
 """For every kind, the table's keys from the most specific to the most general; the first one present is the rate."""
 
 _COUNTED = frozenset(key for chain in _CHAINS.values() for key in chain) | {"requests_kcount"}
+_REGIONAL_PREMIUM = Fraction(11, 10)
+"""On all kinds of tokens (platform.claude.com, "Data residency", and Claude Platform on AWS, 2026-11)."""
 _CHECKED_ON = re.compile(r"(?:verified|checked|as of|released)(?: on)? (20\d\d-\d\d-\d\d)", re.IGNORECASE)
 _DAY = timedelta(days=1)
 
@@ -99,12 +101,14 @@ class PriceTable:
         if reason := _unusable(row, prices):
             return reason
         since, until = _validity(row.info, at)
+        standard = _tiers(row, prices)
+        variants = {name: _tiers(row, _stated(listed)) for name, listed in _variants(row, at)}
         return make_rates(
             provider=row.provider.id,
             model=row.info.id,
             version=self._version_of(row, since),
-            standard=_tiers(row, prices),
-            variants={name: _tiers(row, _stated(listed)) for name, listed in _variants(row, at)},
+            standard=standard,
+            variants={**variants, **_regional(row, {"": standard, **variants})},
             fee=Fraction(prices.get("requests_kcount", Decimal(0))) * 1_000_000,
             marked_writes=_is_claude(row),
             valid_from_ms=None if since is None else ms_from_datetime(since),
@@ -224,6 +228,19 @@ def _variants(row: Listed, at: datetime) -> Iterator[tuple[str, Any]]:
             and (variant.constraint is None or variant.constraint.active(at))
         ):
             yield value, row.info.get_prices(at, {key: value})
+
+
+def _regional(row: Listed, tiers: dict[str, list[Tier]]) -> dict[str, list[Tier]]:
+    """What Anthropic asks where inference is bound to a region (``inference_geo``): the source says nothing of it."""
+    if row.provider.id != "anthropic":
+        return {}
+    return {
+        f"{name} regional".lstrip(): [
+            Tier(above, {kind: rate * _REGIONAL_PREMIUM for kind, rate in rates.items()}) for above, rates in schedule
+        ]
+        for name, schedule in tiers.items()
+        if name in ("", "fast")
+    }
 
 
 def _validity(info: Any, at: datetime) -> tuple[datetime | None, datetime | None]:

@@ -235,6 +235,17 @@ def test_priority_is_priced_apart_where_the_table_knows_it(book: PriceBook) -> N
     assert rates.bound(input_tokens=1_000_000, service_tier="auto").base == 4_250_000_000 * rates.den
 
 
+def test_inference_that_is_bound_to_a_region_costs_a_tenth_more(book: PriceBook) -> None:
+    rates = book.rates("claude-opus-4-8", provider="anthropic", at_ms=AT)
+    usage = Usage(input=1_000, cached=1_000, cache_write=1_000, cache_write_1h=1_000, output=1_000)
+    plain, fast = rates.cost_nano(usage), rates.cost_nano(usage, service_tier="fast")
+    assert rates.cost_nano(usage, service_tier="regional") * 10 == plain * 11
+    assert rates.cost_nano(usage, service_tier="fast regional") * 10 == fast * 11
+    held = rates.bound(input_tokens=1_000, service_tier="regional")
+    assert held.at(1_000) * 10 == rates.bound(input_tokens=1_000).at(1_000) * 11
+    assert "regional" not in book.rates("gpt-4o", provider="openai", at_ms=AT).variants
+
+
 def test_the_age_is_counted_from_the_newest_check(book: PriceBook) -> None:
     age = book.age_days(AT)
     assert age is not None

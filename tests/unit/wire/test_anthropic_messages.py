@@ -143,6 +143,18 @@ def test_fast_mode_is_a_tier() -> None:
     assert read(service_tier="auto").service_tier == "auto"
 
 
+@pytest.mark.parametrize("geo", ["us", "eu", 5, ["us"]])
+def test_inference_in_one_region_is_a_tier(geo: Any) -> None:
+    assert read(inference_geo=geo).service_tier == "regional"
+    assert read(inference_geo=geo, speed="fast").service_tier == "fast regional"
+
+
+@pytest.mark.parametrize("geo", [None, "global"])
+def test_inference_anywhere_is_none(geo: str | None) -> None:
+    assert read(inference_geo=geo).service_tier is None
+    assert read(inference_geo=geo, service_tier="auto").service_tier == "auto"
+
+
 def test_a_rewrite_changes_only_what_it_must() -> None:
     before = recorded_object("anthropic_request.json")
     facts = DIALECT.read_request(recorded("anthropic_request.json"))

@@ -48,6 +48,8 @@ _PLAIN_REQUEST = frozenset(
     }
 )  # fmt: skip
 """Fields that are read in any case, or that bring nothing."""
+_ANYWHERE = (None, "global", "not_available")
+"""What ``inference_geo`` says, as a request or in a usage, where inference is bound to no region."""
 _CLEARING = frozenset({"clear_thinking_20251015", "clear_tool_uses_20250919"})
 """Edits of the context that only take out of it: what one leaves in a result's place is within `BLOCK_OVERHEAD`."""
 THREAD = "thread"
@@ -106,7 +108,7 @@ class AnthropicMessages(JsonDialect):
             _read_options(request, found)
             previous = _read_thread(request, found)
             least, thinks = _least_output(request), _thinks(request)
-            tier = "fast" if request.get("speed") == "fast" else word_in(request, "service_tier")
+            tier = _served_as(request, word_in(request, "service_tier"))
         # Zero is legal: it fills the prompt cache and generates nothing.
         ceiling = count_in(request, "max_tokens", least=0)
         return self._facts(
@@ -245,8 +247,15 @@ def _finish(reason: object) -> str | None:
 
 
 def _tier(usage: Mapping[str, Any]) -> str | None:
-    """Fast mode has prices of its own, like a tier."""
-    return "fast" if usage.get("speed") == "fast" else string(usage.get("service_tier"))
+    return _served_as(usage, string(usage.get("service_tier")))
+
+
+def _served_as(told: Mapping[str, Any], tier: str | None) -> str | None:
+    """Fast mode has prices of its own, like a tier; so has either where inference is bound to one region."""
+    tier = "fast" if told.get("speed") == "fast" else tier
+    if told.get("inference_geo") in _ANYWHERE:
+        return tier
+    return "fast regional" if tier == "fast" else "regional"
 
 
 def _block_text(block: Mapping[str, Any]) -> list[tuple[str, str]]:
