@@ -231,8 +231,8 @@ def _timed(
 ) -> float:
     budget, _ = manager.crew.budget(agent)
     # It uses nothing of what it borrows, so that every call finds the same crew.
-    outcome = Outcome((("tokens", 5), ("requests", 1)), Usage(input=5), None)
-    nothing = Outcome((("requests", 1),), Usage(), 0)
+    outcome = Outcome((5, 0, 1, 0), Usage(input=5), None)
+    nothing = Outcome((0, 0, 1, 0), cost_nano=0)
     facts = CallFacts("m", "p", "bench", (), (agent,), tokens, 1)
     started = time.process_time()
     for number in range(calls):

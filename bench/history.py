@@ -124,14 +124,14 @@ def _call(rng: random.Random, at_ms: int) -> Past:
     cost = fresh * input_rate + output * output_rate
     price: Formula | None = Formula(fresh * input_rate, output_rate)
     fate = rng.random()
-    outcome = Outcome((("tokens", usage.total_tokens), ("requests", 1), ("usd", cost)), usage, cost)
+    outcome = Outcome((usage.total_tokens, cost, 1, 0), usage, cost)
     if fate < 0.01:
-        outcome = Outcome((("requests", 1),), Usage(), 0, ending="http_429")
+        outcome = Outcome((0, 0, 1, 0), cost_nano=0, ending="http_429")
     elif fate < 0.015:
         outcome = outcome._replace(ending="timeout")
     elif fate < 0.017:
         name, price = "our-own-model", None
-        outcome = Outcome(outcome.amounts[:2], usage, None)
+        outcome = Outcome((usage.total_tokens, 0, 1, 0), usage, None)
     facts = CallFacts(
         model=name,
         provider=provider,

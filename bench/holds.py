@@ -16,7 +16,7 @@ from farthing.stores.memory import MemoryStore
 from .bars import Figure
 from .stores import sqlite_hold_settle
 
-OUTCOME = Outcome((("tokens", 320), ("usd", 5_000_000), ("requests", 1)), Usage(input=200, output=120), 5_000_000)
+OUTCOME = Outcome((320, 5_000_000, 1, 0), Usage(input=200, output=120), 5_000_000)
 FACTS = CallFacts("gpt-4o", "openai", "openai.chat", (), ("a", "b", "c"), 200, 1, Formula(5_000_000, 10_000))
 
 

@@ -22,7 +22,7 @@ from farthing.stores.sqlite import SQLiteStore
 
 BUDGETS = 3
 DEADLINE_MS = 2_000_000_000_000
-OUTCOME = Outcome((("tokens", 320), ("usd", 102_000), ("requests", 1)), Usage(input=200, output=120), 102_000)
+OUTCOME = Outcome((320, 102_000, 1, 0), Usage(input=200, output=120), 102_000)
 """What 200 and 120 tokens cost at the price of :func:`_plan`: less than was held."""
 
 

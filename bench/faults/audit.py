@@ -106,7 +106,7 @@ def entry_of(rows: Sequence[Entry]) -> str:
     if entry.suspect:
         return UNKNOWN
     if not entry.cost_nano and not entry.tokens("input", "output"):
-        return VOID if dict(entry.posted).get("requests") else UNSENT
+        return VOID if any(entry.said.amounts) else UNSENT
     return EXACT if entry.usage_source == "provider" else COUNTED
 
 

@@ -59,5 +59,4 @@ def outcome(
 ) -> Outcome:
     """Usage as a provider would report it, with some of every kind of field that an entry keeps."""
     usage = Usage(input=input, output=output, reasoning=output // 2)
-    amounts = (("tokens", usage.total_tokens), ("usd", usd), ("requests", 1))
-    return Outcome(amounts, usage, usd, ending, "provider", "gpt-4o-2024-11-20", note)
+    return Outcome((usage.total_tokens, usd, 1, 0), usage, usd, ending, "provider", "gpt-4o-2024-11-20", note)

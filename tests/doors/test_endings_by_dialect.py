@@ -163,7 +163,7 @@ def as_void(name: str) -> Check:
     def check(wire: Wire, entry: Entry, bill: list[Billed]) -> None:
         assert bill == []
         assert (entry.ending, entry.usage, entry.cost_nano, entry.suspect) == (name, (), 0, False)
-        assert dict(entry.posted) == {"requests": 1}
+        assert entry.said.amounts == (0, 0, 1, 0)
 
     return check
 

@@ -145,8 +145,7 @@ class LedgerMachine(RuleBasedStateMachine):
         said = {"input": usage.input, "output": usage.output, "tokens": usage.total_tokens, "requests": 1}
         if row.call.price is not None:
             said["usd"] = max(0, assumed["usd"] + sign * by)
-        amounts = tuple((unit, said[unit]) for unit in UNITS if unit in said)
-        return Outcome(amounts, usage, said.get("usd")), said
+        return Outcome((said["tokens"], said.get("usd", 0), 1, 0), usage, said.get("usd")), said
 
     def compare_failures(self, found: tuple[LineResult, ...], expected: list[Failed]) -> None:
         """I6: a denial names the budgets that were in the way, with the figures of that instant."""
@@ -424,7 +423,7 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.row(pick)
         if row is not None:
             cost = None if row.call.price is None else 0
-            self.say(row, "void", Outcome((("requests", 1),), Usage(), cost, ending="refused"), {"requests": 1})
+            self.say(row, "void", Outcome((0, 0, 1, 0), Usage(), cost, ending="refused"), {"requests": 1})
 
     @rule(pick=st.integers(0, 99), any_state=st.booleans())
     def suspect(self, pick: int, any_state: bool) -> None:
@@ -510,8 +509,9 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.store.place(fresh, replaces=row.call.id).result()
         if row is not None:
             for unit, wrong in (("tokens", -1), ("usd", 1.0), ("requests", True), ("tokens", None)):
+                amounts: Any = tuple(wrong if of == unit else 0 for of in UNITS)
                 with pytest.raises((ValueError, HoldConflict)) as refused:
-                    self.store.settle(row.call.id, Outcome(((unit, wrong),))).result()  # type: ignore[arg-type]
+                    self.store.settle(row.call.id, Outcome(amounts)).result()
                 assert unit in str(refused.value) or not (row.live or row.automatic)
         with pytest.raises(HoldNotFound) as missing:
             self.store.settle("nobody", Outcome()).result()

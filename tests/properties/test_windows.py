@@ -100,13 +100,13 @@ def play(store: Store, clock: FakeClock, per: str, steps: list[tuple[int, int, i
             call.settled = how == "settle"
             usage = Usage(input=call.counts)
             if how == "settle":
-                store.settle(call_id, Outcome((("tokens", call.counts), ("requests", 1)), usage)).result()
+                store.settle(call_id, Outcome((call.counts, 0, 1, 0), usage)).result()
             else:
                 store.void(call_id).result()
             check(calls, window)
     for call_id, call in open_calls:
         clock.advance(milliseconds=length_ms // 3)
-        store.settle(call_id, Outcome((("tokens", call.counts), ("requests", 1)), Usage(input=call.counts))).result()
+        store.settle(call_id, Outcome((call.counts, 0, 1, 0), Usage(input=call.counts))).result()
         call.settled = True
     return calls
 

@@ -19,7 +19,7 @@ from farthing.calls import admission, endings, holding, last_words, life
 from farthing.calls.endings import Lost, Settle
 from farthing.kernel import ledger, plan
 from farthing.kernel.balances import UNITS, ZERO, Balances, change, change_of, minus
-from farthing.kernel.hold import Outcome, settled_amounts
+from farthing.kernel.hold import Outcome
 from farthing.kernel.ledger import NOTHING, Change, Settled
 from farthing.kernel.plan import Account, evaluate, make_plan
 from farthing.kernel.scope import concrete
@@ -221,7 +221,7 @@ def a_settle_counts_twice(patch: Patch) -> None:
         hold = books.hold(hold_id)
         if hold is None or hold.outcome != outcome:
             return settle(books, hold_id, outcome, now_ms=now_ms)
-        posted = change(settled=settled_amounts(dict(outcome.amounts)))
+        posted = change(settled=outcome.amounts)
         balances = {posting.key: books.balance(posting.key).plus(posted) for posting in hold.postings}
         return Settled(hold, books.entry(hold_id)), Change(balances, {})
 
@@ -299,9 +299,8 @@ def an_overrun_is_hidden(patch: Patch) -> None:
     def capped(books: Any, hold_id: str, outcome: Outcome, *, now_ms: int) -> Any:
         hold = books.hold(hold_id)
         if hold is not None:
-            held = dict(zip(UNITS, hold.amounts, strict=True))
-            amounts = tuple((unit, min(amount, held.get(unit, amount))) for unit, amount in outcome.amounts)
-            outcome = outcome._replace(amounts=amounts)
+            tokens, usd, requests, _ = map(min, outcome.amounts, hold.amounts)
+            outcome = outcome._replace(amounts=(tokens, usd, requests, 0))
         return settle(books, hold_id, outcome, now_ms=now_ms)
 
     patch.setattr(ledger, "settle", capped)
@@ -309,7 +308,7 @@ def an_overrun_is_hidden(patch: Patch) -> None:
 
 @mutant
 def an_overrun_is_not_itemised(patch: Patch) -> None:
-    patch.setattr(ledger, "_overrun", lambda hold, outcome: ())
+    patch.setattr(ledger, "_overrun", lambda hold, used: ())
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------

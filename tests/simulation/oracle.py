@@ -277,7 +277,7 @@ class Oracle:
         self._seen["late word of a suspect"] += row.state == "suspect"
         self._seen["late word after a resolution"] += row.automatic
         row.said, row.state, row.automatic, row.changed_ms = (state, outcome), state, False, now_ms
-        row.settled = {} if outcome is None else dict(outcome.amounts)
+        row.settled = {} if outcome is None else dict(zip(UNITS, outcome.amounts, strict=True))
         if outcome is not None or late:
             row.entries += 1
             self._entry_is_honest(command, row, answer)
@@ -332,7 +332,11 @@ class Oracle:
             and known.facts == plan.facts
         ):
             # A proxy has claimed it, and never heard that it had.
-            known.state, known.said, known.settled = "settled", ("settled", outcome), dict(outcome.amounts)
+            known.state, known.said, known.settled = (
+                "settled",
+                ("settled", outcome),
+                dict(zip(UNITS, outcome.amounts, strict=True)),
+            )
             known.entries += 1
             return None
         if known is not None:
@@ -347,7 +351,7 @@ class Oracle:
             self._seen["suspect, not held"] += 1
         else:
             row = Row(plan.id, store.owner, plan.facts, 0, "settled", counters, plan.deadline_ms, now_ms)
-            row.said, row.settled, row.entries = ("settled", outcome), dict(outcome.amounts), 1
+            row.said, row.settled, row.entries = ("settled", outcome), dict(zip(UNITS, outcome.amounts, strict=True)), 1
         self.rows[plan.id] = row
         self._seen["recorded"] += 1
         return None

@@ -99,7 +99,7 @@ class AgentLedger:
         """As :meth:`record`; returns what would have refused these tokens if they had been asked for before."""
         budget, _ = self._crew.budget(agent_name)
         usage = Usage(input=count_of(tokens, field="tokens"))
-        outcome = Outcome((("tokens", tokens), ("requests", 1)), usage, None, "ok", "provider", None, note or None)
+        outcome = Outcome((tokens, 0, 1, 0), usage, None, "ok", "provider", None, note or None)
         if self._alone:
             self._write(budget, outcome)
             return None

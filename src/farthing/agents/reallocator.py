@@ -117,7 +117,7 @@ class Reallocator:
             for hold_id, (donor, amount) in zip(held, shares, strict=False):
                 given = donor.lending.agent if donor.lending else donor.title
                 note = f"{given} → {taken}: {amount} tokens, by hand"
-                ledger.store.void(hold_id, Outcome((), cost_nano=0, ending="moved", note=note)).result()
+                ledger.store.void(hold_id, Outcome(cost_nano=0, ending="moved", note=note)).result()
 
     def _share(self, donor: Budget, amount: int, version: int) -> Plan:
         """A plan that holds this much on a donor, if that leaves it its reserve."""

@@ -154,12 +154,12 @@ def of_background(answer: AnswerFacts, limits: Limits) -> Ending | None:
 
 def refused(ending: str) -> Void:
     """The provider said no, unbilled; the request was sent."""
-    return Void(Outcome((("requests", 1),), Usage(), 0, ending=ending))
+    return Void(Outcome((0, 0, 1, 0), cost_nano=0, ending=ending))
 
 
 def never_sent(ending: str) -> Void:
     """Connecting failed: nothing left this machine."""
-    return Void(Outcome((), Usage(), 0, ending=ending))
+    return Void(Outcome(cost_nano=0, ending=ending))
 
 
 def unknown(limits: Limits, *, ending: str, note: str | None) -> Outcome:
@@ -177,9 +177,7 @@ def priced(usage: Usage, limits: Limits, *, ending: str, source: str, answer: An
         if model == limits.model:
             model = None
     cost_nano = None if limits.rates is None else limits.rates.cost_nano(usage, service_tier=tier)
-    amounts: tuple[tuple[str, int], ...] = ("tokens", usage.total_tokens), ("requests", 1)
-    if cost_nano is not None:
-        amounts += (("usd", cost_nano),)
+    amounts = (usage.total_tokens, cost_nano or 0, 1, 0)
     return bare(Outcome, (amounts, usage, cost_nano, ending, source, model, note))
 
 
@@ -192,7 +190,8 @@ def at_least_priced(outcome: Outcome, facts: CallFacts, x: int) -> Outcome:
         return outcome
     cost_nano = facts.price.at(x)
     note = "; ".join(filter(None, [outcome.note, "its price was not known at its end: counted at its hold"]))
-    return outcome._replace(amounts=(*outcome.amounts, ("usd", cost_nano)), cost_nano=cost_nano, note=note)
+    tokens, _, requests, _ = outcome.amounts
+    return outcome._replace(amounts=(tokens, cost_nano, requests, 0), cost_nano=cost_nano, note=note)
 
 
 def _counted(answer: AnswerFacts, limits: Limits) -> Outcome:

@@ -7,13 +7,13 @@ elsewhere it is recorded, and then it is asked whether a limit that lets the cro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
 from .. import tokens
 from ..errors import HoldConflict, HoldError, InvariantError, StoreUnavailable
-from ..kernel.balances import Balances, bare
+from ..kernel.balances import AT, NONE, Amounts, Balances, bare
 from ..kernel.decision import Decision, denial
 from ..kernel.hold import Entry, Outcome
 from ..kernel.ledger import Settled
@@ -201,14 +201,14 @@ def crossed(call: Call, admitted: Admitted) -> Generator[Ticket[Any], Any, Decis
     granted = admitted.granted
     if granted is None:
         return None
-    amounts = dict(call.ending.outcome.amounts) if isinstance(call.ending, Settle) else {}
+    amounts = call.ending.outcome.amounts if isinstance(call.ending, Settle) else NONE
     return (yield from crossed_by(call.runtime, granted, call.who(admitted.model), amounts))
 
 
 def crossed_by(
-    runtime: Runtime, granted: Granted, who: Who, amounts: Mapping[str, int]
+    runtime: Runtime, granted: Granted, who: Who, amounts: Amounts
 ) -> Generator[Ticket[Any], Any, Decision | None]:
-    """The same of any settled call that came to these *amounts*, by unit."""
+    """The same of any settled call that came to these *amounts*."""
     found: list[LineResult] = []
     for ledger, accounts in granted.held:
         for account in accounts:
@@ -227,7 +227,7 @@ def crossed_by(
                     return None  # a driver that does not wait: its caller is gone, and could not be told
                 spent = tuple(balances[key].of(unit) for key in keys)
                 if sum(balance.settled for balance in spent) > ceiling:
-                    used = amounts.get(unit, 0)  # for the evidence
+                    used = amounts[AT[unit]]  # for the evidence
                     found.append(LineResult(spent_line(account, unit, ceiling, keys), spent, used, Formula(used)))
     if not found:
         return None

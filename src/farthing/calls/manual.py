@@ -123,7 +123,7 @@ class ManualHold:
 
     def void(self) -> None:
         """Give everything back: the call certainly cost nothing."""
-        self._end(Outcome((), Usage(), 0, ending="void"), void=True)
+        self._end(Outcome(cost_nano=0, ending="void"), void=True)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class ManualHold:
             raise BudgetExceeded(finished.crossed)
 
     def _crossed(self, here: Runtime, granted: Granted, outcome: Outcome) -> Life:
-        return Finished((yield from crossed_by(here, granted, self._who(), dict(outcome.amounts))))
+        return Finished((yield from crossed_by(here, granted, self._who(), outcome.amounts)))
 
 
 def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome, *, void: bool = False) -> Life:

@@ -14,13 +14,14 @@ outcome; a later truth about a suspect call adds one linked correction row, neve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from operator import sub
 from typing import NamedTuple
 
-from .balances import UNITS, Amounts, Balances, bare, change
+from .balances import NONE, Amounts, Balances, bare, change
 from .lending import Loan, Transfer
 from .plan import CallFacts, Posting
-from .usage import KINDS, Usage
+from .usage import Usage
 
 HELD = "held"
 SETTLED = "settled"
@@ -30,7 +31,7 @@ DELEGATION = "delegation"
 """The ``dialect`` of a hold for a whole child budget: it lasts until that is closed, whatever becomes of its owner."""
 MOVE = "move"
 """The ``dialect`` of a hold under which an allocation is moved by hand."""
-ENTRY_KINDS = {DELEGATION: "transfer", MOVE: "transfer"}
+ENTRY_KINDS: dict[str | None, str] = {DELEGATION: "transfer", MOVE: "transfer"}
 """What the row of a hold is called that is no call, by its ``dialect``."""
 LIVE = (HELD, SUSPECT)
 """States in which a hold's amounts are still counted beside what is settled."""
@@ -40,10 +41,10 @@ class Outcome(NamedTuple):
     """
     How a call ended, as the pipeline says it: the amounts to settle and what the entry keeps.
 
-    ``amounts`` maps units to integers (tokens, nano-dollars, requests); a unit that is missing settles to 0.
+    ``amounts`` has no calls in flight, and no nano-dollars where no price is known.
     """
 
-    amounts: tuple[tuple[str, int], ...] = ()
+    amounts: Amounts = NONE
     usage: Usage = Usage()
     cost_nano: int | None = None
     """None where no price is known: never zero for that reason."""
@@ -101,26 +102,21 @@ class Hold(NamedTuple):
 
 def paid(usage: Usage, cost_nano: int | None, *, source: str) -> Outcome:
     """The outcome of a call that used this and cost that (None: no price is known), as *source* says."""
-    amounts: tuple[tuple[str, int], ...] = (("tokens", usage.total_tokens), ("requests", 1))
-    if cost_nano is not None:
-        amounts = (*amounts, ("usd", cost_nano))
-    return Outcome(amounts, usage, cost_nano, usage_source=source)
+    return Outcome((usage.total_tokens, cost_nano or 0, 1, 0), usage, cost_nano, usage_source=source)
 
 
 def estimated(facts: CallFacts, x: int) -> Outcome:
     """All that this call may cost with ``x`` output tokens per choice."""
     usage = Usage(input=facts.input_tokens, output=facts.choices * x)
     tokens, usd, requests, _ = facts.amounts(x)
-    amounts: tuple[tuple[str, int], ...] = (("tokens", tokens), ("requests", requests))
-    if facts.price is None:
-        return Outcome(amounts, usage, ending="unknown", usage_source="estimate")
-    return Outcome((*amounts, ("usd", usd)), usage, usd, ending="unknown", usage_source="estimate")
+    cost_nano = None if facts.price is None else usd
+    return Outcome((tokens, usd, requests, 0), usage, cost_nano, ending="unknown", usage_source="estimate")
 
 
 class Entry(NamedTuple):
     """
-    One immutable row. In a correction the figures are differences to what was counted before, so sums over all rows
-    are always the truth of the moment.
+    One immutable row: what was said of a call at its end. In a correction the figures are differences to what was
+    counted before, so sums over all rows are always the truth of the moment.
     """
 
     seq: int
@@ -131,28 +127,48 @@ class Entry(NamedTuple):
     at_ms: int
     started_ms: int
     facts: CallFacts
-    usage: tuple[tuple[str, int], ...]
-    cost_nano: int | None
-    ending: str
-    usage_source: str
-    suspect: bool
-    """Counted at its hold, the outcome being unknown."""
-    overrun: tuple[tuple[str, int], ...]
-    """By unit: what the provider reported beyond the hold."""
     postings: tuple[Posting, ...]
     """Those of its hold."""
-    posted: tuple[tuple[str, int], ...]
-    """By unit: what this row added to the settled amount of each of its accounts."""
-    model: str | None = None
-    note: str | None = None
+    said: Outcome
+    """Its ``amounts`` are what this row added to what is settled on each of its accounts."""
+    overrun: tuple[tuple[str, int], ...] = ()
+    """By unit: what the provider reported beyond the hold."""
+    suspect: bool = False
+    """Counted at its hold, the outcome being unknown."""
     resolves_suspect: bool = False
     """A correction after which the call is no longer suspect."""
     transfers: tuple[Transfer, ...] = ()
     """What was borrowed for it and used."""
 
+    @property
+    def usage(self) -> tuple[tuple[str, int], ...]:
+        """The kinds that are not zero."""
+        return self.said.usage.present()
+
+    @property
+    def cost_nano(self) -> int | None:
+        return self.said.cost_nano
+
+    @property
+    def ending(self) -> str:
+        return self.said.ending
+
+    @property
+    def usage_source(self) -> str:
+        return self.said.usage_source
+
+    @property
+    def model(self) -> str | None:
+        """The model that answered, where the provider says it and it differs."""
+        return self.said.model
+
+    @property
+    def note(self) -> str | None:
+        return self.said.note
+
     def changes(self) -> Iterator[tuple[str, Balances]]:
         """By account, what this row added to its balances. Replaying all rows gives them."""
-        posted = change(settled=settled_amounts(dict(self.posted)))
+        posted = change(settled=self.said.amounts)
         for key, units, _ in self.postings:
             yield key, posted if units is None else posted.only(units)
         for transfer in self.transfers:
@@ -163,13 +179,8 @@ class Entry(NamedTuple):
         return sum(count for kind, count in self.usage if kind in kinds)
 
 
-def settled_amounts(by_unit: Mapping[str, int]) -> Amounts:
-    """Amounts that are settled; calls in flight never are."""
-    tokens, usd, requests = [by_unit.get(unit, 0) for unit in UNITS[:3]]
-    return tokens, usd, requests, 0
-
-
-def usage_difference(now: Usage, before: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    """What a correction adds, kind by kind."""
-    pairs = ((kind, count - before.get(kind, 0)) for kind, count in zip(KINDS, now, strict=True))
-    return tuple((kind, count) for kind, count in pairs if count)
+def correction(now: Outcome, before: Outcome, posted: Amounts) -> Outcome:
+    """What a correction says: the differences between what was counted *before* and what is true *now*."""
+    cost_nano = None if now.cost_nano is None else now.cost_nano - (before.cost_nano or 0)
+    # Counts of a difference may be below zero, as those of no usage may.
+    return now._replace(amounts=posted, usage=bare(Usage, map(sub, now.usage, before.usage)), cost_nano=cost_nano)

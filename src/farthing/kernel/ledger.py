@@ -15,7 +15,8 @@ One file, because these rules only make sense beside each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from operator import gt, sub
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import HoldConflict, HoldNotFound, InvariantError
 from . import loans
@@ -32,8 +33,7 @@ from .hold import (
     Entry,
     Hold,
     Outcome,
-    settled_amounts,
-    usage_difference,
+    correction,
 )
 from .money import COUNTER_MAX
 from .plan import LineResult, Plan, evaluate
@@ -201,9 +201,8 @@ def suspect(books: Books, hold_id: str, *, ending: str, note: str | None, now_ms
     balances: dict[str, Balances] = {}
     _move(books, balances, hold, NONE, to_suspect=True)
     now_suspect = hold._replace(state=SUSPECT, changed_ms=now_ms)
-    outcome = hold.estimate()._replace(ending=ending, note=note)
-    entry = _entry(books, now_suspect, outcome, NONE, now_ms=now_ms)._replace(posted=(), suspect=True)
-    return _settled(now_suspect, entry, balances)
+    assumed = hold.estimate()._replace(amounts=NONE, ending=ending, note=note)
+    return _settled(books, now_suspect, assumed, balances, (), now_ms, suspect=True)
 
 
 def resolve(books: Books, hold_id: str, policy: str, *, now_ms: int, note: str | None) -> tuple[Settled, Change]:
@@ -215,7 +214,7 @@ def resolve(books: Books, hold_id: str, policy: str, *, now_ms: int, note: str |
         raise HoldConflict(f"hold {hold_id!r} is {hold.state}, not suspect", hold_id=hold_id)
     outcome = hold.estimate()._replace(ending=policy, note=note)
     if policy == "release":
-        outcome = Outcome((), cost_nano=None if outcome.cost_nano is None else 0, ending=policy, note=note)
+        outcome = Outcome(cost_nano=None if outcome.cost_nano is None else 0, ending=policy, note=note)
     return _late(books, hold, outcome, SETTLED if policy == "settle_at_hold" else VOIDED, now_ms, automatic=True)
 
 
@@ -300,11 +299,10 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
         ended = hold.ended(state, outcome, now_ms)
         if outcome is None:
             return Settled(ended, None), Change(balances, {hold_id: ended}, over=(hold_id,))
-        entry = _entry(books, ended, outcome, used, now_ms=now_ms)
-        return _settled(ended, entry, balances, (hold_id,))
+        return _settled(books, ended, outcome, balances, (hold_id,), now_ms)
     if outcome is None and (hold.state == SUSPECT or hold.automatic or hold.outcome is not None):
         # Never tried, but counted as suspect meanwhile: there is a row already, which only another row can correct.
-        outcome = Outcome((), cost_nano=None if hold.facts.price is None else 0, ending="voided")
+        outcome = Outcome(cost_nano=None if hold.facts.price is None else 0, ending="voided")
     if hold.outcome is None and outcome is not None and (hold.state == SUSPECT or hold.automatic):
         return _late(books, hold, outcome, state, now_ms, automatic=False)
     if hold.outcome == outcome and hold.state == state:
@@ -318,55 +316,49 @@ def _late(
     """A truth about a suspect hold, or about one that was resolved without its call: one linked correction row."""
     balances: dict[str, Balances] = {}
     used = _used(outcome)
-    assumed = hold.estimate()
-    settled_before = dict(assumed.amounts) if hold.state == SETTLED else {}
-    before = _used(assumed) if hold.state == SETTLED else NONE
+    counted = Outcome() if hold.state == VOIDED else hold.estimate()
+    before = counted.amounts if hold.state == SETTLED else NONE
+    tokens, usd, requests, _ = map(sub, used, before)
+    posted = tokens, usd, requests, 0
     if hold.state == SUSPECT:
         _move(books, balances, hold, used, to_suspect=False)
-        posted = outcome.amounts
     else:
         if hold.loans:
             loans.correct(balances, books.balance, hold, now=used, before=before)
-        amounts = dict(outcome.amounts)
-        units = dict.fromkeys((*amounts, *settled_before))
-        posted = tuple((unit, amounts.get(unit, 0) - settled_before.get(unit, 0)) for unit in units)
-        _post(books, balances, hold, change(settled=settled_amounts(dict(posted))))
-    usage_before = {} if hold.state == VOIDED else assumed.usage.to_dict()
-    cost_before = 0 if hold.state == VOIDED else (assumed.cost_nano or 0)
+        _post(books, balances, hold, change(settled=posted))
     ended = hold._replace(state=state, outcome=None if automatic else outcome, automatic=automatic, changed_ms=now_ms)
-    entry = _entry(books, ended, outcome, used, now_ms=now_ms)._replace(
+    return _settled(
+        books,
+        ended,
+        outcome,
+        balances,
+        (hold.id,),
+        now_ms,
         kind="correction",
-        posted=posted,
-        usage=usage_difference(outcome.usage, usage_before),
+        said=correction(outcome, counted, posted),
         resolves_suspect=hold.state == SUSPECT,
-        cost_nano=None if outcome.cost_nano is None else outcome.cost_nano - cost_before,
         transfers=loans.transfers(hold, used, before),
-    )
-    return _settled(ended, entry, balances, (hold.id,))
-
-
-def _settled(
-    hold: Hold, entry: Entry, balances: dict[str, Balances], over: tuple[str, ...] = ()
-) -> tuple[Settled, Change]:
-    """The answer of a command that adds a row, and its change."""
-    seq, hold_id = entry.seq, hold.id
-    return bare(Settled, (hold, entry)), bare(
-        Change, (balances, {hold_id: hold}, (), over, {seq: entry}, {hold_id: seq})
     )
 
 
 def _used(outcome: Outcome) -> Amounts:
     """What to settle. Settled amounts only grow, so a figure that would shrink or blur them is refused."""
-    cost_nano = outcome.cost_nano
+    used, cost_nano = outcome.amounts, outcome.cost_nano
+    if {*map(type, used)} != _INTEGERS or min(used) < 0 or used[AT["concurrency"]]:
+        _complain(used)
     if cost_nano is not None and (type(cost_nano) is not int or cost_nano < 0):
         raise ValueError(f"outcome: cost_nano must be an integer of at least 0, not {cost_nano!r}")
-    used = [*NONE]
-    for unit, amount in outcome.amounts:
+    return used
+
+
+_INTEGERS = {int}
+
+
+def _complain(used: Amounts) -> None:
+    for unit, amount in zip(UNITS, used, strict=True):
         if type(amount) is not int or amount < 0:
             raise ValueError(f"outcome: {unit} must be an integer of at least 0, not {amount!r}")
-        used[AT[unit]] = amount
-    tokens, usd, requests, _ = used
-    return tokens, usd, requests, 0
+    raise ValueError("outcome: no call is in flight any more, so its concurrency is 0")
 
 
 def _move(books: Books, balances: dict[str, Balances], hold: Hold, used: Amounts, *, to_suspect: bool) -> None:
@@ -398,45 +390,50 @@ def _over(changed: dict[str, Balances], read: Callable[[str], Balances]) -> Call
     return lambda key: changed[key] if key in changed else read(key)
 
 
-def _entry(books: Books, hold: Hold, outcome: Outcome, used: Amounts, *, now_ms: int) -> Entry:
-    hold_id, facts, postings = hold.id, hold.facts, hold.postings
-    posted, usage, cost_nano, ending, source, model, note = outcome
-    kind = ENTRY_KINDS.get(facts.dialect or "", "call")
-    (tokens, usd, requests, _), (most_tokens, most_usd, most_requests, _) = used, hold.amounts
-    overrun: tuple[tuple[str, int], ...] = ()
-    if tokens > most_tokens or usd > most_usd or requests > most_requests:
-        overrun = _overrun(hold, outcome)
+def _settled(
+    books: Books,
+    hold: Hold,
+    outcome: Outcome,
+    balances: dict[str, Balances],
+    over: tuple[str, ...],
+    now_ms: int,
+    **differs: Any,
+) -> tuple[Settled, Change]:
+    """
+    The answer of a command that adds a row, and its change. *differs*: what this row has otherwise than that of a call
+    that ends as its hold was placed.
+    """
+    hold_id, facts, used = hold.id, hold.facts, outcome.amounts
+    seq = books.seq + 1
     fields = (
-        books.seq + 1,
+        seq,
         hold_id,
         hold_id,
-        kind,
+        ENTRY_KINDS.get(facts.dialect, "call"),
         now_ms,
         hold.placed_ms,
         facts,
-        usage.present(),
-        cost_nano,
-        ending,
-        source,
+        hold.postings,
+        outcome,
+        _overrun(hold, used) if any(map(gt, used, hold.amounts)) else (),
         False,
-        overrun,
-        postings,
-        posted,
-        model,
-        note,
         False,
         loans.transfers(hold, used) if hold.loans else (),
     )
-    return bare(Entry, fields)
+    entry = bare(Entry, fields)
+    if differs:
+        entry = entry._replace(**differs)
+    answer = bare(Settled, (hold, entry))
+    return answer, bare(Change, (balances, {hold_id: hold}, (), over, {seq: entry}, {hold_id: seq}))
 
 
-def _overrun(hold: Hold, outcome: Outcome) -> tuple[tuple[str, int], ...]:
+def _overrun(hold: Hold, used: Amounts) -> tuple[tuple[str, int], ...]:
     """What the provider reported beyond the hold, by unit."""
     posted = {unit for posting in hold.postings for unit in posting.units or UNITS}
     if hold.facts.price is None:
         # Nothing could be held in money, so nothing is beyond it.
         posted.discard("usd")
-    over = [(unit, amount - hold.amounts[AT[unit]]) for unit, amount in outcome.amounts]
+    over = zip(UNITS, map(sub, used, hold.amounts), strict=True)
     return tuple([(unit, beyond) for unit, beyond in over if beyond > 0 and unit in posted])
 
 

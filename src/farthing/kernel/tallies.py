@@ -58,14 +58,13 @@ def tally_entries(entries: Iterable[Entry], onto: dict[TallyKey, Tally] | None =
     for entry in entries:
         facts = entry.facts
         key = TallyKey(entry.kind, facts.provider or "", facts.model or "", entry.ending, entry.usage_source)
-        usage = dict(entry.usage)
         row = Tally(
             1,
             int(entry.cost_nano is not None),
             entry.cost_nano or 0,
             int(bool(entry.overrun)),
             entry.at_ms - entry.started_ms,
-            tuple([usage.get(kind, 0) for kind in KINDS]),
+            entry.said.usage,
         )
         sums[key] = sums.get(key, NOTHING).plus(row)
     return sums

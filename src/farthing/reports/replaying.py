@@ -204,8 +204,8 @@ class _Replay:
             sums.calls += 1
             sums.spent_nano += past.cost_nano or 0
             sums.would_nano += cost_nano or 0
-        amounts = [("tokens", usage.total_tokens), ("requests", 1), ("usd", cost_nano or 0)]
-        self.outcomes[past.id] = Outcome(tuple(amounts), usage, cost_nano, ending=past.ending)
+        amounts = (usage.total_tokens, cost_nano or 0, 1, 0)
+        self.outcomes[past.id] = Outcome(amounts, usage, cost_nano, ending=past.ending)
         self._at(self.now_ms + past.ended_ms - past.started_ms, _END, past.id)
         return _Verdict(admitted=True)
 

@@ -13,6 +13,7 @@ from collections.abc import Container
 from dataclasses import replace
 
 from ..errors import FarthingError, HoldConflict, HoldNotFound
+from ..kernel.balances import amount_of
 from ..kernel.budget import Budget
 from ..kernel.hold import DELEGATION, HELD, Hold, Outcome
 from ..kernel.lending import Lending
@@ -118,7 +119,7 @@ def give_back(ledger: Ledger, child: Budget) -> None:
 
 def _settle(ledger: Ledger, hold_id: str, unit: str, used: int, parent: str | None, child: str) -> None:
     outcome = Outcome(
-        ((unit, used),), cost_nano=0, ending="delegated", usage_source="counted", note=f"{parent} → {child}"
+        amount_of(unit, used), cost_nano=0, ending="delegated", usage_source="counted", note=f"{parent} → {child}"
     )
     try:
         ledger.store.settle(hold_id, outcome).result()

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from farthing import ProxyServer
+from farthing.kernel.hold import Outcome
 from farthing.proxy.process import worker
 from farthing.proxy.settings import Bounds, Timeouts, Upstream
 from farthing.testing import FakeProvider, Reply
@@ -159,7 +160,7 @@ def test_an_upstream_that_cannot_be_reached(path: str, fake_provider: FakeProvid
             assert got.status == 502
             assert got.json["error"]["farthing"]["code"] == "upstream_unreachable"
             (entry,) = entries(server)
-            assert (entry.ending, entry.suspect, entry.posted) == ("connect_error", False, ())
+            assert (entry.suspect, entry.said) == (False, Outcome(cost_nano=0, ending="connect_error"))
 
 
 def test_an_answer_that_takes_too_long_in_all(fake_provider: FakeProvider) -> None:

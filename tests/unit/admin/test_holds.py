@@ -68,7 +68,7 @@ def test_a_late_truth_still_corrects_it(store: MemoryStore, clock: FakeClock) ->
     clock.advance(seconds=61)
     open_holds(store)
     resolve_holds(store, ["a", "b"], "settle_at_hold")
-    store.settle("a", Outcome((("tokens", 4),), Usage(input=4), 4)).result()
+    store.settle("a", Outcome((4, 0, 0, 0), Usage(input=4), 4)).result()
     assert store.balances(["day"]).result() == {"day": change_of("tokens", settled=24)}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from farthing.errors import HoldConflict, HoldNotFound, InvariantError
 from farthing.kernel import ledger
-from farthing.kernel.balances import ZERO, Balance, Balances
+from farthing.kernel.balances import UNITS, ZERO, Balance, Balances
 from farthing.kernel.budget import make_budget
 from farthing.kernel.hold import Entry, Hold, Outcome
 from farthing.kernel.ledger import NOTHING, Change, Denied, Placed, Settled, Stale
@@ -68,7 +68,7 @@ def place(books: Books, of: Plan, **more: Any) -> Any:
 
 
 def said(tokens: int, usd: int = 0) -> Outcome:
-    return Outcome((("tokens", tokens), ("usd", usd), ("requests", 1)), Usage(input=tokens), usd)
+    return Outcome((tokens, usd, 1, 0), Usage(input=tokens), usd)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_what_exceeds_the_hold_is_counted_and_itemised(held: Books) -> None:
 
 
 def test_a_unit_that_is_not_said_settles_to_zero(held: Books) -> None:
-    settle(held, Outcome((("requests", 1),)))
+    settle(held, Outcome((0, 0, 1, 0)))
     assert (held.by_unit("tokens"), held.by_unit("requests")) == (NONE, Balance(1))
 
 
@@ -180,7 +180,8 @@ def test_an_amount_that_would_shrink_or_blur_what_is_settled_is_refused(
     if state == "suspect":
         suspect(held)
     before = dict(held.balances)
-    outcome = Outcome(((unit, wrong),))
+    tokens, usd, requests, _ = [wrong if of == unit else 0 for of in UNITS]
+    outcome = Outcome((tokens, usd, requests, 0))
     verbs = {
         "settle": lambda: ledger.settle(held, "h", outcome, now_ms=1),
         "void": lambda: ledger.void(held, "h", outcome, now_ms=1),

@@ -87,7 +87,7 @@ def place(books: Books, of: Plan, **more: Any) -> Any:
 
 
 def said(tokens: int) -> Outcome:
-    return Outcome((("tokens", tokens), ("requests", 1)), Usage(input=tokens), None)
+    return Outcome((tokens, 0, 1, 0), Usage(input=tokens), None)
 
 
 def settle(books: Books, tokens: int, hold_id: str = "h") -> Any:
@@ -219,7 +219,7 @@ def test_who_borrows_in_one_unit_lends_in_another(reverse: bool) -> None:
     in_usd = Loan("usd", middle.key, RICH["d1"].key, 10**9, 10**9, 2 * 10**9, "short")
     loans = (in_tokens, in_usd) if reverse else (in_usd, in_tokens)
     place(books, made._replace(lines=(), loans=loans))
-    outcome = Outcome((("tokens", 100), ("usd", 2_000_000_000), ("requests", 1)), Usage(input=100), 2_000_000_000)
+    outcome = Outcome((100, 2_000_000_000, 1, 0), Usage(input=100), 2_000_000_000)
     books.take(ledger.settle(books, "h", outcome, now_ms=1))
     assert books.balance(middle.key).of("usd") == Balance(10**9)
     assert books.balance(middle.key).of("tokens") == Balance(140)

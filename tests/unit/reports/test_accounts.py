@@ -39,7 +39,7 @@ def hold(store: MemoryStore, budget: Budget, name: str, tokens: int, **tags: str
 
 def spend(store: MemoryStore, budget: Budget, name: str, tokens: int, **tags: str) -> None:
     hold(store, budget, name, tokens, **tags)
-    store.settle(name, Outcome((("tokens", tokens), ("usd", 1_000 * tokens), ("requests", 1)))).result()
+    store.settle(name, Outcome((tokens, 1_000 * tokens, 1, 0))).result()
 
 
 def tokens_of(account: AccountFigures) -> tuple[int, int, int, int | None, int]:

@@ -250,7 +250,7 @@ def made(here: Runtime, wanted: list[dict[str, Any]]) -> Ambient:
             ask = Ask(f"{number}-{index}", facts, 0, 0, here.memory_store.now() + 10_000)
             here.memory_store.place(make_plan(ask, [account], catalogue_version=here.memory.catalogue.version)).result()
             if index == 0:
-                here.memory_store.settle(ask.id, Outcome((("tokens", amount), ("usd", amount * 1_000)))).result()
+                here.memory_store.settle(ask.id, Outcome((amount, amount * 1_000, 0, 0))).result()
         if frozen and number == 0:
             here.memory.refresh(here.memory_store.freeze(named.name, frozen=True).result())
         ambient = ambient.with_binding(Binding(named, 0))

@@ -185,7 +185,7 @@ def test_corrections_are_the_truth_of_a_call(clock: FakeClock) -> None:
     store.suspect(kept, ending="timeout").result()
     clock.advance(seconds=5)
     usage = Usage(input=8, output=20)
-    store.settle(lost, Outcome((("tokens", 28), ("requests", 1)), usage, 7)).result()
+    store.settle(lost, Outcome((28, 0, 1, 0), usage, 7)).result()
     first, second = read_past(store)
     assert (first.usage, first.cost_nano, first.x_want, first.ended_ms) == (usage, 7, 100, NOON)
     assert second.usage == Usage(input=10, output=100)
@@ -194,7 +194,7 @@ def test_corrections_are_the_truth_of_a_call(clock: FakeClock) -> None:
 def test_where_nothing_was_held_what_was_used_stands_for_what_was_asked(clock: FakeClock) -> None:
     store = MemoryStore(clock=clock)
     plan = make_plan(Ask("call", CallFacts("gpt-4o", "openai", choices=2), 0, 0, 0), ())
-    store.record(plan, Outcome((), Usage(input=5, output=31), 9)).result()
+    store.record(plan, Outcome(usage=Usage(input=5, output=31), cost_nano=9)).result()
     (found,) = read_past(store)
     assert (found.x_want, found.x_floor, found.facts.input_tokens, found.facts.price) == (16, 1, 5, Formula(9))
     assert again([found]).unheld == 1
@@ -254,7 +254,7 @@ def live(budgets: list[Budget], steps: list[Any]) -> tuple[MemoryStore, int, int
         placed = store.place(make_plan(ask, accounts, catalogue_version=ledger.catalogue.version)).result()
         if isinstance(placed, Placed):
             usage = Usage(input=10, output=min(used, placed.hold.x))
-            in_flight.append((ask.id, Outcome((("tokens", usage.total_tokens), ("requests", 1)), usage)))
+            in_flight.append((ask.id, Outcome((usage.total_tokens, 0, 1, 0), usage)))
             cut += placed.hold.x < min(used, want)
         else:
             in_flight.append(None)

@@ -51,7 +51,7 @@ def call(store: MemoryStore, call_id: str, *, tokens: int = 10, deadline_ms: int
 
 def said(tokens: int) -> Outcome:
     """What a call of so many tokens says that it cost."""
-    return Outcome((("tokens", tokens), ("usd", 3 * tokens), ("requests", 1)), Usage(input=tokens), 3 * tokens)
+    return Outcome((tokens, 3 * tokens, 1, 0), Usage(input=tokens), 3 * tokens)
 
 
 def balances(store: MemoryStore) -> dict[str, Balances]:
@@ -152,7 +152,7 @@ COMMANDS: dict[str, Callable[[MemoryStore], object]] = {
     "settle above the hold": lambda store: store.settle("held", said(99)).result(),
     "settle late": lambda store: store.settle("lost", said(9)).result(),
     "void": lambda store: store.void("held").result(),
-    "void with an outcome": lambda store: store.void("held", Outcome((("requests", 1),))).result(),
+    "void with an outcome": lambda store: store.void("held", Outcome((0, 0, 1, 0))).result(),
     "suspect": lambda store: store.suspect("held", ending="timeout").result().hold,
     "record": lambda store: store.record(call(store, "paid"), said(9)).result(),
     "put_budget": lambda store: store.put_budget(make_budget("more", tokens=5)).result(),
@@ -394,7 +394,7 @@ def test_a_call_that_a_signal_handler_could_not_begin_leaves_nothing_to_give_bac
 @pytest.mark.parametrize(
     "end",
     [
-        lambda store: store.settle("other", Outcome((("tokens", -1),))),  # ValueError
+        lambda store: store.settle("other", Outcome((-1, 0, 0, 0))),  # ValueError
         lambda store: store.settle("done", said(1)),  # HoldConflict
     ],
 )

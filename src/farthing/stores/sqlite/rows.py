@@ -14,6 +14,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quote
 from typing import Any
 
+from ...kernel.balances import Amounts, bare
 from ...kernel.budget import Budget
 from ...kernel.catalogue import Catalogue, Grant
 from ...kernel.hold import Entry, Hold, Outcome
@@ -89,8 +90,6 @@ UPSERT_KEY = (
     f"ON CONFLICT (id) DO UPDATE SET version = excluded.version, "
     f"{', '.join(f'{name} = excluded.{name}' for name in Key._fields[1:])}"
 )
-
-_ZEROS = (0,) * len(KINDS)
 
 
 # -- holds ---------------------------------------------------------------------------------------------------------
@@ -187,9 +186,16 @@ def outcome_text(outcome: Outcome) -> str:
     return f"[{amounts},{usage!r},{cost},{ending},{source},{model},{note}]"
 
 
-def _amounts_text(amounts: tuple[tuple[str, int], ...]) -> str:
-    """``[[unit, amount], …]``. Names of units have nothing to be quoted."""
-    return "[" + ",".join([f'["{unit}",{amount}]' for unit, amount in amounts]) + "]"
+def _amounts_text(amounts: Amounts) -> str:
+    """What is settled, as ``[[unit, amount], …]``."""
+    tokens, usd, requests, _ = amounts
+    return f'[["tokens",{tokens}],["usd",{usd}],["requests",{requests}]]'
+
+
+def _amounts(pairs: list[list[Any]]) -> Amounts:
+    """The inverse; a unit that is missing is 0."""
+    by_unit: dict[str, int] = dict(map(tuple, pairs))
+    return by_unit.get("tokens", 0), by_unit.get("usd", 0), by_unit.get("requests", 0), 0
 
 
 def outcome_from_text(text: str) -> Outcome:
@@ -205,17 +211,17 @@ def _outcome_from_entry(said: Sequence[Any]) -> Outcome | None:
     return _outcome(json.loads(posted), kinds, cost_nano, ending, usage_source, model, note)
 
 
-def _outcome(amounts: list[list[Any]], kinds: list[int], *rest: Any) -> Outcome:
-    return Outcome(tuple((unit, amount) for unit, amount in amounts), Usage(*kinds), *rest)
+def _outcome(amounts: list[list[Any]], kinds: Sequence[int], *rest: Any) -> Outcome:
+    # Not checked again: those of a correction are differences.
+    return Outcome(_amounts(amounts), bare(Usage, kinds), *rest)
 
 
 # -- entries -------------------------------------------------------------------------------------------------------
 
 
 def entry_row(entry: Entry) -> Written:
-    seq, entry_id, hold_id, kind, at_ms, started_ms, _, used, cost_nano, ending, source = entry[:11]
-    suspect, overrun, _, posted, model, note, resolves_suspect, transfers = entry[11:]
-    usage = dict(used)
+    seq, entry_id, hold_id, kind, at_ms, started_ms, _, _, said, overrun, suspect, resolves_suspect, transfers = entry
+    posted, usage, cost_nano, ending, source, model, note = said
     plain = (
         seq,
         hold_id,
@@ -228,12 +234,12 @@ def entry_row(entry: Entry) -> Written:
         int(suspect),
         int(resolves_suspect),
         _amounts_text(posted),
-        *map(usage.get, KINDS, _ZEROS),
+        *usage,
     )
     own_id = None if entry_id == hold_id else entry_id
     if own_id is None and model is None and note is None and not overrun and not transfers:
         return _INSERT_PLAIN_ENTRY, plain
-    beyond = _amounts_text(overrun) if overrun else None
+    beyond = _dump(overrun) if overrun else None
     return _INSERT_ENTRY, (*plain, own_id, model, note, beyond, _dump(transfers) if transfers else None)
 
 
@@ -250,16 +256,10 @@ def entry_from_row(row: Sequence[Any]) -> Entry:
         at_ms,
         started_ms,
         _facts(row[17 + len(KINDS) :]),
-        tuple((name, count) for name, count in zip(KINDS, counts, strict=True) if count),
-        cost_nano,
-        ending,
-        source,
-        bool(suspect),
-        () if overrun is None else tuple((unit, amount) for unit, amount in json.loads(overrun)),
         _shape(row[16 + len(KINDS)]),
-        tuple((unit, amount) for unit, amount in json.loads(posted)),
-        model,
-        note,
+        _outcome(json.loads(posted), counts, cost_nano, ending, source, model, note),
+        () if overrun is None else tuple((unit, amount) for unit, amount in json.loads(overrun)),
+        bool(suspect),
         bool(resolves_suspect),
         () if transfers is None else tuple(Transfer(*transfer) for transfer in json.loads(transfers)),
     )

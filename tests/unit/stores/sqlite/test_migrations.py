@@ -115,7 +115,7 @@ def test_counters_become_one_row_for_an_account(old: Path) -> None:
 
 def test_what_was_in_flight_ends_as_if_nothing_had_happened(old: Path) -> None:
     store = SQLiteStore(old)
-    outcome = Outcome((("tokens", 110), ("usd", 30), ("requests", 1)), Usage(input=100, output=10), 30)
+    outcome = Outcome((110, 30, 1, 0), Usage(input=100, output=10), 30)
     for call in ("open", "lost"):
         assert store.settle(call, outcome).result().hold.state == "settled"
     with pytest.raises(HoldConflict):
