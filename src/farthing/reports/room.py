@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ..calls.holding import Granted
 from ..kernel.balances import COUNTED
+from ..kernel.plan import Account
 
 
 class Room(NamedTuple):
@@ -18,22 +20,26 @@ class Room(NamedTuple):
 
 def tightest(granted: Granted) -> Room | None:
     """The account with the smallest share left, in any unit; None where none is known now."""
-    found: Room | None = None
+    found: tuple[Account, Sequence[int]] | None = None
     least, of_least = 1, 0
     for ledger, accounts in granted.held:
         known = ledger.store.known_balances()
         for account in accounts:
-            rows = [row for row in map(known, account.keys) if row is not None]
-            if len(rows) < len(account.keys) or not account.kept:
+            row = _whole([*map(known, account.rolling)]) if account.rolling else known(account.key)
+            if row is None or not account.kept:
                 continue
-            remaining = []
-            tighter = False
             for unit, ceiling, _ in account.limits:
-                left = max(0, ceiling - sum(map(sum, map(COUNTED[unit], rows))))
-                remaining.append((unit, left))
+                left = ceiling - sum(COUNTED[unit](row))
                 # left / ceiling < least / of_least, in integers; nothing is a share of nothing.
-                if not of_least or left * of_least < least * ceiling or (not ceiling and least):
-                    tighter, least, of_least = True, left, ceiling or 1
-            if tighter:
-                found = Room(account.budget.title, tuple(remaining))
-    return found
+                if least and left * of_least < least * (ceiling or 1):
+                    found, least, of_least = (account, row), max(0, left), ceiling or 1
+    if found is None:
+        return None
+    account, row = found
+    remaining = [(unit, max(0, ceiling - sum(COUNTED[unit](row)))) for unit, ceiling, _ in account.limits]
+    return Room(account.budget.title, tuple(remaining))
+
+
+def _whole(rows: Sequence[Any]) -> Sequence[int] | None:
+    """What a window has that is made of several rows; None where one of them is not known."""
+    return [*map(sum, zip(*rows, strict=True))] if all(rows) else None
