@@ -95,7 +95,15 @@ class Proxy:
             raise ValueError(f"this application speaks HTTP only, not {scope['type']}")
         client = Client(scope, receive, send)
         try:
-            await self._serve(client)
+            page = find_page(self.pages, client.path)
+            try:
+                if page is None:
+                    self.stats.requests += 1
+                    await self._route(client)
+                else:
+                    await self._page(page, client)
+            except _Refusal as refused:
+                await self._refuse(client, refused)
         except Gone:
             # Nobody is there to be told, and nothing was begun.
             return
@@ -109,20 +117,12 @@ class Proxy:
         finally:
             client.leave()
 
-    async def _serve(self, client: Client) -> None:
-        page = find_page(self.pages, client.path)
-        try:
-            if page is not None:
-                await self._page(page, client)
-                return
-            self.stats.requests += 1
-            await self._route(client)
-        except _Refusal as refused:
-            refusal = refused.refusal
-            self.stats.refused += 1
-            log.say_refused(client.path, refusal.status, refusal.code, refused.said or refusal.message)
-            headers = [*refusal.headers, (b"connection", b"close")] if refused.closes else refusal.headers
-            await client.answer(refusal.status, headers, refusal.body)
+    async def _refuse(self, client: Client, refused: _Refusal) -> None:
+        refusal = refused.refusal
+        self.stats.refused += 1
+        log.say_refused(client.path, refusal.status, refusal.code, refused.said or refusal.message)
+        headers = [*refusal.headers, (b"connection", b"close")] if refused.closes else refusal.headers
+        await client.answer(refusal.status, headers, refusal.body)
 
     async def _page(self, page: Page, client: Client) -> None:
         body = await self._body(client, "openai")
@@ -146,7 +146,7 @@ class Proxy:
         if route is None:
             message = f"no upstream of this proxy speaks {routes.family}: {client.method} {client.path}"
             raise _Refusal(refuse(family, 404, "no_upstream", message))
-        if any(of.found.dialect is not None for of in routes.candidates):
+        if routes.metered is not None:
             await self._call(door, client, routes, identity)
         else:
             await self._pass(door, client, route, routes.path, identity)
@@ -170,26 +170,28 @@ class Proxy:
 
     async def _call(self, door: Door, client: Client, routes: Routes, identity: Identity) -> None:
         body = await self._body(client, routes.family)
-        target = _with_query(routes.path, client.query)
+        query = client.query
+        target = _with_query(routes.path, query)
         route, facts = (
             _read(routes, body, target)
             if _ENCODING not in client.headers or not (encoding := _encoding(client))
             else _packed(routes, body, target, encoding)
         )
-        query = without_key(client.query) if _replaces(route, identity) else client.query
-        path = _with_query(routes.path, query)
+        if query and _replaces(route, identity):
+            query = without_key(query)
+            if facts is not None:
+                facts = facts._replace(path=_with_query(routes.path, query))
+        outgoing = Outgoing(route, query, body, identity.key_id is None)
         if facts is None:
             say = _unmetered(client, route, "its body cannot be read")
             self.stats.unmetered += 1
-            await pass_on(door, client, _outgoing(route, path, body, identity), say=say)
+            await pass_on(door, client, outgoing, say=say)
             return
-        facts = facts if facts.path == path else facts._replace(path=path)
         call = self._make_call(identity, route, facts, client.headers, client.path)
         offered = client.headers.get(_OFFER)
         if offered is not None:
             call = await shared(call, offered)
-        deny_status = identity.deny_status or door.settings.deny_status
-        await forward(door, client, call, _outgoing(route, path, body, identity), deny_status=deny_status)
+        await forward(door, client, call, outgoing, deny_status=identity.deny_status or door.settings.deny_status)
 
     def _make_call(
         self, identity: Identity, route: Route, facts: RequestFacts, headers: Mapping[bytes, bytes], path: str
@@ -205,7 +207,7 @@ class Proxy:
             tags = (*((name, said[name]) for name in trusted if name in said), *tags)
         return Call(
             self.runtime,
-            _dialect(route),
+            route.dialect,
             facts,
             self._scope(tags),
             path,
@@ -233,7 +235,7 @@ class Proxy:
         routes = self.table.find("POST", path, hint_of(headers))
         if routes.default is None:
             raise ValueError(f"no upstream of this proxy speaks {routes.family}: POST {path}")
-        if all(of.found.dialect is None for of in routes.candidates):
+        if routes.metered is None:
             raise UnmeteredCall("POST", path, reason=routes.default.found.reason)
         try:
             route, facts = _read(routes, body, target)
@@ -261,11 +263,10 @@ class Proxy:
             raise _Refusal(refuse(family, 403, "unmetered_route", message))
         body = await self._body(client, family)
         query = without_key(client.query) if _replaces(route, identity) else client.query
-        path = _with_query(path, query)
+        outgoing = Outgoing(route, query, body, identity.key_id is None)
         if found.answers is not None:
-            await self._ask(door, client, route, path, identity, body)
+            await self._ask(door, client, outgoing, _with_query(path, query), identity)
             return
-        going = _outgoing(route, path, body, identity)
         if free:
 
             def say(status: int) -> None:
@@ -274,10 +275,11 @@ class Proxy:
         else:
             self.stats.unmetered += 1
             say = _unmetered(client, route, found.reason)
-        await pass_on(door, client, going, say=say)
+        await pass_on(door, client, outgoing, say=say)
 
-    async def _ask(self, door: Door, client: Client, route: Route, path: str, identity: Identity, body: bytes) -> None:
+    async def _ask(self, door: Door, client: Client, outgoing: Outgoing, path: str, identity: Identity) -> None:
         """Ask for a stored answer: free, and what settles a call that ran in the background."""
+        route = outgoing.route
         dialect = route.found.answers
         if dialect is None:
             raise AssertionError("only asked where answers are kept")
@@ -285,8 +287,7 @@ class Proxy:
         seconds = route.upstream.timeouts.idle_seconds
         scope = self._scope(identity.tags + self._own_tags)
         call = Call(door.runtime, dialect, facts, scope, client.path, seconds, asks=True)
-        going = _outgoing(route, path, body, identity)
-        await forward(door, client, call, going, deny_status=door.settings.deny_status)
+        await forward(door, client, call, outgoing, deny_status=door.settings.deny_status)
 
     async def _body(self, client: Client, family: str) -> bytes:
         try:
@@ -323,9 +324,11 @@ async def _apologise(client: Client, status: int, code: str, message: str) -> No
 
 def _read(routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts | None]:
     """The request's facts, and the upstream for its model. No facts: it cannot be read, and may pass all the same."""
-    route = next(route for route in routes.candidates if route.found.dialect is not None)
+    route = routes.metered
+    if route is None:
+        raise AssertionError("only read where somebody can")
     try:
-        facts = _dialect(route).read_request(body, path)
+        facts = route.dialect.read_request(body, path)
         check_spelling(facts.body)
     except ValueError as error:
         route = routes.default or route
@@ -335,11 +338,11 @@ def _read(routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts |
         said = "the request cannot be read, so what it costs cannot be bounded"
         raise _Refusal(refuse(routes.family, 400, "unreadable_request", message), said=said) from error
     chosen = routes.for_model(facts.model)
-    if chosen is None or chosen.found.dialect is None:
+    if chosen is None or chosen.dialect is None:
         message = f"no upstream of this proxy serves model {facts.model!r} at {routes.path}"
         raise _Refusal(refuse(routes.family, 404, "no_upstream", message))
     if chosen is not route:
-        facts = _dialect(chosen).read_request(body, path)
+        facts = chosen.dialect.read_request(body, path)
     return chosen, facts
 
 
@@ -368,12 +371,6 @@ def _packed(routes: Routes, body: bytes, path: str, encoding: str) -> tuple[Rout
     raise _Refusal(refuse(routes.family, 415, "encoded_request", message, headers=headers), said=said)
 
 
-def _dialect(route: Route) -> Any:
-    if route.found.dialect is None:
-        raise AssertionError("a metered route has a dialect")
-    return route.found.dialect
-
-
 def _free(headers: Mapping[bytes, bytes], facts: RequestFacts, family: str) -> Mapping[str, str]:
     try:
         return free_tags(headers, facts.body)
@@ -381,12 +378,8 @@ def _free(headers: Mapping[bytes, bytes], facts: RequestFacts, family: str) -> M
         raise _Refusal(refuse(family, 400, "invalid_tags", str(error))) from error
 
 
-def _outgoing(route: Route, path: str, body: bytes, identity: Identity) -> Outgoing:
-    return Outgoing(route, path, body, keep_credential=identity.key_id is None)
-
-
 def _replaces(route: Route, identity: Identity) -> bool:
-    return route.upstream.api_key is not None or identity.key_id is not None
+    return route.credential is not None or identity.key_id is not None
 
 
 def _with_query(path: str, query: str) -> str:

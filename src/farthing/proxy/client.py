@@ -7,7 +7,6 @@ What the handlers know of ASGI is here, so that another server can take its plac
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, cast
 
 from .connection import HEAD_BYTES, KEY, Connection
@@ -36,7 +35,7 @@ class Client:
 
     __slots__ = (
         "_connection", "_cycle", "_ends_body", "_head_bytes", "_receive", "_send", "_then", "address", "begun", "gone",
-        "header_list", "headers", "method", "path", "query", "relay_at_once",
+        "header_list", "headers", "method", "path", "query",
     )  # fmt: skip
 
     def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -58,8 +57,6 @@ class Client:
         self._head_bytes: int = scope[HEAD_BYTES]
         self._connection: Connection = scope[KEY]
         self._connection.when_gone = self._lost
-        self.relay_at_once: Callable[[bytes], bool] = partial(self._connection.relay, self._cycle)
-        """As :meth:`relay`, where nothing is to be waited for; False: it was not done."""
 
     def header_bytes_exceed(self, most: int) -> bool:
         # What was read with them bounds their size, and nearly always answers.
@@ -121,6 +118,15 @@ class Client:
         self.begun = True
         self._ends_body = self._connection.ends_body(self._cycle, headers)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def relay_at_once(self, data: bytes) -> bool:
+        """As :meth:`relay`, where nothing is to be waited for. False: not done; while the client is slow, say."""
+        cycle = self._cycle
+        if not cycle.chunked_encoding or cycle.flow.write_paused:
+            return False
+        if not cycle.disconnected:
+            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
 
     async def relay(self, data: bytes) -> None:
         """More of the body. Waits while the client is slow; does nothing once it has gone."""

@@ -160,14 +160,6 @@ class Connection(HttpToolsProtocol):
         cycle.on_response()
         return True
 
-    def relay(self, cycle: RequestResponseCycle, data: bytes) -> bool:
-        """Write a piece of a chunked answer that was begun. False where uvicorn must: while the client is slow, say."""
-        if self.flow.write_paused or not cycle.chunked_encoding or cycle.scope["method"] == "HEAD":
-            return False
-        if not cycle.disconnected:
-            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        return True
-
     def ends_body(self, cycle: RequestResponseCycle, headers: Sequence[Header]) -> bool:
         """
         Before an answer begins: whether the end of the connection is to be the end of its body. A client that speaks

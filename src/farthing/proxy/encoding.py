@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-
-from .upstream import Header
 
 _WINDOW = {b"gzip": 47, b"x-gzip": 47, b"deflate": 47}
 MAX_DECODED_BYTES = 256 * 1024 * 1024
@@ -45,18 +42,15 @@ class Decoder:
             raise ValueError("the answer's content encoding has no end")
 
 
-def decoder_of(headers: Sequence[Header]) -> Decoder | None:
-    """The decoder for an answer's body; None where it needs none, or one that nobody here has."""
-    for name, value in headers:
-        if name.lower() == b"content-encoding":
-            window = _WINDOW.get(value.strip().lower())
-            return None if window is None else Decoder(window)
-    return None
+def decoder_of(encoding: bytes) -> Decoder | None:
+    """The decoder for a content encoding, written in lower case; None for one that nobody here has, and for none."""
+    window = _WINDOW.get(encoding)
+    return None if window is None else Decoder(window)
 
 
-def decoded(headers: Sequence[Header], body: bytes) -> bytes:
+def decoded(encoding: bytes, body: bytes) -> bytes:
     """A whole body without its content encoding; as it is where that cannot be taken off."""
-    decoder = decoder_of(headers)
+    decoder = decoder_of(encoding)
     if decoder is None:
         return body
     try:

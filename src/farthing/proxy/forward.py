@@ -12,7 +12,7 @@ wrong share that state, and nobody else sees it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..calls.call import Call
@@ -42,7 +42,7 @@ from ..wire.ambiguous import said_once
 from . import log
 from .client import Client
 from .encoding import Decoder, decoded, decoder_of
-from .headers import about, incoming, outgoing_headers, without
+from .headers import Incoming, about, incoming, outgoing_headers, without
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, url_of
 from .settings import ProxySettings, Upstream
@@ -67,17 +67,22 @@ class Outgoing(NamedTuple):
     """A request as it is to leave, but for what the life of its call changes."""
 
     route: Route
-    path: str
-    """With its query."""
+    query: str
     body: bytes
     keep_credential: bool
     """Its upstream is shown the caller's credential, unless it has one of its own."""
 
+    def url(self, path: str | None) -> str:
+        """Where it goes, or would with this path, query included."""
+        route = self.route
+        if path is not None:
+            return url_of(route.upstream, route.family, path)
+        return f"{route.url}?{self.query}" if self.query else route.url
+
     def headers(self, client: Client, *, metered: bool) -> list[Header]:
         """Put together only for a request that goes out."""
-        route = self.route
         return outgoing_headers(
-            client.header_list, route.upstream, route.family, identity=metered, keep_credential=self.keep_credential
+            client.header_list, self.route.credential, identity=metered, keep_credential=self.keep_credential
         )
 
 
@@ -173,13 +178,14 @@ class _Exchange:
             if response is None:
                 return
             self.status = response.status
+            head = incoming(response.headers)
             status = status_of(response.status, response.headers)
-            streamed = self._call.request.streams(response.status, content_type(response.headers))
+            streamed = self._call.request.streams(response.status, head.content_type)
             step = await advance_async(self._steps, Answered(status, streamed))
             if isinstance(step, ReadAll):
-                await self._plain(response)
+                await self._plain(response, head)
             else:
-                await self._stream(response, step)
+                await self._stream(response, head, step)
         finally:
             for timer in self._timers:
                 timer.cancel()
@@ -203,7 +209,6 @@ class _Exchange:
     async def _send(self, send: Send) -> UpstreamResponse | None:
         """Send it; None where there is no answer: then the call is over, and its client has been told."""
         outgoing = self._outgoing
-        url = url_of(self._upstream, self._family, outgoing.path if send.path is None else send.path)
         body = send.body
         if body is None:
             # What only asks was not read: it goes as it came.
@@ -211,7 +216,7 @@ class _Exchange:
         try:
             self._response = await self._door.upstreams.request(
                 self._client.method,
-                url,
+                outgoing.url(send.path),
                 outgoing.headers(self._client, metered=True),
                 body,
                 timeouts=self._upstream.timeouts,
@@ -237,7 +242,7 @@ class _Exchange:
 
     # -- and back: a plain answer --------------------------------------------------------------------------------------
 
-    async def _plain(self, response: UpstreamResponse) -> None:
+    async def _plain(self, response: UpstreamResponse, head: Incoming) -> None:
         client = self._client
         client.when_gone(self._drain)
         try:
@@ -247,12 +252,13 @@ class _Exchange:
             await self._end_broken(meaning)
             await self._answer_gateway(meaning)
             return
-        await advance_async(self._steps, decoded(response.headers, body))
+        await advance_async(self._steps, decoded(head.encoding, body) if head.encoding else body)
         self.count()
-        headers = without(b"content-length", incoming(response.headers))
+        headers = head.headers
         if response.status != 204:  # whose length nobody may tell (RFC 9110, 8.6)
-            headers.append((b"content-length", str(len(body)).encode()))
-        await client.answer(response.status, [*headers, *about(self._call)], body)
+            headers.append((b"content-length", b"%d" % len(body)))
+        headers += about(self._call)
+        await client.answer(response.status, headers, body)
 
     def _drain(self) -> None:
         """The client of a plain answer has gone: read on, for a while."""
@@ -263,11 +269,11 @@ class _Exchange:
 
     # -- and back: a stream --------------------------------------------------------------------------------------------
 
-    async def _stream(self, response: UpstreamResponse, step: Step | Finished) -> None:
+    async def _stream(self, response: UpstreamResponse, head: Incoming, step: Step | Finished) -> None:
         client = self._client
-        decoder = decoder_of(response.headers)
+        decoder = decoder_of(head.encoding)
         # A meter may take events of ours out, and a budget may end it early: only the provider knew its length.
-        headers = without(b"content-length", incoming(response.headers, decoded=decoder is not None))
+        headers = head.headers if decoder is None else without(b"content-encoding", head.headers)
         client.when_gone(self._stop)
         try:
             await client.begin(response.status, [*headers, *about(self._call)])
@@ -299,8 +305,10 @@ class _Exchange:
         what its life said of the piece.
         """
         step = self._steps.send(data)
-        if type(step) is Relay and not step.last and (not step.data or self._client.relay_at_once(step.data)):
-            return True
+        if type(step) is Relay:
+            out, _, last = step
+            if not last and (not out or self._client.relay_at_once(out)):
+                return True
         self._met = step
         return False
 
@@ -353,19 +361,19 @@ async def pass_on(
     door: Door, client: Client, outgoing: Outgoing, *, say: Callable[[int], None] = lambda status: None
 ) -> None:
     """Relay a request that no budget is asked about: it costs nothing, or its upstream allows it unmetered."""
-    upstream, family = outgoing.route.upstream, outgoing.route.family
+    upstream = outgoing.route.upstream
     door.stats.forwarded += 1
     try:
         response = await door.upstreams.request(
             client.method,
-            url_of(upstream, family, outgoing.path),
+            outgoing.url(None),
             outgoing.headers(client, metered=False),
             outgoing.body,
             timeouts=upstream.timeouts,
             tls=outgoing.route.tls,
         )
     except (NotSent, Broken) as error:
-        refusal = gateway_error(error, family, upstream)
+        refusal = gateway_error(error, outgoing.route.family, upstream)
         log.say_unreached(upstream.name, error)
         say(refusal.status)
         await client.answer(refusal.status, refusal.headers, refusal.body)
@@ -373,7 +381,7 @@ async def pass_on(
     say(response.status)
     client.when_gone(response.abort)
     try:
-        await client.begin(response.status, incoming(response.headers))
+        await client.begin(response.status, incoming(response.headers, with_length=True).headers)
         while data := await response.receive(client.relay_at_once):
             await client.relay(data)
         await client.end()
@@ -414,14 +422,6 @@ def gateway_error(error: NotSent | Broken, family: str, upstream: Upstream) -> R
         return refuse(family, 504, "upstream_timeout", message, headers=(OUTCOME,))
     message = f"upstream {name!r} ended the connection before its answer was whole; the call may have been billed"
     return refuse(family, 502, "upstream_connection_lost", message, headers=(OUTCOME,))
-
-
-def content_type(headers: Sequence[Header]) -> bytes:
-    """The media type, without its parameters, in lower case; b"" if there is none."""
-    for name, value in headers:
-        if name.lower() == b"content-type":
-            return value.partition(b";")[0].strip().lower()
-    return b""
 
 
 def _readable(decoder: Decoder, data: bytes) -> bytes:

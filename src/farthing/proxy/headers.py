@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import compress
+from operator import itemgetter
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from ..calls.call import Call
 from ..calls.endings import OUTCOME, Settle
+from ..kernel.balances import UNITS
 from ..kernel.money import usd_decimal
 from ..kernel.scope import TAG_LENGTH_MAX, TAGS_MAX, check_tags
 from ..reports.room import tightest
@@ -24,10 +29,19 @@ _OTHER_REQUEST = frozenset(
     {b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"}
 )
 """By which some servers take a request for another one, of another method or path, than was judged here."""
-_NOT_SENT = HOP_BY_HOP | _OTHER_REQUEST | {b"host", b"content-length", b"expect"}
+_NOT_SENT = HOP_BY_HOP | _OTHER_REQUEST | {b"host", b"content-length", b"expect", OUTCOME[0]}
 _CREDENTIALS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
 OURS = b"x-farthing-"
 IDENTITY = (b"accept-encoding", b"identity")
+_NOT_GIVEN_BACK = HOP_BY_HOP | {b"content-length"}
+_DROPPED = {
+    (identity, replaces): _NOT_SENT.union(IDENTITY[:1] if identity else (), _CREDENTIALS if replaces else ())
+    for identity in (False, True)
+    for replaces in (False, True)
+}
+_name = itemgetter(0)
+_LISTS_KEPT, _LENGTH_KEPT = 64, 100
+"""Of names of headers: clients and providers send the same ones again and again. Longer ones are nobody's habit."""
 
 
 def credential_of(headers: Mapping[bytes, bytes], query: str) -> str | None:
@@ -46,35 +60,52 @@ def credential_of(headers: Mapping[bytes, bytes], query: str) -> str | None:
     return None
 
 
+class _Passing(NamedTuple):
+    """What becomes of headers of certain names, in their order, and where those stand that are read here."""
+
+    passes: tuple[bool, ...]
+    connection: tuple[int, ...]
+    content_type: int | None
+    content_encoding: int | None
+
+
+@lru_cache(maxsize=_LISTS_KEPT)
+def _passing(names: tuple[bytes, ...], dropped: frozenset[bytes]) -> _Passing:
+    lower = [name.lower() for name in names]
+    return _Passing(
+        tuple([name not in dropped and (not name.startswith(OURS) or name == OUTCOME[0]) for name in lower]),
+        tuple([at for at, name in enumerate(lower) if name == b"connection"]),
+        lower.index(b"content-type") if b"content-type" in lower else None,
+        lower.index(b"content-encoding") if b"content-encoding" in lower else None,
+    )
+
+
+def _passed(headers: Sequence[Header], dropped: frozenset[bytes]) -> tuple[list[Header], _Passing]:
+    names = tuple(map(_name, headers))
+    passing = _passing(names, dropped) if len(names) <= _LENGTH_KEPT else _passing.__wrapped__(names, dropped)
+    passed = list(compress(headers, passing.passes))
+    if passing.connection:
+        named = _named(b",".join([headers[at][1] for at in passing.connection]))
+        if named:
+            passed = [header for header in passed if header[0].lower() not in named]
+    return passed, passing
+
+
 def outgoing_headers(
-    headers: Iterable[Header], upstream: Upstream, family: str, *, identity: bool, keep_credential: bool
+    headers: Sequence[Header], credential: Header | None, *, identity: bool, keep_credential: bool
 ) -> list[Header]:
     """
     What goes to the upstream: the caller's headers, without those of its connection and without ours. The upstream's
-    own credential replaces the caller's; *keep_credential* is False where the caller's is one of our keys.
+    own *credential* replaces the caller's; *keep_credential* is False where the caller's is one of our keys.
 
     *identity*: ask for a body without content encoding.
     """
-    kept: list[Header] = []
-    connection = b""
-    replaces = upstream.api_key is not None or not keep_credential
-    for header in headers:
-        name = header[0]
-        if name in _NOT_SENT:
-            if name == b"connection":
-                connection += b"," + header[1]
-            continue
-        if name.startswith(OURS) or (identity and name == b"accept-encoding") or (replaces and name in _CREDENTIALS):
-            continue
-        kept.append(header)
-    named = _named(connection)
-    if named:
-        kept = [header for header in kept if header[0] not in named]
+    sent, _ = _passed(headers, _DROPPED[identity, credential is not None or not keep_credential])
     if identity:
-        kept.append(IDENTITY)
-    if upstream.api_key is not None:
-        kept.append(_credential(upstream, family, upstream.api_key))
-    return kept
+        sent.append(IDENTITY)
+    if credential is not None:
+        sent.append(credential)
+    return sent
 
 
 def without_key(query: str) -> str:
@@ -82,7 +113,11 @@ def without_key(query: str) -> str:
     return "&".join(pair for pair in query.split("&") if pair.partition("=")[0] != "key")
 
 
-def _credential(upstream: Upstream, family: str, key: str) -> Header:
+def credential_at(upstream: Upstream, family: str) -> Header | None:
+    """What the upstream is shown of us, as its dialect says it; None where it sees the caller's own."""
+    key = upstream.api_key
+    if key is None:
+        return None
     if upstream.known_provider == "azure":
         return (b"api-key", key.encode("latin-1"))
     if family == "anthropic":
@@ -92,23 +127,26 @@ def _credential(upstream: Upstream, family: str, key: str) -> Header:
     return (b"authorization", b"Bearer " + key.encode("latin-1"))
 
 
-def incoming(headers: Sequence[Header], *, decoded: bool = False) -> list[Header]:
-    """What goes back to the client of an upstream's headers. *decoded*: the body lost its content encoding."""
-    kept: list[Header] = []
-    connection = b""
-    for header in headers:
-        name = header[0].lower()
-        if name in HOP_BY_HOP:
-            if name == b"connection":
-                connection += b"," + header[1]
-            continue
-        if name.startswith(OURS) and name != OUTCOME[0]:
-            continue
-        if decoded and name in (b"content-encoding", b"content-length"):
-            continue
-        kept.append(header)
-    named = _named(connection)
-    return [header for header in kept if header[0].lower() not in named] if named else kept
+class Incoming(NamedTuple):
+    """The head of an answer, read once."""
+
+    headers: list[Header]
+    """What goes back to the client."""
+    content_type: bytes
+    """The media type, without its parameters, in lower case; b"" if there is none."""
+    encoding: bytes
+    """How its body is packed, in lower case; b"" if it is not."""
+
+
+def incoming(headers: Sequence[Header], *, with_length: bool = False) -> Incoming:
+    """*with_length*: the body goes back as it comes, so what the upstream says of its length is true there too."""
+    passed, passing = _passed(headers, HOP_BY_HOP if with_length else _NOT_GIVEN_BACK)
+    _, _, content_type, encoding = passing
+    return Incoming(
+        passed,
+        b"" if content_type is None else _media_type(headers[content_type][1]),
+        b"" if encoding is None else headers[encoding][1].strip().lower(),
+    )
 
 
 def without(name: bytes, headers: Iterable[Header]) -> list[Header]:
@@ -116,10 +154,14 @@ def without(name: bytes, headers: Iterable[Header]) -> list[Header]:
     return [header for header in headers if header[0].lower() != name]
 
 
+@lru_cache(maxsize=_LISTS_KEPT)
+def _media_type(value: bytes) -> bytes:
+    return value.partition(b";")[0].strip().lower()
+
+
+@lru_cache(maxsize=_LISTS_KEPT)
 def _named(connection: bytes) -> frozenset[bytes]:
     """The headers that ``connection`` names."""
-    if not connection:
-        return frozenset()
     words = {word.strip().lower() for word in connection.split(b",")}
     return frozenset(words - {b"", b"close", b"keep-alive"})
 
@@ -175,20 +217,25 @@ def about(call: Call) -> list[Header]:
     """Which call this was, what it cost where that is known by now, and what its tightest budget has left."""
     headers = [(b"x-farthing-call-id", call.hold_id.encode())]
     ending = call.ending
-    if isinstance(ending, Settle) and ending.outcome.cost_nano is not None:
+    if type(ending) is Settle and ending.outcome.cost_nano is not None:
         headers.append((b"x-farthing-cost-usd", _usd(ending.outcome.cost_nano)))
     admitted = call.admitted
     room = None if admitted is None or admitted.granted is None else tightest(admitted.granted)
     if room is not None:
-        headers.append((b"x-farthing-budget", quote(room.budget, safe=_PLAIN).encode()))
+        headers.append((b"x-farthing-budget", _written(room.budget)))
         for unit, left in room.remaining:
-            amount = _usd(left) if unit == "usd" else str(left).encode()
-            headers.append((b"x-farthing-remaining-" + unit.encode(), amount))
+            headers.append((_REMAINING[unit], _usd(left) if unit == "usd" else b"%d" % left))
     return headers
 
 
+_REMAINING = {unit: b"x-farthing-remaining-" + unit.encode() for unit in UNITS}
 _PLAIN = " !#$&'()*+,/:;=?@[]"
 """What a budget's name may have in a header as it stands; anything else is percent-encoded there."""
+
+
+@lru_cache(maxsize=1_024)
+def _written(title: str) -> bytes:
+    return quote(title, safe=_PLAIN).encode()
 
 
 def _usd(amount_nano: int) -> bytes:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..wire.hosts import TELL_USAGE
 from ..wire.openai.chat import OpenAIChat
 from ..wire.recognise import Recognised, recognise
-from .http1.tls import Tls
+from .headers import credential_at
 from .settings import Upstream
 
 _FAMILIES = {"openai": "openai", "anthropic": "anthropic", "google": "gemini", "cohere": "cohere"}
@@ -23,21 +23,35 @@ _KEPT_CHARS = 512
 _HINTS = {"anthropic": {"anthropic-version": ""}, "gemini": {}, "": {}}
 
 
-class Route(NamedTuple):
+class Route:
     """One upstream that a request may go to, and what the request is there."""
 
-    upstream: Upstream
-    found: Recognised
-    family: str
-    tls: Tls | None = None
+    __slots__ = ("credential", "dialect", "family", "found", "tls", "upstream", "url")
+
+    def __init__(self, upstream: Upstream, found: Recognised, family: str, path: str) -> None:
+        self.upstream = upstream
+        self.found = found
+        self.dialect: Any = found.dialect
+        self.family = family
+        self.url = url_of(upstream, family, path)
+        """Where it goes, without its query."""
+        self.credential = credential_at(upstream, family)
+        self.tls = upstream.tls
 
 
-class Routes(NamedTuple):
+class Routes:
     """All that a path may mean, in order of choice. ``path`` is the client's own, without the upstream's prefix."""
 
-    path: str
-    family: str
-    candidates: tuple[Route, ...]
+    __slots__ = ("candidates", "default", "family", "metered", "path")
+
+    def __init__(self, path: str, family: str, candidates: tuple[Route, ...]) -> None:
+        self.path = path
+        self.family = family
+        self.candidates = candidates
+        self.metered = next((route for route in candidates if route.dialect is not None), None)
+        """By whose dialect the request is read; None: nobody here could."""
+        self.default = self.for_model("") or next(iter(candidates), None)
+        """Where a request goes that names no model."""
 
     def for_model(self, model: str) -> Route | None:
         """The first whose patterns fit; those without patterns take what is left."""
@@ -49,11 +63,6 @@ class Routes(NamedTuple):
             elif any(fnmatchcase(model, pattern) for pattern in patterns):
                 return route
         return rest
-
-    @property
-    def default(self) -> Route | None:
-        """Where a request goes that names no model."""
-        return self.for_model("") or (self.candidates[0] if self.candidates else None)
 
 
 class Table:
@@ -110,7 +119,7 @@ def _route(method: str, path: str, family: str, upstream: Upstream) -> Route:
     if field is not None and found.dialect is not None and found.dialect.name == OpenAIChat.name:
         home = found.dialect.provider
         found = found._replace(dialect=OpenAIChat(home, ceiling_field=field, tells_usage=home in TELL_USAGE))
-    return Route(upstream, found, family, upstream.tls)
+    return Route(upstream, found, family, path)
 
 
 def url_of(upstream: Upstream, family: str, path: str) -> str:

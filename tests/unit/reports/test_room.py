@@ -33,7 +33,9 @@ def granted(accounts: list[Account]) -> Any:
                 known[key] = sum_of(change_of(unit, *balance) for unit, balance in zip(UNITS, row, strict=True))
         named = tuple((unit, ceiling, keys) for unit, ceiling in limits.items())
         budget = SimpleNamespace(title=f"budget {number}")
-        held.append(SimpleNamespace(budget=budget, key=next(iter(keys), ""), rolling=keys, kept=bool(rows), limits=named))
+        held.append(
+            SimpleNamespace(budget=budget, key=next(iter(keys), ""), rolling=keys, kept=bool(rows), limits=named)
+        )
     store = SimpleNamespace(known_balances=lambda: known.get)
     return SimpleNamespace(held=[(SimpleNamespace(store=store), held)])
 

@@ -13,6 +13,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Protocol, cast
 
 import httptools
@@ -22,14 +23,15 @@ from ...runtime.sockets import is_full, refused_certificate
 from ..settings import Timeouts
 from .delivery import bytes_acknowledged, is_silent
 from .errors import BadAnswer, ConnectFailed, ConnectionLost, StaleConnection, TimedOut
-from .response import Header, Response
+from .response import PAUSE_ABOVE, Header, Response
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of the headers and trailers of an answer, the 1xx answers before it included."""
 _HEADER_OVERHEAD = 32
+_TRANSFER_ENCODING, _KEEP_ALIVE = b"transfer-encoding", b"keep-alive"
+_LENGTHS = frozenset({len(_TRANSFER_ENCODING), len(_KEEP_ALIVE)})
+"""Of the names of headers that are looked at."""
 _TOO_LARGE = f"its headers are larger than {MAX_HEAD_BYTES} bytes"
-_PAUSE_ABOVE = 256 * 1024
-"""Unreceived bytes of a body beyond which the other end is left waiting."""
 _TRUSTED_SECONDS = 0.1
 """A connection that was idle for longer is looked at before it is used again."""
 
@@ -61,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._stopped = False
         self._transport: asyncio.Transport | None = None
         self._pieces: list[bytes] = []
-        """Of a body: those that have come at this moment."""
+        """Of a body, unreceived: its response has this same list until it is whole."""
         self.on_body: Callable[[bytes], None] = self._pieces.append
         """Called by the parser, as the methods below; a body may have thousands of pieces."""
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -98,7 +100,7 @@ class Connection(asyncio.Protocol):
         """
         transport = self._transport
         assert transport is not None
-        response = Response(self._loop, self)
+        response = Response(self._loop, self, self._pieces)
         if transport.is_closing():
             # Lost in the turn of the loop between its lease and now.
             response.connection, response.error = None, StaleConnection()
@@ -117,7 +119,9 @@ class Connection(asyncio.Protocol):
             transport.write(request[0])
         else:
             transport.writelines(request)
-        self._watch()
+        # A timer that runs already and fires before this can be due stays: it will look, and serves the next one too.
+        if self._timer is None or self._timer_at > now + timeouts.idle_seconds:
+            self._watch(response)
         return response
 
     def is_usable(self, now: float) -> bool:
@@ -193,33 +197,27 @@ class Connection(asyncio.Protocol):
             return
         self._heard = True
         self._heard_at = self._loop.time()
-        wrong: str | None = None
         try:
             parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            wrong = str(error.__context__)
+            self._spoil(response, str(error.__context__))
         except httptools.HttpParserUpgrade:
-            wrong = "the connection changes its protocol"
+            self._spoil(response, "the connection changes its protocol")
         except httptools.HttpParserError as error:
-            wrong = str(error)
-        pieces = self._pieces
-        if pieces:
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            response.put(body)
-        elif not self._whole:
-            self._barren += len(data)
-            if self._barren > MAX_HEAD_BYTES and wrong is None:
-                wrong = f"over {MAX_HEAD_BYTES} bytes of it are not body"
-        if self._whole:
-            # Whatever came behind a whole answer spoils the connection, not the answer.
-            self._finish(response, keep=self._keep and wrong is None)
-            return
-        if wrong is not None:
-            self.fail(BadAnswer(f"not an HTTP/1.1 answer that can be used: {wrong}"))
-            return
-        if response.arrived > _PAUSE_ABOVE:
-            self._pause()
+            self._spoil(response, str(error))
+        else:
+            if self._whole:
+                self._finish(response, keep=self._keep)
+            elif self._pieces:
+                if not response.arrived:
+                    response.tell()
+                response.arrived += len(data)
+                if response.arrived > PAUSE_ABOVE:
+                    self._pause()
+            else:
+                self._barren += len(data)
+                if self._barren + _HEADER_OVERHEAD * len(self._headers) > MAX_HEAD_BYTES:
+                    self._spoil(response, f"over {MAX_HEAD_BYTES} bytes of it are not body")
 
     def eof_received(self) -> None:
         response = self._response
@@ -253,26 +251,19 @@ class Connection(asyncio.Protocol):
         if self._whole:
             raise _Violation("more than one answer")
         self._headers = []
-        self._room -= _HEADER_OVERHEAD
-        if self._room < 0:
-            raise _Violation(_TOO_LARGE)
+        self._take_room(_HEADER_OVERHEAD)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        length = len(name)
-        self._room -= _HEADER_OVERHEAD + length + len(value)
-        if self._room < 0:
-            raise _Violation(_TOO_LARGE)
         self._headers.append((name, value))
-        if length == 17:
-            if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                raise _Violation("a transfer coding besides chunked, which was not asked for")
-        elif length == 10 and name.lower() == b"keep-alive":
-            self.keep_seconds = _kept_for(value)
+        if len(name) in _LENGTHS:
+            self._look_at(name.lower(), value)
 
     def on_headers_complete(self) -> None:
         response, parser = self._response, self._parser
         assert response is not None
         assert parser is not None
+        headers = self._headers
+        self._take_room(_size_of(headers))
         status = parser.get_status_code()
         if status == 101:
             raise _Violation("101, which was not asked for")
@@ -280,7 +271,7 @@ class Connection(asyncio.Protocol):
             self._interim = True
             return
         response.status = status
-        response.headers = self._headers
+        response.headers = headers
         # From here on, headers are trailers.
         self._headers = response.trailers
         response.wake()
@@ -292,9 +283,22 @@ class Connection(asyncio.Protocol):
         if self._interim:
             self._interim = False
             return
+        if self._headers:
+            self._take_room(_size_of(self._headers))
         assert self._parser is not None
         self._whole = True
         self._keep = self._parser.should_keep_alive()
+
+    def _look_at(self, name: bytes, value: bytes) -> None:
+        if name == _TRANSFER_ENCODING and value.strip().lower() != b"chunked":
+            raise _Violation("a transfer coding besides chunked, which was not asked for")
+        if name == _KEEP_ALIVE:
+            self.keep_seconds = _kept_for(value)
+
+    def _take_room(self, size: int) -> None:
+        self._room -= size
+        if self._room < 0:
+            raise _Violation(_TOO_LARGE)
 
     # -- within an exchange --------------------------------------------------------------------------------------
 
@@ -306,6 +310,9 @@ class Connection(asyncio.Protocol):
         self._response = None
         response.connection = None
         response.whole = True
+        # The next exchange has the list that the parser fills.
+        response.pieces = self._pieces.copy()
+        self._pieces.clear()
         response.wake()
         self.resume()
         transport = self._transport
@@ -315,6 +322,13 @@ class Connection(asyncio.Protocol):
             return
         self.idle_since = self._heard_at
         self._home.free(self)
+
+    def _spoil(self, response: Response, wrong: str) -> None:
+        """Whatever came behind a whole answer spoils the connection, not the answer."""
+        if self._whole:
+            self._finish(response, keep=False)
+        else:
+            self.fail(BadAnswer(f"not an HTTP/1.1 answer that can be used: {wrong}"))
 
     def _was_not_taken(self) -> bool:
         """Whether the other end, which has just ended the connection, had received nothing of the request."""
@@ -332,19 +346,12 @@ class Connection(asyncio.Protocol):
         waiting_since = self._loop.time() if self.is_paused or response.pieces else self._heard_at
         return min(self._total_at, waiting_since + self._timeouts.idle_seconds)
 
-    def _watch(self) -> None:
-        """
-        Look at the time when this exchange may be due. A timer that runs already and fires before that stays: nearly
-        all exchanges are over by then, and it serves the next one.
-        """
-        assert self._response is not None
-        due_at = self._due_at(self._response)
+    def _watch(self, response: Response) -> None:
+        """Look at the time when this exchange may be due, and not before."""
         if self._timer is not None:
-            if self._timer_at <= due_at:
-                return
             self._timer.cancel()
-        self._timer_at = due_at
-        self._timer = self._loop.call_at(due_at, self._look)
+        self._timer_at = self._due_at(response)
+        self._timer = self._loop.call_at(self._timer_at, self._look)
 
     def _look(self) -> None:
         self._timer = None
@@ -353,12 +360,16 @@ class Connection(asyncio.Protocol):
             return
         now = self._loop.time()
         if now < self._due_at(response):
-            self._watch()
+            self._watch(response)
         elif now >= self._total_at:
             self.fail(TimedOut(f"not finished after {self._timeouts.total_seconds:g} s"))
         else:
             part = "the rest of the answer" if response.status else "an answer"
             self.fail(TimedOut(f"waited {self._timeouts.idle_seconds:g} s for {part}"))
+
+
+def _size_of(headers: Sequence[Header]) -> int:
+    return _HEADER_OVERHEAD * len(headers) + len(b"".join(chain.from_iterable(headers)))
 
 
 def _ends_with_connection(headers: Sequence[Header]) -> bool:

@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 
+_ELSEWHERE = sys.platform != "linux"
 _SIZE = 128
 _BYTES_ACKED = struct.Struct("=Q")
 _BYTES_ACKED_AT = 120
@@ -22,16 +23,14 @@ _BYTES_ACKED_AT = 120
 
 def bytes_acknowledged(sock: socket.socket) -> int | None:
     """How many bytes of ours the other end has received, at least; None where the system does not say."""
-    if sys.platform != "linux":
+    if _ELSEWHERE:
         return None
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
-    except OSError:
+        acknowledged: int = _BYTES_ACKED.unpack_from(info, _BYTES_ACKED_AT)[0]
+    except (OSError, struct.error):
         # Closed already, or a kernel without it.
         return None
-    if len(info) < _SIZE:
-        return None
-    acknowledged: int = _BYTES_ACKED.unpack_from(info, _BYTES_ACKED_AT)[0]
     return acknowledged
 
 

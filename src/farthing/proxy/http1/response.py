@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 Header = tuple[bytes, bytes]
+PAUSE_ABOVE = 256 * 1024
+"""Unreceived bytes beyond which the other end is left waiting."""
 
 
 class Response:
@@ -38,7 +40,7 @@ class Response:
         "whole",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection, pieces: list[bytes]) -> None:
         self.status = 0
         """0 until the head of the final answer is complete."""
         self.headers: Sequence[Header] = ()
@@ -46,9 +48,10 @@ class Response:
         """Complete at the end of the body."""
         self.connection: Connection | None = connection
         """Until the exchange is over, however it ends."""
-        self.pieces: list[bytes] = []
+        self.pieces = pieces
+        """Of the body, unreceived."""
         self.arrived = 0
-        """Bytes in ``pieces``."""
+        """Bytes that came with them; 0 where there are none."""
         self.whole = False
         self.error: Broken | NotSent | None = None
         self._loop = loop
@@ -97,15 +100,13 @@ class Response:
                 raise self.error
             await self._changed(None)
 
-    def put(self, data: bytes) -> None:
-        """This came of the body. In the next turn of the loop a reader that waits has it, unless it goes through."""
+    def tell(self) -> None:
+        """There are pieces, and were none. In the next turn of the loop a reader that waits has them, or they pass."""
         if self._through is None:
             self.wake()
-        elif self._waiter is not None and not self.pieces:
+        elif self._waiter is not None:
             # Not at once: a loop that reads all that has come, then does this for all of it, takes less time.
-            self._loop.call_soon(self._offer, self._through)
-        self.pieces.append(data)
-        self.arrived += len(data)
+            self._loop.call_soon(self._offer)
 
     def wake(self) -> None:
         """Something changed: the reader looks, in the next turn of the loop."""
@@ -115,9 +116,9 @@ class Response:
             if not waiter.done():
                 waiter.set_result(b"")
 
-    def _offer(self, through: Callable[[bytes], bool]) -> None:
-        waiter = self._waiter
-        if waiter is None or waiter.done() or not self.pieces:
+    def _offer(self) -> None:
+        waiter, through = self._waiter, self._through
+        if waiter is None or through is None or waiter.done() or not self.pieces:
             return
         data = self._take()
         try:
@@ -131,12 +132,11 @@ class Response:
 
     def _take(self) -> bytes:
         pieces = self.pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        data = b"".join(pieces)
         pieces.clear()  # the same list: its connection puts into it
+        if self.arrived > PAUSE_ABOVE and self.connection is not None:
+            self.connection.resume()
         self.arrived = 0
-        connection = self.connection
-        if connection is not None and connection.is_paused:
-            connection.resume()
         return data
 
     async def _changed(self, through: Callable[[bytes], bool] | None) -> bytes:

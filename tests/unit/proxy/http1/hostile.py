@@ -132,10 +132,9 @@ def allow(response: Response, timeouts: Timeouts) -> None:
     assert isinstance(connection, Connection)
     now = asyncio.get_running_loop().time()
     connection._timeouts = timeouts
-    connection._idle_seconds = timeouts.idle_seconds
     connection._heard_at = now
     connection._total_at = now + timeouts.total_seconds
-    connection._watch()
+    connection._watch(response)
 
 
 async def whole(response: Response) -> bytes:
