@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
-
-try:
-    import msgspec
-except ImportError:  # msgspec is the fast way, not the only one: token budgets work on the standard library alone
-    msgspec = None  # type: ignore[assignment]
 
 
 def decode(text: bytes) -> Any:
     """The value of one JSON text: dict, list, str, int, float, bool or None. Raises ValueError."""
     try:
-        if msgspec is not None:
-            return msgspec.json.decode(text)
-        return _decode_plain(text)
+        return _decode(text)
     except RecursionError as error:
         raise ValueError("JSON is nested too deeply") from error
 
@@ -30,9 +24,7 @@ def decode(text: bytes) -> Any:
 def encode(value: Any) -> bytes:
     """Compact JSON, UTF-8, keys in their order. Raises ValueError on what JSON cannot say."""
     try:
-        if msgspec is not None:
-            return msgspec.json.encode(value)
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _encode(value)
     except RecursionError as error:
         raise ValueError("JSON is nested too deeply") from error
 
@@ -53,8 +45,12 @@ def decode_object(text: bytes) -> dict[str, Any]:
 def _decode_plain(text: bytes) -> Any:
     value = json.loads(text.decode(), parse_float=_finite, parse_constant=_refuse)
     if b"\\u" in text:
-        encode(value)  # a lone surrogate cannot be encoded: raises UnicodeEncodeError, a ValueError
+        _encode_plain(value)  # a lone surrogate cannot be encoded: raises UnicodeEncodeError, a ValueError
     return value
+
+
+def _encode_plain(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _finite(text: str) -> float:
@@ -66,3 +62,13 @@ def _finite(text: str) -> float:
 
 def _refuse(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
+
+
+_decode: Callable[[bytes], Any] = _decode_plain
+_encode: Callable[[Any], bytes] = _encode_plain
+try:
+    import msgspec
+except ImportError:  # it is the fast way, not the only one: token budgets work on the standard library alone
+    pass
+else:
+    _decode, _encode = msgspec.json.decode, msgspec.json.encode

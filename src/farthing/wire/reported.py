@@ -26,7 +26,7 @@ One file, because the shapes overlap, and which of them a figure is in is told b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..kernel.balances import bare
 from ..kernel.usage import KINDS, Usage
@@ -38,14 +38,8 @@ _APART = frozenset({"compaction", "advisor_message"})
 """Anthropic iterations that its top-level figures leave out."""
 
 
-class Reported(NamedTuple):
-    """A provider's figure: None where it gave none (absent is not zero), and what was odd about it."""
-
-    usage: Usage | None
-    note: str | None = None
-
-
-NOTHING = Reported(None)
+Reported = tuple[Usage | None, str | None]
+"""A provider's figure: None where it gave none (absent is not zero); and what was odd about it."""
 
 
 def usage_from(source: object) -> Usage:
@@ -78,41 +72,29 @@ def usage_from(source: object) -> Usage:
 
 
 def reported(value: object) -> Reported:
-    """What a decoded answer's ``usage`` says. Never raises: null, or what cannot be read, is a Reported of None."""
+    """What a decoded answer's ``usage`` says. Never raises: null, or what cannot be read, is no figure."""
     if not isinstance(value, dict):
-        return NOTHING
+        return None, None
     notes: list[str] = []
     usage = _translated(value, notes, notes)
-    return bare(Reported, (usage, "; ".join(notes) if notes else None))
+    return usage, "; ".join(notes) if notes else None
 
 
 INPUT, CACHED, CACHE_WRITE, CACHE_WRITE_1H, INPUT_AUDIO, CACHED_AUDIO, INPUT_IMAGE = range(7)
 OUTPUT, REASONING, OUTPUT_AUDIO, OUTPUT_IMAGE = range(7, 11)
-TOTAL, BESIDE = 11, 12
-"""Where the figures of a report are put: by ``KINDS``, then the provider's total, and what one shape tells beside."""
+TOTAL, BESIDE, CACHED_TOO = 11, 12, 13
+"""Where the figures of a report are put: by ``KINDS``, then the provider's total, what one shape tells beside, and
+another word for the cached, for where that one says nothing."""
 
-_UNTOLD = [None, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, None, None]
+_UNTOLD = [None, 0, 0, 0, 0, 0, 0, None, 0, 0, 0, None, None, None]
 """The figures of a report that says nothing: no part, and an unknown whole."""
-# What may stand in an input figure or in an output figure, in the order in which the parts have their share of it.
-_INPUT_PARTS = (CACHED, CACHE_WRITE_1H, CACHE_WRITE, CACHED_AUDIO, INPUT_AUDIO, INPUT_IMAGE)
-_OUTPUT_PARTS = (OUTPUT_AUDIO, OUTPUT_IMAGE)
 
-
-class _Names(NamedTuple):
-    """What a report calls the figures. Of several names for one, the last that is told counts."""
-
-    figures: tuple[tuple[str, int], ...]
-    within: tuple[tuple[str, _Names], ...] = ()
-    """Names of mappings, with the names in them."""
-
-
-class _Shape(NamedTuple):
-    """One way to report usage."""
-
-    betrayed_by: frozenset[str]
-    names: _Names
-    translate: Callable[[list[Any], Mapping[Any, Any], list[str]], Usage | None]
-    """Takes the figures, the report, and the notes to add to."""
+# Plain tuples, since a named one takes ten times as long to unpack.
+_Names = tuple[dict[str, int], tuple[tuple[str, "_Names"], ...]]
+"""What a report calls the figures; and which mappings are in it, with the names in them, which outrank its own."""
+_Shape = tuple[frozenset[str], _Names, Callable[[list[Any], Mapping[Any, Any], list[str]], Usage | None]]
+"""One way to report usage: the names that betray it, all names, and what makes usage of the figures, the report, and
+the notes to add to."""
 
 
 def _translated(report: Mapping[Any, Any], malformed: list[str], notes: list[str]) -> Usage | None:
@@ -127,25 +109,28 @@ def _translated(report: Mapping[Any, Any], malformed: list[str], notes: list[str
 def _read(report: Mapping[Any, Any], names: _Names, told: list[Any], malformed: list[str], holder: str = "") -> None:
     """Put the whole numbers under *names* where they belong; null is not told, and anything else is *malformed*."""
     figures, within = names
-    for name, place in figures:
-        if name in report:
-            value = report[name]
+    for name, value in report.items():
+        if name in figures:
             if type(value) is int and 0 <= value <= MAX_TOKENS:
-                told[place] = value
+                told[figures[name]] = value
             elif isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_TOKENS:
-                told[place] = int(value)
+                told[figures[name]] = int(value)
             elif value is not None:
-                malformed.append(f"{holder}{name} must be a whole number of at least 0, not {value!r:.60}")
+                where = f"{holder}.{name}" if holder else name
+                malformed.append(f"{where} must be a whole number of at least 0, not {value!r:.60}")
     for name, inner in within:
         if name in report:
             details = report[name]
             if type(details) is dict or isinstance(details, Mapping):  # the abstract check is slow
-                _read(details, inner, told, malformed, f"{name}.")
+                _read(details, inner, told, malformed, name)
 
 
 def _containing(told: list[Any], report: Mapping[Any, Any], notes: list[str]) -> Usage | None:
     """Where the input and the output figure contain their parts."""
-    whole_input, whole_output, total, reasoning = told[INPUT], told[OUTPUT], told[TOTAL], told[REASONING]
+    (
+        whole_input, cached, written, long, heard, heard_cached, seen,
+        whole_output, reasoning, spoken, drawn, total, _, cached_too,
+    ) = told  # fmt: skip
     if whole_input is None or whole_output is None:
         # Embeddings report no output; some servers no input.
         if total is None or whole_input == whole_output:  # neither is told
@@ -153,17 +138,24 @@ def _containing(told: list[Any], report: Mapping[Any, Any], notes: list[str]) ->
         whole_input = max(0, total - whole_output) if whole_input is None else whole_input
         whole_output = max(0, total - whole_input) if whole_output is None else whole_output
     if reasoning > whole_output or (total is not None and total != whole_input + whole_output):
-        whole_output, told[REASONING] = _reasoning(whole_input, whole_output, total, reasoning, notes)
-    told[INPUT] = fresh = whole_input - sum(told[CACHED:OUTPUT])
+        whole_output, reasoning = _reasoning(whole_input, whole_output, total, reasoning, notes)
+    if cached_too and not cached:
+        cached = cached_too
+    fresh = whole_input - cached - written - long - heard - heard_cached - seen
     if fresh < 0:
-        _trim(told, INPUT, _INPUT_PARTS, whole_input, notes)
-    told[OUTPUT] = text = whole_output - told[OUTPUT_AUDIO] - told[OUTPUT_IMAGE]
-    if text < 0:
-        _trim(told, OUTPUT, _OUTPUT_PARTS, whole_output, notes)
-    if told[OUTPUT] < told[REASONING]:
-        # Reasoning is text: where the parts leave too little room for it, the other parts yield.
-        told[OUTPUT], told[OUTPUT_AUDIO], told[OUTPUT_IMAGE] = whole_output, 0, 0
-    return bare(Usage, told[:TOTAL])
+        parts = {CACHED: cached, CACHE_WRITE_1H: long, CACHE_WRITE: written}
+        parts |= {CACHED_AUDIO: heard_cached, INPUT_AUDIO: heard, INPUT_IMAGE: seen}
+        cached, long, written, heard_cached, heard, seen = _trimmed(parts, INPUT, whole_input, notes)
+        fresh = 0
+    text = whole_output - spoken - drawn
+    if text < reasoning:
+        if text < 0:
+            spoken, drawn = _trimmed({OUTPUT_AUDIO: spoken, OUTPUT_IMAGE: drawn}, OUTPUT, whole_output, notes)
+            text = 0
+        if text < reasoning:
+            # Reasoning is text: where the parts leave too little room for it, the other parts yield.
+            text, spoken, drawn = whole_output, 0, 0
+    return bare(Usage, (fresh, cached, written, long, heard, heard_cached, seen, text, reasoning, spoken, drawn))
 
 
 def _reasoning(
@@ -190,16 +182,17 @@ def _reasoning(
     return whole_output, reasoning
 
 
-def _trim(told: list[Any], rest: int, parts: tuple[int, ...], whole: int, notes: list[str]) -> None:
+def _trimmed(parts: dict[int, int], rest: int, whole: int, notes: list[str]) -> list[int]:
     """The *parts* come to more than the *whole*: each, in order, gets no more than is left, and nothing remains."""
     left = whole
-    for part in parts:
-        if told[part] > left:
-            kind = f"{told[part]} {KINDS[part]} tokens"
-            notes.append(f"{kind} are more than the {left} left of {whole} {KINDS[rest]}: taken as {left}")
-            told[part] = left
-        left -= told[part]
-    told[rest] = 0
+    for part, count in parts.items():
+        if count > left:
+            notes.append(
+                f"{count} {KINDS[part]} tokens are more than the {left} left of {whole} {KINDS[rest]}: taken as {left}"
+            )
+            parts[part] = left
+        left -= parts[part]
+    return list(parts.values())
 
 
 def _responses(told: list[Any], report: Mapping[Any, Any], notes: list[str]) -> Usage | None:
@@ -276,102 +269,105 @@ def _bedrock(told: list[Any], report: Mapping[Any, Any], notes: list[str]) -> Us
     return None if told[INPUT] is None or told[OUTPUT] is None else bare(Usage, told[:TOTAL])
 
 
-_CHAT = _Names(
+_CHAT: _Names = (
+    {
+        "prompt_tokens": INPUT,
+        "completion_tokens": OUTPUT,
+        "total_tokens": TOTAL,
+        "prompt_cache_hit_tokens": CACHED_TOO,  # DeepSeek
+        "cached_tokens": CACHED,  # Moonshot
+        "reasoning_tokens": REASONING,  # Perplexity and others
+    },
     (
-        ("prompt_tokens", INPUT),
-        ("completion_tokens", OUTPUT),
-        ("total_tokens", TOTAL),
-        ("prompt_cache_hit_tokens", CACHED),  # DeepSeek
-        ("cached_tokens", CACHED),  # Moonshot
-        ("reasoning_tokens", REASONING),  # Perplexity and others
-    ),
-    within=(
         (
             "prompt_tokens_details",
-            _Names((("cached_tokens", CACHED), ("cache_write_tokens", CACHE_WRITE), ("audio_tokens", INPUT_AUDIO))),
+            ({"cached_tokens": CACHED, "cache_write_tokens": CACHE_WRITE, "audio_tokens": INPUT_AUDIO}, ()),
         ),
-        ("completion_tokens_details", _Names((("reasoning_tokens", REASONING), ("audio_tokens", OUTPUT_AUDIO)))),
+        ("completion_tokens_details", ({"reasoning_tokens": REASONING, "audio_tokens": OUTPUT_AUDIO}, ())),
     ),
 )
-_ANTHROPIC = _Names(
+_ANTHROPIC: _Names = (
+    {
+        "input_tokens": INPUT,
+        "output_tokens": OUTPUT,
+        "cache_read_input_tokens": CACHED,
+        "cache_creation_input_tokens": BESIDE,
+    },
     (
-        ("input_tokens", INPUT),
-        ("output_tokens", OUTPUT),
-        ("cache_read_input_tokens", CACHED),
-        ("cache_creation_input_tokens", BESIDE),
-    ),
-    within=(
         (
             "cache_creation",
-            _Names((("ephemeral_5m_input_tokens", CACHE_WRITE), ("ephemeral_1h_input_tokens", CACHE_WRITE_1H))),
+            ({"ephemeral_5m_input_tokens": CACHE_WRITE, "ephemeral_1h_input_tokens": CACHE_WRITE_1H}, ()),
         ),
-        ("output_tokens_details", _Names((("thinking_tokens", REASONING),))),
+        ("output_tokens_details", ({"thinking_tokens": REASONING}, ())),
     ),
 )
-_INPUT_OUTPUT = _Names(
+_INPUT_OUTPUT: _Names = (
+    {
+        "input_tokens": INPUT,
+        "output_tokens": OUTPUT,
+        "total_tokens": TOTAL,
+        "cached_tokens": CACHED,
+        "cache_write_tokens": CACHE_WRITE,
+        "reasoning_tokens": REASONING,
+    },
     (
-        ("input_tokens", INPUT),
-        ("output_tokens", OUTPUT),
-        ("total_tokens", TOTAL),
-        ("cached_tokens", CACHED),
-        ("cache_write_tokens", CACHE_WRITE),
-        ("reasoning_tokens", REASONING),
-    ),
-    within=(
         (
             "input_tokens_details",
-            _Names(
-                (
-                    ("cached_tokens", CACHED),
-                    ("cache_write_tokens", CACHE_WRITE),
-                    ("audio_tokens", INPUT_AUDIO),
-                    ("image_tokens", INPUT_IMAGE),
-                ),
-                within=(("cache_write_tokens_details", _Names((("ttl_12h_tokens", CACHE_WRITE_1H),))),),
+            (
+                {
+                    "cached_tokens": CACHED,
+                    "cache_write_tokens": CACHE_WRITE,
+                    "audio_tokens": INPUT_AUDIO,
+                    "image_tokens": INPUT_IMAGE,
+                },
+                (("cache_write_tokens_details", ({"ttl_12h_tokens": CACHE_WRITE_1H}, ())),),
             ),
         ),
         (
             "output_tokens_details",
-            _Names(
-                (
-                    ("thinking_tokens", REASONING),  # Anthropic, in an answer without cache figures
-                    ("reasoning_tokens", REASONING),
-                    ("audio_tokens", OUTPUT_AUDIO),
-                    ("image_tokens", OUTPUT_IMAGE),
-                )
+            (
+                {
+                    "thinking_tokens": REASONING,  # Anthropic, in an answer without cache figures
+                    "reasoning_tokens": REASONING,
+                    "audio_tokens": OUTPUT_AUDIO,
+                    "image_tokens": OUTPUT_IMAGE,
+                },
+                (),
             ),
         ),
     ),
 )
 """OpenAI Responses and Images, and our own mapping."""
-_GEMINI = _Names(
-    (
-        ("prompt_token_count", INPUT),
-        ("promptTokenCount", INPUT),
-        ("candidates_token_count", OUTPUT),
-        ("candidatesTokenCount", OUTPUT),
-        ("total_token_count", TOTAL),
-        ("totalTokenCount", TOTAL),
-        ("cached_content_token_count", CACHED),
-        ("cachedContentTokenCount", CACHED),
-        ("thoughts_token_count", REASONING),
-        ("thoughtsTokenCount", REASONING),
-        ("tool_use_prompt_token_count", BESIDE),
-        ("toolUsePromptTokenCount", BESIDE),
-    )
+_GEMINI: _Names = (
+    {
+        "prompt_token_count": INPUT,
+        "promptTokenCount": INPUT,
+        "candidates_token_count": OUTPUT,
+        "candidatesTokenCount": OUTPUT,
+        "total_token_count": TOTAL,
+        "totalTokenCount": TOTAL,
+        "cached_content_token_count": CACHED,
+        "cachedContentTokenCount": CACHED,
+        "thoughts_token_count": REASONING,
+        "thoughtsTokenCount": REASONING,
+        "tool_use_prompt_token_count": BESIDE,
+        "toolUsePromptTokenCount": BESIDE,
+    },
+    (),
 )
-_MODALITY = _Names((("token_count", BESIDE), ("tokenCount", BESIDE)))
-_BEDROCK = _Names(
-    (
-        ("inputTokens", INPUT),
-        ("outputTokens", OUTPUT),
-        ("cacheReadInputTokens", CACHED),
-        ("cacheWriteInputTokens", CACHE_WRITE),
-    )
+_MODALITY: _Names = ({"token_count": BESIDE, "tokenCount": BESIDE}, ())
+_BEDROCK: _Names = (
+    {
+        "inputTokens": INPUT,
+        "outputTokens": OUTPUT,
+        "cacheReadInputTokens": CACHED,
+        "cacheWriteInputTokens": CACHE_WRITE,
+    },
+    (),
 )
-_SHAPES = (
-    _Shape(frozenset({"prompt_tokens", "completion_tokens"}), _CHAT, _containing),
-    _Shape(
+_SHAPES: tuple[_Shape, ...] = (
+    (frozenset({"prompt_tokens", "completion_tokens"}), _CHAT, _containing),
+    (
         frozenset(
             {
                 "cache_creation_input_tokens",
@@ -384,9 +380,9 @@ _SHAPES = (
         _ANTHROPIC,
         _anthropic,
     ),
-    _Shape(frozenset({"input_tokens", "output_tokens"}), _INPUT_OUTPUT, _responses),
-    _Shape(frozenset({"promptTokenCount", "prompt_token_count"}), _GEMINI, _gemini),
-    _Shape(frozenset({"inputTokens", "outputTokens"}), _BEDROCK, _bedrock),
+    (frozenset({"input_tokens", "output_tokens"}), _INPUT_OUTPUT, _responses),
+    (frozenset({"promptTokenCount", "prompt_token_count"}), _GEMINI, _gemini),
+    (frozenset({"inputTokens", "outputTokens"}), _BEDROCK, _bedrock),
 )
 """The first that a report is betrayed to be in decides."""
 

@@ -21,7 +21,8 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(s
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "standard":
-            patch.setattr(json, "msgspec", None)
+            patch.setattr(json, "_decode", json._decode_plain)
+            patch.setattr(json, "_encode", json._encode_plain)
         yield request.param
 
 

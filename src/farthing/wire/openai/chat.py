@@ -145,10 +145,13 @@ class OpenAIChat(OpenAIDialect):
             failed = failed or (not choices and bool(answer.get("error")))
             said = [piece for choice in choices for piece in message_text(mapping(choice.get("message")))]
             text = tuple(piece for _, piece in said)
-        model, response_id, tier = string(answer.get("model")), string(answer.get("id")), answer.get("service_tier")
-        finish = finish_of([choice.get("finish_reason") for choice in choices])
+        model, response_id, tier = (
+            string(answer.get("model")),
+            string(answer.get("id")),
+            string(answer.get("service_tier")),
+        )
         return bare(
-            AnswerFacts, (usage, note, None, text, model, response_id, finish, True, failed, string(tier), None)
+            AnswerFacts, (usage, note, None, text, model, response_id, finish_of(choices), True, failed, tier, None)
         )
 
     def closer(self, facts: RequestFacts) -> ChatCloser:

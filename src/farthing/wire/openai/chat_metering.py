@@ -27,7 +27,7 @@ class ChatMeter(EventMeter):
     """
 
     __slots__ = (
-        "_choices", "_done", "_error", "_expects_usage", "_final", "_finishes", "_first_seen", "_id", "_model", "_note",
+        "_choices", "_done", "_ends", "_error", "_expects_usage", "_final", "_first_seen", "_id", "_model", "_note",
         "_nulls", "_tier", "_usage",
     )  # fmt: skip
 
@@ -38,7 +38,8 @@ class ChatMeter(EventMeter):
         self._usage: Usage | None = None
         self._note: str | None = None
         self._final = False
-        self._finishes: dict[object, str] = {}
+        self._ends: dict[object, Mapping[str, Any]] = {}
+        """The last of each choice: what has its finish reason."""
         self._done = False
         self._error = False
         self._first_seen = False
@@ -49,7 +50,7 @@ class ChatMeter(EventMeter):
 
     @property
     def _ended(self) -> bool:
-        return len(self._finishes) >= self._choices
+        return len(self._ends) >= self._choices
 
     def facts(self) -> AnswerFacts:
         """What has been seen so far."""
@@ -61,7 +62,7 @@ class ChatMeter(EventMeter):
             text=() if usage is not None else self._delivered_text(),
             model=self._model,
             response_id=self._id,
-            finish=finish_of(self._finishes.values()),
+            finish=finish_of(self._ends.values()),
             complete=self._done or self._error or ended,
             error=self._error,
             service_tier=self._tier,
@@ -123,10 +124,9 @@ class ChatMeter(EventMeter):
             self._id = string(data.get("id"))
         self._tier = string(data.get("service_tier")) or self._tier
         for choice in choices:
-            reason = choice.get("finish_reason")
-            if isinstance(reason, str):
+            if isinstance(choice.get("finish_reason"), str):
                 index = choice.get("index")
-                self._finishes[index if isinstance(index, int) else 0] = reason
+                self._ends[index if isinstance(index, int) else 0] = choice
         # Groq tells it in the last chunk of every stream, in a place of its own.
         usage, note = reported(data.get("usage") or mapping(data.get("x_groq")).get("usage"))
         if usage is not None:
@@ -171,10 +171,11 @@ def _may_matter(frames: bytes, nulls: tuple[bytes, bytes]) -> bool:
     )
 
 
-def finish_of(reasons: Iterable[object]) -> str | None:
+def finish_of(choices: Iterable[Mapping[str, Any]]) -> str | None:
     """``length`` if any choice ended at the ceiling, else the first one's reason."""
     finish = None
-    for reason in reasons:
+    for choice in choices:
+        reason = choice.get("finish_reason")
         if isinstance(reason, str) and (finish is None or reason == "length"):
             finish = reason
     return finish

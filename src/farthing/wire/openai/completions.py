@@ -75,7 +75,7 @@ class OpenAICompletions(OpenAIDialect):
             text=() if usage is not None else _texts(facts, [(_index(each), each.get("text")) for each in choices]),
             model=string(answer.get("model")),
             response_id=string(answer.get("id")),
-            finish=finish_of(choice.get("finish_reason") for choice in choices),
+            finish=finish_of(choices),
             complete=True,
             error=refused or not 200 <= status < 300,
             service_tier=string(answer.get("service_tier")),
