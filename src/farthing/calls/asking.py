@@ -136,7 +136,7 @@ def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: in
     ceiling, floor = output.ceiling, output.floor
     ask = bare(Ask, (call.id, facts, ceiling, min(ceiling, floor), call.deadline_ms(now_ms)))
     countable = not call.exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
-    teaches = weight if not open_reasons and tokens.learns(family) else None
+    teaches = weight if family.guessed and not open_reasons else None
     return bare(Asked, (ask, rates, known, output, teaches, countable))
 
 

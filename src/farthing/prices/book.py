@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import forks
 from ..errors import UnpricedModel
@@ -115,7 +115,8 @@ class Explanation:
         return "\n".join(lines)
 
 
-class _Answer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Answer:
     """What is known of a model, from one time (inclusive) until another (exclusive)."""
 
     how: How

@@ -8,6 +8,7 @@ a store. The housekeeper carries both ways: a larger ratio within half a second,
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from ..kernel.hold import Outcome
 from ..kernel.plan import CallFacts
 from ..kernel.ratios import NOTHING_SEEN, Ratio, RatioKey, Ratios, merged
 from ..stores.contract import Store
-from ..tokens import Family, Weight, family_of, learned, learns, ratio_of
+from ..tokens import Family, Weight, family_of, learned, ratio_of
 
 KEYS_MAX = 4_096
 """Models at most: their names come from requests (though only those that a provider answered)."""
@@ -131,13 +132,12 @@ def learned_of(ratios: Ratios, model: str) -> Learned | None:
     """What was learned of a model; None if nothing was, or its vocabulary needs no guess."""
     start = family_of(model)
     found = [ratio for key, ratio in ratios.items() if key.model == model]
-    if not found or not learns(start):
+    if not found or not start.guessed:
         return None
     families = [learned(start, ratio) for ratio in found]
     together = Ratio(max(r.milli for r in found), sum(r.calls for r in found), max(r.extra for r in found))
-    return Learned(
-        together, max(families, key=lambda family: (family.num, family.extra))._replace(extra=together.extra)
-    )
+    densest = max(families, key=lambda family: (family.num, family.extra))
+    return Learned(together, replace(densest, extra=together.extra))
 
 
 def _only(ratios: Ratios, key: RatioKey) -> Ratios:

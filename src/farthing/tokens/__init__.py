@@ -9,7 +9,7 @@ from __future__ import annotations
 from .count import Weight, bound, count, count_text, surely, weigh
 from .families import Family, family_of, register, unregister
 from .images import image_tokens
-from .learning import learned, learns, ratio_of
+from .learning import learned, ratio_of
 from .models import ModelFacts, facts_of
 from .vocab import backend
 
@@ -25,7 +25,6 @@ __all__ = [
     "family_of",
     "image_tokens",
     "learned",
-    "learns",
     "ratio_of",
     "register",
     "surely",

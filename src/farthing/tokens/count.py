@@ -41,23 +41,18 @@ class Weight(NamedTuple):
 
     counted: int
     """Tokens of its texts, by the family's yardstick; the factor applies to these."""
-    digits: int
-    """ASCII digits in them, where the family counts digits apart."""
     beside: int
-    """Tokens to which no factor applies: the chat template, images, texts that are only bounded by their bytes."""
+    """Tokens to which no factor applies: the chat template, images, digits where the family counts them apart, texts
+    that are only bounded by their bytes."""
     by_bytes: int = 0
     """The part of ``beside`` that only bounds long texts: counting them would give less."""
-
-    def beside_of(self, family: Family) -> int:
-        """All but the factor's part."""
-        return self.beside + family.extra + (div_ceil(2 * self.digits, 3) if family.digits else 0)
 
     def bound(self, family: Family) -> int:
         """The most tokens that this can be."""
         counted = self.counted
         if family.num != family.den:
             counted = div_ceil(counted * family.num, family.den)
-        return counted + self.beside_of(family)
+        return counted + self.beside + family.extra
 
 
 def count_text(text: str, model: str | None = None, *, exact: bool = False) -> int:
@@ -73,8 +68,13 @@ def count_text(text: str, model: str | None = None, *, exact: bool = False) -> i
 def surely(tokens: int, model: str) -> int:
     """What :func:`count_text` says of a text that has so many tokens for certain: an upper estimate says more."""
     family = family_of(model)
-    extra = div_ceil(2 * tokens, 3) if family.digits else 0
+    extra = _tokens_of_digits(tokens) if family.digits else 0
     return div_ceil(tokens * family.num, family.den) + extra
+
+
+def _tokens_of_digits(digits: int) -> int:
+    """What so many digits come to where each is a token, on top of the third of it that the yardstick counts."""
+    return div_ceil(2 * digits, 3)
 
 
 def bound(
@@ -123,7 +123,9 @@ def weigh(
                     digits += digits_of(text)
     for image in images:
         beside += image_tokens(model, width=image.width, height=image.height, detail=image.detail)
-    return bare(Weight, (counted, digits, beside + by_bytes, by_bytes))
+    if digits:
+        beside += _tokens_of_digits(digits)
+    return bare(Weight, (counted, beside + by_bytes, by_bytes))
 
 
 def count(text_or_messages: str | Iterable[Any], model: str | None = None, *, family: Family | None = None) -> int:

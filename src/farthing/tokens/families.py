@@ -20,8 +20,8 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from ..kernel.scope import check_model
 from .names import plain_name
@@ -30,7 +30,8 @@ O200K = "o200k_base"
 CL100K = "cl100k_base"
 
 
-class Family(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Family:
     """How text is counted for a model: ``ceil(count × num / den)``, and for ``digits`` two thirds more for each."""
 
     name: str
@@ -42,11 +43,15 @@ class Family(NamedTuple):
     """A user's own counter, instead of the vocabulary; its result is taken as it is."""
     extra: int = 0
     """Tokens on top of every request, for what a provider brings in by itself."""
+    exact: bool = field(init=False)
+    """The vocabulary is the model's own."""
+    guessed: bool = field(init=False)
+    """The factor is a guess, which billed usage may teach better: neither a public vocabulary nor a user's counter."""
 
-    @property
-    def exact(self) -> bool:
-        """The vocabulary is the model's own."""
-        return self.counter is None and (self.num, self.den) == (1, 1)
+    def __post_init__(self) -> None:
+        own = (self.num, self.den) == (1, 1)
+        object.__setattr__(self, "exact", self.counter is None and own)
+        object.__setattr__(self, "guessed", self.counter is None and not own)
 
 
 OPENAI = Family("openai", O200K)

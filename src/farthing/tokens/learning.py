@@ -21,6 +21,8 @@ then on: it was hardly the text.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..kernel.money import div_ceil
 from ..kernel.ratios import Ratio
 from .count import Weight
@@ -38,17 +40,12 @@ MOST_BESIDE = 8
 """… nor if all else is more than one part in so many of them."""
 
 
-def learns(family: Family) -> bool:
-    """Whether the factor of this family is a guess: not for public vocabularies, nor for a user's own counter."""
-    return family.counter is None and (family.num, family.den) != (1, 1)
-
-
 def ratio_of(weight: Weight, family: Family, *, billed: int) -> Ratio | None:
     """
     What a call shows: with it, its own bound would have been enough. None if it shows nothing. *billed* is all of its
     input, as the provider reported it; *family* is what it was counted with.
     """
-    beside = weight.beside_of(family)
+    beside = weight.beside + family.extra
     missing = billed - weight.bound(family)
     little = weight.counted < LEAST_COUNTED
     if missing > 0:
@@ -68,4 +65,4 @@ def learned(family: Family, ratio: Ratio) -> Family:
     milli = max(ratio.milli, start_milli)
     if ratio.calls >= ENOUGH_CALLS:
         milli = max(ratio.milli, min(start_milli, div_ceil(ratio.milli * MARGIN_NUM, MARGIN_DEN)), 1000)
-    return family._replace(num=milli, den=1000, extra=ratio.extra)
+    return replace(family, num=milli, den=1000, extra=ratio.extra)
