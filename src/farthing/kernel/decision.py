@@ -8,19 +8,19 @@ Inside, a denial is a value; only the doors raise it. Amounts are integers, exce
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
+from .balances import bare
 from .money import format_dollars, usd_from_nano
 from .plan import Line, LineResult
 from .window import datetime_from_ms
 
 
-@dataclass(frozen=True, slots=True)
-class FailedLine:
+class FailedLine(NamedTuple):
     """One budget's word against a call, with the figures it saw at that instant, in its own unit."""
 
     budget: str
@@ -60,11 +60,10 @@ class FailedLine:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types: USD as a decimal string, instants as ISO 8601."""
-        return _plain(self, _LINE_FIELDS)
+        return {**self._asdict(), **_written(self)}
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """
     What farthing decided about one call. Denied: the fields are those of the tightest failing line, and ``failed``
     has all of them, tightest first. ``retry_after_seconds`` alone looks at all: until the last of them lets the call
@@ -72,8 +71,8 @@ class Decision:
     """
 
     allowed: bool
-    budget: str | None = None
-    scope: dict[str, str] = field(default_factory=dict)
+    budget: str | None
+    scope: dict[str, str]
     unit: str = "tokens"
     limit: int | Decimal = 0
     spent: int | Decimal = 0
@@ -101,11 +100,13 @@ class Decision:
     def with_remedy(self, remedy: str) -> Decision:
         """The same, with another thing to do about its tightest line."""
         first, *others = self.failed
-        return replace(self, remedy=remedy, failed=(replace(first, remedy=remedy), *others))
+        return self._replace(remedy=remedy, failed=(first._replace(remedy=remedy), *others))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, with every failing line under ``failed``."""
-        return {**_plain(self, _DECISION_FIELDS), "failed": [line.to_dict() for line in self.failed]}
+        lines = [line.to_dict() for line in self.failed]
+        written = lines[0] if lines else _written(self)
+        return {**self._asdict(), **{name: written[name] for name in _WRITTEN}, "failed": lines}
 
 
 _UNIT_NAMES = {
@@ -114,9 +115,11 @@ _UNIT_NAMES = {
     "concurrency": ("call at once", "calls at once"),
 }
 _AMOUNTS = ("limit", "spent", "held", "suspect", "asked", "remaining", "overrun")
-_LINE_FIELDS = tuple(of.name for of in fields(FailedLine))
-_DECISION_FIELDS = tuple(of.name for of in fields(Decision) if of.name != "failed")
-ALLOWED = Decision(allowed=True)
+_amounts = attrgetter(*_AMOUNTS)
+_FIGURES = ("budget", "scope", "unit", *_AMOUNTS)
+"""With these a line begins, and so does a decision behind its first field."""
+_WRITTEN = (*_AMOUNTS, "resets_at")
+ALLOWED = Decision(allowed=True, budget=None, scope={})
 
 
 def denial(failed: tuple[LineResult, ...], *, now_ms: int) -> Decision:
@@ -124,23 +127,8 @@ def denial(failed: tuple[LineResult, ...], *, now_ms: int) -> Decision:
     ordered = sorted(failed, key=room_for_output) if len(failed) > 1 else failed
     lines = tuple(line_figures(result, now_ms) for result in ordered)
     first = lines[0]
-    return Decision(
-        allowed=False,
-        budget=first.budget,
-        scope=first.scope,
-        unit=first.unit,
-        limit=first.limit,
-        spent=first.spent,
-        held=first.held,
-        suspect=first.suspect,
-        asked=first.asked,
-        remaining=first.remaining,
-        overrun=first.overrun,
-        resets_at=first.resets_at,
-        retry_after_seconds=_all_pass_after(lines),
-        remedy=first.remedy,
-        failed=lines,
-    )
+    figures = first[: len(_FIGURES)]
+    return bare(Decision, (False, *figures, first.resets_at, _all_pass_after(lines), first.remedy, lines))
 
 
 def _all_pass_after(lines: tuple[FailedLine, ...]) -> float | None:
@@ -150,7 +138,7 @@ def _all_pass_after(lines: tuple[FailedLine, ...]) -> float | None:
 
 def refusal(*, budget: str, remedy: str) -> Decision:
     """A denial that no figure explains: of a request without a ceiling, or of an account that a fork inherited."""
-    return Decision(allowed=False, budget=budget, remedy=remedy)
+    return Decision(allowed=False, budget=budget, scope={}, remedy=remedy)
 
 
 def room_for_output(result: LineResult) -> tuple[int, int]:
@@ -174,23 +162,21 @@ def line_figures(result: LineResult, now_ms: int) -> FailedLine:
     passes_then = opens_ms is not None and not line.frozen and limit_then is not None and result.needed <= limit_then
     retry_after = (opens_ms - now_ms) / 1000 if opens_ms is not None and passes_then else None
     remaining = line.ceiling - balance.total
-    return FailedLine(
-        budget=line.budget.title,
-        scope={name: value for name, value in line.scope if value is not None},
-        unit=line.unit,
-        limit=_shown(line.unit, line.ceiling),
-        spent=_shown(line.unit, balance.settled),
-        held=_shown(line.unit, balance.held),
-        suspect=_shown(line.unit, balance.suspect),
-        asked=_shown(line.unit, result.asked),
-        remaining=_shown(line.unit, max(0, remaining)),
-        overrun=_shown(line.unit, max(0, -remaining)),
-        on_exceed=line.budget.on_exceed,
-        per=str(line.budget.window),
-        resets_at=None if opens_ms is None else datetime_from_ms(opens_ms),
-        retry_after_seconds=retry_after,
-        remedy=_remedy(line, balance.settled, balance.suspect, result.needed, opens_ms),
+    amounts: list[Any] = [line.ceiling, *balance, result.asked, max(0, remaining), max(0, -remaining)]
+    if line.unit == "usd":
+        amounts = [usd_from_nano(amount) for amount in amounts]
+    fields = (
+        line.budget.title,
+        {name: value for name, value in line.scope if value is not None},
+        line.unit,
+        *amounts,
+        line.budget.on_exceed,
+        str(line.budget.window),
+        None if opens_ms is None else datetime_from_ms(opens_ms),
+        retry_after,
+        _remedy(line, balance.settled, balance.suspect, result.needed, opens_ms),
     )
+    return bare(FailedLine, fields)
 
 
 def resets_ms(result: LineResult, now_ms: int) -> int | None:
@@ -245,15 +231,10 @@ def _text(line: FailedLine, amount: int | Decimal) -> str:
     return f"{amount:,} {one if amount == 1 else many}"
 
 
-def _shown(unit: str, amount: int) -> int | Decimal:
-    return usd_from_nano(amount) if unit == "usd" else amount
-
-
-def _plain(of: FailedLine | Decision, names: tuple[str, ...]) -> dict[str, Any]:
-    """These fields in JSON types."""
-    found = dict(zip(names, attrgetter(*names)(of), strict=True))
+def _written(of: FailedLine | Decision) -> dict[str, Any]:
+    """Those of its fields that are of no JSON type, in one."""
+    amounts: Sequence[Any] = _amounts(of)
     if of.unit == "usd":
-        found |= {name: format(amount, "f") for name in _AMOUNTS if isinstance(amount := found[name], Decimal)}
-    if of.resets_at is not None:
-        found["resets_at"] = of.resets_at.isoformat()
-    return found
+        amounts = [format(amount, "f") for amount in amounts]
+    resets_at = None if of.resets_at is None else of.resets_at.isoformat()
+    return dict(zip(_WRITTEN, (*amounts, resets_at), strict=True))

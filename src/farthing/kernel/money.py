@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import lru_cache
 
 NANO_PER_USD = 1_000_000_000
 COUNTER_MAX = 2**53
@@ -105,6 +106,7 @@ def _as_written(value: object) -> str:
     return "a number of so many digits" if isinstance(value, int) and value.bit_length() > 256 else str(value)
 
 
+@lru_cache(maxsize=1_024)
 def usd_from_nano(amount_nano: int) -> Decimal:
     """The same amount as a Decimal in USD, exact, without trailing zeros."""
     return _EXACT.divide(Decimal(amount_nano), NANO_PER_USD)

@@ -33,15 +33,16 @@ class Line:
         self.fields = fields
 
     def __str__(self) -> str:
-        shown = [_SHOWN.get(name, f"{name}={{}}").format(of) for name, of in self.fields.items() if of is not None]
-        return one_line(" ".join([self.sentence, *filter(None, shown)]))
+        text = self.sentence
+        for name, of in self.fields.items():
+            if name not in _IN_SENTENCES and of is not None:
+                text += f" {_SHOWN[name].format(of)}" if name in _SHOWN else f" {name}={of}"
+        return one_line(text)
 
 
-_SHOWN = {
-    "method": "", "path": "", "prompt_tokens": "", "max_output_tokens": "",
-    "held_tokens": "held={}t", "used_tokens": "used={}t", "cost_usd": "cost=${}",
-}  # fmt: skip
-"""How fields stand in a line of text, if not as ``name=value``; those that its sentence has already, not at all."""
+_IN_SENTENCES = frozenset({"method", "path", "prompt_tokens", "max_output_tokens"})
+_SHOWN = {"held_tokens": "held={}t", "used_tokens": "used={}t", "cost_usd": "cost=${}"}
+"""How fields stand behind a sentence in a line of text, if not as ``name=value``."""
 
 
 class _Text(logging.Formatter):
@@ -87,7 +88,7 @@ def change_format(log_format: str) -> None:
 def _say(level: int, line: Line) -> None:
     """As ``logger.log`` does, but nobody is interested in which line of this file it was."""
     if logger.isEnabledFor(level):
-        logger.handle(logging.LogRecord(logger.name, level, __file__, 0, "%s", (line,), None))
+        logger.handle(logging.LogRecord(logger.name, level, "(unknown file)", 0, "%s", (line,), None))
 
 
 def say_call(call: Call, path: str, status: int, upstream: str) -> None:

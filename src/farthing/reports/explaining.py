@@ -10,7 +10,7 @@ what failing budgets do about it (:mod:`.exceeding`). Only where admission would
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -264,7 +264,7 @@ def _allowed(
         usd=None if facts.price is None else usd_from_nano(facts.price.at(verdict.x)),
         budgets=titles,
         steps=steps,
-        tightest=None if tightest is None else replace(line_figures(tightest, now_ms), remedy=""),
+        tightest=None if tightest is None else line_figures(tightest, now_ms)._replace(remedy=""),
         shadow=_shadow(verdict, now_ms),
     )
 
