@@ -386,9 +386,12 @@ def a_cut_stream_costs_nothing(patch: Patch) -> None:
 def a_cut_stream_forgets_the_margin(patch: Patch) -> None:
     """The provider goes on writing for a while after an abort, and bills it."""
     of_cut = endings.of_cut
-    patch.setattr(
-        endings, "of_cut", lambda answer, limits, **given: of_cut(answer, limits._replace(margin_tokens=0), **given)
-    )
+
+    def at_once(answer: Any, limits: Any, **given: Any) -> Any:
+        bounds = limits.bounds()._replace(margin_tokens=0)
+        return of_cut(answer, limits._replace(bounds=lambda: bounds), **given)
+
+    patch.setattr(endings, "of_cut", at_once)
 
 
 @mutant
@@ -417,12 +420,12 @@ def an_answer_without_usage_is_free(patch: Patch) -> None:
 
 @mutant
 def cached_input_costs_the_full_rate(patch: Patch) -> None:
-    priced = endings.priced
+    priced = endings._priced
 
     def full(usage: Any, *args: Any, **given: Any) -> Any:
         return priced(_with(usage, input=usage.input + usage.cached, cached=0), *args, **given)
 
-    patch.setattr(endings, "priced", full)
+    patch.setattr(endings, "_priced", full)
 
 
 @mutant
@@ -439,13 +442,13 @@ def a_timeout_is_taken_for_free(patch: Patch) -> None:
 
 @mutant
 def an_unpriced_call_costs_zero(patch: Patch) -> None:
-    priced = endings.priced
+    priced = endings._priced
 
     def zero(*args: Any, **given: Any) -> Any:
         outcome = priced(*args, **given)
         return outcome if outcome.cost_nano is not None else outcome._replace(cost_nano=0)
 
-    patch.setattr(endings, "priced", zero)
+    patch.setattr(endings, "_priced", zero)
 
 
 @mutant

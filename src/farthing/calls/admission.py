@@ -7,16 +7,18 @@ exact count, a cheaper model, what a callable says, or a while later.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any, NamedTuple
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ..errors import BudgetExceeded, StoreUnavailable
-from ..kernel.balances import bare
 from ..kernel.budget import Budget
 from ..kernel.decision import Decision, denial, refusal
 from ..kernel.hold import Hold
 from ..kernel.ledger import Stale
 from ..kernel.plan import LineResult
+from ..kernel.strictest import Strictest
+from ..prices import Rates
 from ..runtime.ambient import Ambient
 from ..runtime.in_force import InForce, in_force
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
@@ -31,7 +33,8 @@ from .steps import Pause
 from .telling import say_advisory, say_changed, say_denied
 
 
-class Admitted(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Admitted:
     """A call that may be sent. Without budgets ``granted`` is None, and nothing was held."""
 
     model: str
@@ -54,21 +57,22 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
     try:
         while True:
             bound = in_force(runtime, call.ambient, terms.model, request.provider)
-            if bound.inherited is not None:
-                raise BudgetExceeded(refused_by_fork(bound.inherited))
-            if not bound.budgets:
-                if call.replaces is not None:
-                    yield from take_back(runtime.main.store, call.replaces.id)
-                return Admitted(terms.model)
+            if bound.inherited is not None or not bound.budgets:
+                return (yield from _unbound(call, terms.model, bound.inherited))
             if (terms.place is not None or runtime.line.waiting) and (yield from in_line(runtime, terms, bound)):
                 continue
             if request.previous_response_id is not None and call.history is None:
                 call.history = yield from _history(runtime, request.previous_response_id)
-            asked = _asked(call, terms, bound)
+            asked = asked_of(call, terms.model, bound.strictest, terms.output_tokens)
+            if isinstance(asked, Decision):
+                raise _denied(call, terms.model, asked)
+            if asked.rates is None or call.started_ms >= runtime.prices_due_ms:
+                # Only now: a call that the policy refuses is not one whose tokens are counted.
+                _look_at_prices(call, terms.model, asked.rates, bound.budgets)
             ask = numbered(asked.ask, terms.tries) if terms.tries else asked.ask
             answer = yield from hold_once(runtime, ask, bound.here, bound.there, bound.work, call.replaces)
             if isinstance(answer, Granted):
-                return _admitted(call, terms, bound, asked, answer)
+                return _admitted(call, terms, bound.strictest, asked, answer)
             terms.tries += 1
             if isinstance(answer, Stale):
                 terms.stale += 1
@@ -88,18 +92,21 @@ def admit(call: Call) -> Generator[Ticket[Any] | Pause, Any, Admitted]:
             terms.place.leave()
 
 
-def _asked(call: Call, terms: Terms, bound: InForce) -> Asked:
-    """What it asks for on these terms; raises what its budgets' policies refuse."""
-    runtime = call.runtime
-    asked = asked_of(call, terms.model, bound.strictest, allowed_output=terms.output_tokens)
-    if isinstance(asked, Decision):
-        raise _denied(call, terms.model, asked)
-    if asked.rates is None:
-        # Only now: a call that the policy refuses is not one whose tokens are counted.
-        warn_unpriced(runtime, terms.model)
-    elif call.started_ms >= runtime.prices_due_ms:
-        runtime.check_prices(bound.budgets, call.started_ms)
-    return asked
+def _unbound(call: Call, model: str, inherited: Budget | None) -> Generator[Ticket[Any], Any, Admitted]:
+    """No budget of this process binds it. One that stayed in the memory of the parent refuses it."""
+    if inherited is not None:
+        raise BudgetExceeded(refused_by_fork(inherited))
+    if call.replaces is not None:
+        yield from take_back(call.runtime.main.store, call.replaces.id)
+    return Admitted(model)
+
+
+def _look_at_prices(call: Call, model: str, rates: Rates | None, budgets: Sequence[Budget]) -> None:
+    """Say what there is to say of the prices that it is held by."""
+    if rates is None:
+        warn_unpriced(call.runtime, model)
+    else:
+        call.runtime.check_prices(budgets, call.started_ms)
 
 
 class Terms:
@@ -136,19 +143,18 @@ def _history(runtime: Runtime, answer_id: str) -> Generator[Ticket[Any], Any, Hi
     return None
 
 
-def _admitted(call: Call, terms: Terms, bound: InForce, asked: Asked, granted: Granted) -> Admitted:
+def _admitted(call: Call, terms: Terms, strictest: Strictest, asked: Asked, granted: Granted) -> Admitted:
     """It is held; said, where it goes out on other terms than it asked for, or not as every budget would have it."""
-    ask, asked_model = asked.ask, call.request.model
+    ask, output, model, asked_model = asked.ask, asked.output, terms.model, call.request.model
     lowered = granted.x < ask.x_want
-    if granted.advisory or lowered or terms.model != asked_model:
-        who = call.who(terms.model)
+    if granted.advisory or lowered or model != asked_model:
+        who = call.who(model)
         if granted.advisory:
             say_advisory(call.runtime, who, granted.advisory)
-        if lowered or terms.model != asked_model:
+        if lowered or model != asked_model:
             say_changed(call.runtime, who, ask, granted, asked_model=asked_model, by=terms.downgraded_by)
-    output = asked.output
     ceiling = granted.x if (lowered or output.injected) and not output.watched else None
-    return bare(Admitted, (terms.model, asked, granted, ceiling, bound.strictest.raises))
+    return Admitted(model, asked, granted, ceiling, strictest.raises)
 
 
 def _other_terms(call: Call, terms: Terms, failed: tuple[LineResult, ...]) -> Generator[Pause, Any, None]:

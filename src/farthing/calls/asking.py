@@ -59,7 +59,7 @@ def input_bound(request: RequestFacts, model: str) -> int:
     return tokens.bound(request.text, model=model, overhead_tokens=request.overhead_tokens, images=request.images)
 
 
-def find_rates(prices: PriceBook, settings: Settings, *, model: str, provider: str | None, at_ms: int) -> Rates | None:
+def find_rates(prices: PriceBook, settings: Settings, model: str, provider: str | None, at_ms: int) -> Rates | None:
     """The rates of a model, those of another by policy, or None where no price is known."""
     try:
         return prices.rates(model, provider=provider, at_ms=at_ms)
@@ -85,7 +85,7 @@ def continued(request: RequestFacts, history: History, model: str) -> RequestFac
     return request._replace(open_reasons=reasons, overhead_tokens=request.overhead_tokens + history.tokens)
 
 
-def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: int | None = None) -> Asked | Decision:
+def asked_of(call: Call, model: str, strictest: Strictest, allowed_output: int | None = None) -> Asked | Decision:
     """
     What this call can cost at most with this model, or a denial by the strictest budget's policy. *allowed_output* is a
     lower output ceiling that a callable ``on_exceed`` named.
@@ -98,7 +98,7 @@ def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: in
         request = continued(request, call.history, model)
     provider, open_reasons, choices = request.provider, request.open_reasons, request.choices
     settings, now_ms = runtime.settings, call.started_ms
-    rates = find_rates(runtime.prices, settings, model=model, provider=provider, at_ms=now_ms)
+    rates = find_rates(runtime.prices, settings, model, provider, now_ms)
     if rates is None and strictest.counts_usd is not None and settings.unpriced == "reject":
         raise UnpricedModel(model, provider=provider, budget=strictest.counts_usd.title)
     known = tokens.facts_of(model, provider)
@@ -131,10 +131,9 @@ def asked_of(call: Call, model: str, strictest: Strictest, *, allowed_output: in
     certain = "proven" if output.told and not open_reasons else "open"
     version = None if rates is None else rates.version
     asked_model = None if model == request.model else request.model
-    who = (model, provider, request.dialect, tuple(call.tags.items()), strictest.titles)
+    who = (model, provider, request.dialect, call.tags, strictest.titles)
     facts = bare(CallFacts, (*who, input_tokens, choices, price, version, certain, asked_model, ours))
-    ceiling, floor = output.ceiling, output.floor
-    ask = bare(Ask, (call.id, facts, ceiling, min(ceiling, floor), call.deadline_ms(now_ms)))
+    ask = bare(Ask, (call.id, facts, output.ceiling, output.floor, call.deadline_ms(now_ms)))
     countable = not call.exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
     teaches = weight if family.guessed and not open_reasons else None
     return bare(Asked, (ask, rates, known, output, teaches, countable))

@@ -89,7 +89,7 @@ class Call:
         self.offers = offers
         self.replaces = replaces
         self.started_ms = runtime.memory_store.now()
-        self.tags: Tags = {**free_tags, **dict(ambient.tags)} if free_tags else dict(ambient.tags)
+        self.tags = tuple({**free_tags, **dict(ambient.tags)}.items()) if free_tags else ambient.tags
         """What is recorded."""
 
     def instead_of(self, hold: Hold, ambient: Ambient) -> Call:
@@ -115,7 +115,7 @@ class Call:
 
     def who(self, model: str) -> Who:
         """What is said of it, says this."""
-        return Who(self.id, model, self.request.provider, self.tags)
+        return Who(self.id, model, self.request.provider, dict(self.tags))
 
     def deadline_ms(self, now_ms: int) -> int:
         """Until when a hold placed, or shown to be alive, at this instant is good."""

@@ -68,6 +68,8 @@ class Bounds(NamedTuple):
     """The provider was told that ceiling; one that only we know keeps nobody from billing more."""
     hidden_reasoning: bool
     known_model: bool
+    margin_tokens: int
+    """What the provider may go on to bill after a stream was cut."""
 
     def output(self, delivered: int) -> int:
         """What was delivered, as it is counted here, within the ceiling that its provider keeps."""
@@ -79,7 +81,6 @@ class Limits(NamedTuple):
 
     model: str
     rates: Rates | None
-    margin_tokens: int
     bounds: Callable[[], Bounds]
     """Asked only where no usage was reported: a call that nothing was held for has not counted its input yet."""
     service_tier: str | None = None
@@ -107,7 +108,7 @@ def of_answer(answer: AnswerFacts, status: int, limits: Limits) -> Ending:
     if answer.error or unpaid(status):
         return refused(f"http_{status}" if status >= 300 else "error")
     if answer.usage is not None:
-        return bare(Settle, (priced(answer.usage, limits, ending="ok", source="provider", answer=answer),))
+        return bare(Settle, (_priced(answer.usage, limits, "ok", "provider", answer),))
     if not answer.complete and answer.kept_as is not None:
         return Lost(BACKGROUND, None, answer.kept_as)
     if not answer.complete or not says_anything(answer):
@@ -131,14 +132,14 @@ def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None
     if answer.error:
         return refused(ending)
     if answer.usage is not None:
-        return Settle(priced(answer.usage, limits, ending=ending, source="provider", answer=answer))
+        return Settle(_priced(answer.usage, limits, ending, "provider", answer))
     bounds = limits.bounds()
     base = answer.partial_input or Usage(input=bounds.input_tokens)
-    output, source = bounds.output(_count(answer, limits.model) + limits.margin_tokens), "counted"
+    output, source = bounds.output(_count(answer, limits.model) + bounds.margin_tokens), "counted"
     if bounds.hidden_reasoning or not arrived:
         output, source = max(output, bounds.output_tokens), "estimate"
     usage = with_output(base, output)
-    outcome = priced(usage, limits, ending=ending, source=source, answer=answer)
+    outcome = _priced(usage, limits, ending, source, answer)
     return Settle(outcome._replace(note=note))
 
 
@@ -166,19 +167,22 @@ def unknown(limits: Limits, *, ending: str, note: str | None) -> Outcome:
     """All that it may have cost, where nothing better is known."""
     bounds = limits.bounds()
     usage = Usage(input=bounds.input_tokens, output=bounds.output_tokens)
-    return priced(usage, limits, ending=ending, source="estimate")._replace(note=note)
+    return _priced(usage, limits, ending, "estimate", NOT_SEEN)._replace(note=note)
 
 
-def priced(usage: Usage, limits: Limits, *, ending: str, source: str, answer: AnswerFacts | None = None) -> Outcome:
+NOT_SEEN = AnswerFacts()
+"""Of an answer that never came, or told nothing."""
+
+
+def _priced(usage: Usage, limits: Limits, ending: str, source: str, answer: AnswerFacts) -> Outcome:
     """An outcome with its cost; without a known price the cost is None, never zero."""
-    tier, model, note = limits.service_tier, None, None
-    if answer is not None:
-        tier, model, note = answer.service_tier or tier, answer.model, answer.usage_note
-        if model == limits.model:
-            model = None
-    cost_nano = None if limits.rates is None else limits.rates.cost_nano(usage, service_tier=tier)
+    asked, rates, _, tier = limits
+    model = answer.model
+    if model == asked:
+        model = None
+    cost_nano = None if rates is None else rates.cost_nano(usage, answer.service_tier or tier)
     amounts = (usage.total_tokens, cost_nano or 0, 1, 0)
-    return bare(Outcome, (amounts, usage, cost_nano, ending, source, model, note))
+    return bare(Outcome, (amounts, usage, cost_nano, ending, source, model, answer.usage_note))
 
 
 def at_least_priced(outcome: Outcome, facts: CallFacts, x: int) -> Outcome:
@@ -201,7 +205,7 @@ def _counted(answer: AnswerFacts, limits: Limits) -> Outcome:
     if bounds.hidden_reasoning and bounds.known_model:
         output, source = max(output, bounds.output_tokens), "estimate"
     usage = with_output(answer.partial_input or Usage(input=bounds.input_tokens), output)
-    return priced(usage, limits, ending="ok", source=source, answer=answer)
+    return _priced(usage, limits, "ok", source, answer)
 
 
 def _count(answer: AnswerFacts, model: str) -> int:

@@ -78,7 +78,7 @@ def hold_once(
     Hold in memory, then on the durable ledger; whatever is raised meanwhile, nothing stays held. *replaces*: the
     durable hold that this one takes the place of, if it is still there.
     """
-    held: list[tuple[Ledger, tuple[Account, ...]]] = []
+    held: tuple[tuple[Ledger, tuple[Account, ...]], ...] = ()
     """What would have to be given back now."""
     advisory: tuple[LineResult, ...] = ()
     holds: tuple[Hold, ...] = ()
@@ -93,13 +93,13 @@ def hold_once(
             ledger, accounts = here.ledger, here.accounts(priced)
             plan = make_plan(ask, accounts, catalogue_version=here.version)
             # Before it is placed: memory holds at once, and an exception may come between the hold and its answer.
-            held.append((ledger, accounts))
+            held = ((ledger, accounts),)
             if ledger.lends or work is not None:
                 placed = yield from lending.place(ledger, plan, work)
             else:
                 placed = yield ledger.store.place(plan)
             if not isinstance(placed, Placed):
-                held.clear()
+                held = ()
                 return (yield from _refused(ledger, placed, there, ask))
             hold = placed.hold
             advisory, x, holds, stores = placed.advisory, hold.x, (hold,), (ledger.store,)
@@ -113,9 +113,9 @@ def hold_once(
                 placed = yield ledger.store.place(plan)
             if not isinstance(placed, Placed):
                 _give_back(held, ask.id)
-                held.clear()
+                held = ()
                 return (yield from _refused(ledger, placed, None, ask))
-            held.append((ledger, accounts))
+            held = (*held, (ledger, accounts))
             hold = placed.hold
             if here is not None and hold.x < x:
                 yield from _shrink(here.ledger, ask.id, hold.x)
@@ -123,7 +123,7 @@ def hold_once(
             advisory, x, holds, stores = advisory + placed.advisory, hold.x, (*holds, hold), (*stores, ledger.store)
         if work is not None:
             lending.measured(runtime, work)
-        return bare(Granted, (ask.id, x, tuple(held), advisory, holds, stores, ()))
+        return bare(Granted, (ask.id, x, held, advisory, holds, stores, ()))
     except BaseException as error:  # a signal's too: then nothing stays held
         _give_back(held, ask.id)
         if not isinstance(error, StoreUnavailable) or runtime.settings.on_store_failure != "allow" or there is None:
@@ -184,10 +184,10 @@ def take_back(store: Store, offered: str) -> Generator[Ticket[Any], Any, None]:
 
 def give_back(granted: Granted) -> None:
     """Void what no call will use."""
-    _give_back(list(granted.held), granted.id)
+    _give_back(granted.held, granted.id)
 
 
-def _give_back(held: list[tuple[Ledger, tuple[Account, ...]]], hold_id: str) -> None:
+def _give_back(held: tuple[tuple[Ledger, tuple[Account, ...]], ...], hold_id: str) -> None:
     """Void what no call will use. Not waited for: its caller may be on the way out."""
     for ledger, _ in held:
         try:

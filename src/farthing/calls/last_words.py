@@ -22,46 +22,43 @@ from ..kernel.strictest import Strictest
 from ..runtime.events import Who
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..stores.contract import Store, Ticket
-from ..wire.facts import RequestFacts
 from . import endings
 from .admission import Admitted, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, Asked, asked_of, find_rates, input_bound
 from .call import Call
-from .endings import Bounds, Ending, Limits, Lost, Settle, Void
+from .endings import Bounds, Ending, Limits, Lost, Settle
 from .holding import Granted
 from .telling import say_ended, say_raised
 
 
 def limits(call: Call, admitted: Admitted) -> Limits:
     """What an ending of this call needs to know: the rates pinned at its hold, and its bounds."""
-    runtime, request, model = call.runtime, call.request, admitted.model
-    margin = call.abort_margin_tokens
-    if margin is None:
-        margin = runtime.settings.abort_margin_tokens
-    asked, granted = admitted.asked, admitted.granted
+    model, asked, granted = admitted.model, admitted.asked, admitted.granted
     if asked is not None and granted is not None:
-        bounds = partial(_held_bounds, request, asked, granted)
-        return bare(Limits, (model, asked.rates, margin, bounds, request.service_tier))
-    at_ms = call.started_ms
-    rates = find_rates(runtime.prices, runtime.settings, model=model, provider=request.provider, at_ms=at_ms)
+        bounds = partial(_held_bounds, call, asked, granted)
+        return bare(Limits, (model, asked.rates, bounds, call.request.service_tier))
+    runtime, request = call.runtime, call.request
+    rates = find_rates(runtime.prices, runtime.settings, model, request.provider, call.started_ms)
     if rates is None:
         try:
             warn_unpriced(runtime, model)
         except UnpricedModelWarning:
             # Warnings are errors here. It is in the log; what was paid for is settled, and belongs to its caller.
             pass
-    return Limits(model, rates, margin, lambda: _bounds(request, model), request.service_tier)
+    return Limits(model, rates, partial(_bounds, call, model), request.service_tier)
 
 
-def _held_bounds(request: RequestFacts, asked: Asked, granted: Granted) -> Bounds:
+def _held_bounds(call: Call, asked: Asked, granted: Granted) -> Bounds:
     """The bounds of a call that was held for."""
     facts, known = asked.ask.facts, asked.model
-    hidden = known.hidden_reasoning and not request.no_reasoning
-    return Bounds(facts.input_tokens, facts.choices * granted.x, asked.output.told, hidden, known.known)
+    hidden = known.hidden_reasoning and not call.request.no_reasoning
+    most = facts.choices * granted.x
+    return Bounds(facts.input_tokens, most, asked.output.told, hidden, known.known, _margin_tokens(call))
 
 
-def _bounds(request: RequestFacts, model: str) -> Bounds:
+def _bounds(call: Call, model: str) -> Bounds:
     """The bounds of a call that nothing was held for."""
+    request = call.request
     known = tokens.facts_of(model, request.provider)
     told = (request.output_ceiling, request.implied_ceiling, known.default_output, DEFAULT_OUTPUT_TOKENS)
     ceiling = next(ceiling for ceiling in told if ceiling is not None)
@@ -71,7 +68,14 @@ def _bounds(request: RequestFacts, model: str) -> Bounds:
         request.output_ceiling is not None or request.implied_ceiling is not None,
         known.hidden_reasoning and not request.no_reasoning,
         known.known,
+        _margin_tokens(call),
     )
+
+
+def _margin_tokens(call: Call) -> int:
+    """What its provider may go on to bill after its stream was cut."""
+    own = call.abort_margin_tokens
+    return call.runtime.settings.abort_margin_tokens if own is None else own
 
 
 def end(
@@ -135,12 +139,12 @@ def _last_words(
     if stores != held:
         words += [_recording(store, call, admitted, ending, hold_id) for store in stores if store not in held]
     for store in held:
-        if isinstance(ending, Settle):
-            words.append((partial(store.settle, hold_id, ending.outcome), True))
-        elif isinstance(ending, Void):
-            words.append((partial(store.void, hold_id, ending.outcome), True))
-        else:
+        if isinstance(ending, Lost):
             words.append((partial(store.suspect, hold_id, ending=ending.ending, note=ending.note), True))
+        else:
+            words.append(
+                (partial(store.settle if type(ending) is Settle else store.void, hold_id, ending.outcome), True)
+            )
     if kept_as is not None:
         words += [(partial(store.name_answer, kept_as, hold_id), False) for store in stores]
     return words
@@ -190,7 +194,7 @@ def _facts(call: Call, admitted: Admitted) -> CallFacts:
         model=admitted.model,
         provider=request.provider,
         dialect=request.dialect,
-        tags=tuple(call.tags.items()),
+        tags=call.tags,
         choices=request.choices,
         asked_model=None if admitted.model == request.model else request.model,
     )

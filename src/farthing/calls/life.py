@@ -58,10 +58,6 @@ def life(call: Call) -> Life:
         raise
     if answered.streamed:
         return (yield from _stream(call, admitted, answered))
-    return (yield from _plain(call, admitted, answered))
-
-
-def _plain(call: Call, admitted: Admitted, answered: Answered) -> Life:
     status = answered.status
     try:
         body: bytes = yield READ_ALL

@@ -105,5 +105,6 @@ def _limits(call: Call, hold: Hold) -> Limits:
         rates = find_rates(runtime.prices, runtime.settings, model=model, provider=facts.provider, at_ms=at_ms)
     known = tokens.facts_of(model, facts.provider)
     told = facts.bound == "proven"
-    bounds = Bounds(facts.input_tokens, facts.choices * hold.x, told, known.hidden_reasoning, known.known)
-    return Limits(model, rates, runtime.settings.abort_margin_tokens, lambda: bounds)
+    margin = runtime.settings.abort_margin_tokens
+    bounds = Bounds(facts.input_tokens, facts.choices * hold.x, told, known.hidden_reasoning, known.known, margin)
+    return Limits(model, rates, lambda: bounds)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from .budget import OPEN_BOUND, UNCAPPED, Budget
 
 
-class Strictest(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Strictest:
     """What the matching budgets say together."""
 
     hard: tuple[Budget, ...]

@@ -80,7 +80,7 @@ class Rates:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def cost_nano(self, usage: Usage, *, service_tier: str | None = None) -> int:
+    def cost_nano(self, usage: Usage, service_tier: str | None = None) -> int:
         """
         What *usage* costs, in nano-dollars: exact, rounded half up once.
 

@@ -133,7 +133,7 @@ class Incoming(NamedTuple):
     headers: list[Header]
     """What goes back to the client."""
     content_type: bytes
-    """The media type, without its parameters, in lower case; b"" if there is none."""
+    """As its header says it; b"" if there is none."""
     encoding: bytes
     """How its body is packed, in lower case; b"" if it is not."""
 
@@ -144,7 +144,7 @@ def incoming(headers: Sequence[Header], *, with_length: bool = False) -> Incomin
     _, _, content_type, encoding = passing
     return Incoming(
         passed,
-        b"" if content_type is None else _media_type(headers[content_type][1]),
+        b"" if content_type is None else headers[content_type][1],
         b"" if encoding is None else headers[encoding][1].strip().lower(),
     )
 
@@ -152,11 +152,6 @@ def incoming(headers: Sequence[Header], *, with_length: bool = False) -> Incomin
 def without(name: bytes, headers: Iterable[Header]) -> list[Header]:
     """All but this one."""
     return [header for header in headers if header[0].lower() != name]
-
-
-@lru_cache(maxsize=_LISTS_KEPT)
-def _media_type(value: bytes) -> bytes:
-    return value.partition(b";")[0].strip().lower()
 
 
 @lru_cache(maxsize=_LISTS_KEPT)

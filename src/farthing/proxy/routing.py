@@ -7,6 +7,7 @@ The table of routes is :mod:`farthing.wire.routes`; this only chooses among upst
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -118,7 +119,7 @@ def _route(method: str, path: str, family: str, upstream: Upstream) -> Route:
     field = upstream.ceiling_field
     if field is not None and found.dialect is not None and found.dialect.name == OpenAIChat.name:
         home = found.dialect.provider
-        found = found._replace(dialect=OpenAIChat(home, ceiling_field=field, tells_usage=home in TELL_USAGE))
+        found = replace(found, dialect=OpenAIChat(home, ceiling_field=field, tells_usage=home in TELL_USAGE))
     return Route(upstream, found, family, path)
 
 

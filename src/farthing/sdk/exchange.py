@@ -28,6 +28,7 @@ from ..calls.steps import (
     advance_detached,
 )
 from ..errors import InvariantError
+from ..kernel.balances import bare
 from ..kernel.decision import Decision
 from .errors import refusal, sdk_of_request
 from .failures import failure
@@ -111,7 +112,7 @@ def _outgoing(request: Any, call: Call, step: Step | Finished) -> Any:
     """The request to send, with the body that the life of the call asks for."""
     if not isinstance(step, Send):
         raise InvariantError(f"a call asked for {step!r} before it was sent")
-    offered = offer(call)
+    offered = offer(call) if call.offers else None
     if offered is not None:
         request.headers[OFFER_HEADER] = offered
     body, stream = step.body, call.request.stream
@@ -131,10 +132,10 @@ def _outgoing(request: Any, call: Call, step: Step | Finished) -> Any:
 def _answered(call: Call, response: Any) -> tuple[Answered, bool]:
     """What the status line and headers say; and whether the body has a content encoding."""
     headers = {name.lower(): value for name, value in response.headers.raw}
-    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    streamed = call.request.streams(response.status_code, content_type)
-    status = status_of(response.status_code, headers.items())
-    return Answered(status, streamed, _CALL_HEADER in headers), b"content-encoding" in headers
+    status = response.status_code
+    streamed = call.request.streams(status, headers.get(b"content-type", b""))
+    answered = (status_of(status, headers.items()), streamed, _CALL_HEADER in headers)
+    return bare(Answered, answered), b"content-encoding" in headers
 
 
 def _whole(response: Any, body: bytes) -> Any:

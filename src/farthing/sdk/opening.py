@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -31,7 +32,8 @@ class Sender(NamedTuple):
     """The user handed it over: whatever it sends to an unknown path is unmetered."""
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """Where a request goes, and what that makes it."""
 
     found: Recognised

@@ -6,6 +6,7 @@ A dialect reads bytes and returns these facts; nothing here does I/O, counts tok
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from ..kernel.usage import Usage
@@ -68,10 +69,15 @@ class RequestFacts(NamedTuple):
     """The content type by which a stream of it is known."""
 
     def streams(self, status: int, content_type: bytes) -> bool:
-        """Whether its answer is relayed as it comes. *content_type*: in lower case, without its parameters."""
-        if content_type == b"text/event-stream":
-            return True
-        return self.stream and status < 300 and content_type == self.stream_type.encode()
+        """Whether its answer is relayed as it comes. *content_type*: as its header says."""
+        media_type = _media_type(content_type)
+        return media_type == "text/event-stream" or (self.stream and status < 300 and media_type == self.stream_type)
+
+
+@lru_cache(maxsize=256)
+def _media_type(content_type: bytes) -> str:
+    """Without its parameters."""
+    return content_type.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 class AnswerFacts(NamedTuple):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import unquote
 
 from .anthropic.messages import AnthropicMessages
@@ -28,7 +28,8 @@ from .openai.responses import OpenAIResponses
 from .routes import COSTS_NOTHING, ROUTES, TELLS_ANSWER, Row, Verdict
 
 
-class Recognised(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Recognised:
     """
     The verdict on one request. ``dialect`` is set exactly where it is ``metered``; ``reason`` says why otherwise, in
     words for a person; ``provider`` is the price table's id, where one is known. ``answers`` is set on a free route

@@ -134,7 +134,7 @@ def test_what_an_upstream_says_of_its_connection_stays_there() -> None:
 
 def test_the_length_of_an_answer_goes_back_only_where_its_body_goes_as_it_came() -> None:
     given = [(b"Content-Type", b"Application/JSON; charset=utf-8"), (b"Content-Length", b"3"), (b"Content-Type", b"b")]
-    assert incoming(given) == ([given[0], given[2]], b"application/json", b"")
+    assert incoming(given) == ([given[0], given[2]], b"Application/JSON; charset=utf-8", b"")
     assert incoming(given, with_length=True).headers == given
 
 
