@@ -93,7 +93,7 @@ class Proxy:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"this application speaks HTTP only, not {scope['type']}")
-        client = Client(scope, receive, send)
+        client = Client(scope, send)
         try:
             page = find_page(self.pages, client.path)
             try:
@@ -169,7 +169,9 @@ class Proxy:
     # -- requests that are metered -------------------------------------------------------------------------------------
 
     async def _call(self, door: Door, client: Client, routes: Routes, identity: Identity) -> None:
-        body = await self._body(client, routes.family)
+        body = client.whole_body(self.bounds)
+        if body is None:
+            body = await self._body(client, routes.family)
         query = client.query
         target = _with_query(routes.path, query)
         route, facts = (

@@ -33,12 +33,13 @@ class Gone(Exception):
 class Client:
     """One request. ``gone`` is set once its connection is lost."""
 
-    __slots__ = (
-        "_connection", "_cycle", "_ends_body", "_head_bytes", "_receive", "_send", "_then", "address", "begun", "gone",
-        "header_list", "headers", "method", "path", "query",
-    )  # fmt: skip
+    address: str | None = None
+    begun = False
+    gone = False
+    _ends_body = False
+    _then: Callable[[], None] | None = None
 
-    def __init__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    def __init__(self, scope: dict[str, Any], send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["raw_path"].decode("latin-1")
         self.query: str = scope["query_string"].decode("latin-1")
@@ -46,14 +47,10 @@ class Client:
         """Names in lower case, in order."""
         self.headers: dict[bytes, bytes] = dict(self.header_list)
         peer = scope["client"]
-        self.address: str | None = None if peer is None else peer[0]
-        self.begun = self._ends_body = False
-        self.gone = False
-        self._receive = receive
+        if peer is not None:
+            self.address = peer[0]
         # Uvicorn's own state of this request is what its ``send`` is a method of.
         self._cycle = cast("Any", send).__self__
-        self._send = send
-        self._then: Callable[[], None] | None = None
         self._head_bytes: int = scope[HEAD_BYTES]
         self._connection: Connection = scope[KEY]
         self._connection.when_gone = self._lost
@@ -62,24 +59,28 @@ class Client:
         # What was read with them bounds their size, and nearly always answers.
         return self._head_bytes > most and sum([len(name) + len(value) for name, value in self.header_list]) > most
 
+    def whole_body(self, bounds: Bounds) -> bytes | None:
+        """The body, where all of it came with its headers, as nearly always; None: wait for it with :meth:`body`."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or len(cycle.body) > bounds.max_body_bytes:
+            return None
+        cycle.flow.resume_reading()
+        body, cycle.body = cycle.body, b""
+        return bytes(body)
+
     async def body(self, bounds: Bounds) -> bytes:
         """The whole body. Raises BadBody, or Gone."""
         most = bounds.max_body_bytes
         if int(self.headers.get(b"content-length", b"0")) > most:
             raise _too_large(most)
-        message = await self._receive()
         parts: list[bytes] = []
         size = 0
         while True:
+            message = await self._cycle.receive()
             if message["type"] == "http.disconnect":
                 raise Gone
-            part: bytes = message["body"]
-            if not message["more_body"] and not parts:
-                if len(part) > most:
-                    raise _too_large(most)
-                return part
-            parts.append(part)
-            size += len(part)
+            parts.append(message["body"])
+            size += len(parts[-1])
             if size > most:
                 raise _too_large(most)
             if not message["more_body"]:
@@ -88,7 +89,6 @@ class Client:
                 raise BadBody(
                     408, "request_timeout", f"no more of the request's body came within {bounds.read_seconds:g} s"
                 )
-            message = await self._receive()
 
     def when_gone(self, then: Callable[[], None] | None) -> None:
         """What to do when its connection is lost, from now on; at once, if it is lost already."""
@@ -111,13 +111,13 @@ class Client:
         self.begun = True
         if self._connection.answer(self._cycle, status, headers, body):
             return
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self._cycle.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._cycle.send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def begin(self, status: int, headers: Sequence[Header]) -> None:
         self.begun = True
         self._ends_body = self._connection.ends_body(self._cycle, headers)
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._cycle.send({"type": "http.response.start", "status": status, "headers": headers})
 
     def relay_at_once(self, data: bytes) -> bool:
         """As :meth:`relay`, where nothing is to be waited for. False: not done; while the client is slow, say."""
@@ -130,12 +130,12 @@ class Client:
 
     async def relay(self, data: bytes) -> None:
         """More of the body. Waits while the client is slow; does nothing once it has gone."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._cycle.send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
         if self._ends_body:
             self._cycle.expected_content_length = 0
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def cut(self) -> None:
         """End the connection in the middle, so that the client sees that its answer is not whole."""

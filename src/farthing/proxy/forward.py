@@ -12,7 +12,7 @@ wrong share that state, and nobody else sees it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from ..calls.call import Call
@@ -104,7 +104,6 @@ async def forward(door: Door, client: Client, call: Call, outgoing: Outgoing, *,
         # It waited in line for a budget, and its client did not.
         advance_detached(steps, NotSent("client_gone"))
         return
-    door.stats.began(call)
     exchange = _Exchange(door, client, call, outgoing, steps)
     try:
         await exchange.run(step)
@@ -151,31 +150,35 @@ async def _resolve_unknown(call: Call, upstream: Upstream) -> None:
 class _Exchange:
     """One call on its way to the upstream and back."""
 
+    status = 0
+    _response: UpstreamResponse | None = None
+    _all_arrived = True
+    _kept_waiting = False
+    """Its client was so slow that the provider may hold back what it has generated since."""
+    _late = False
+    _counted = False
+    _met: Step | Pause | Ticket[Any] | None = None
+    """What the life said of a piece that could not just pass; None: it has not read the piece that the task has."""
+    _draining: asyncio.TimerHandle | None = None
+
     def __init__(self, door: Door, client: Client, call: Call, outgoing: Outgoing, steps: Life) -> None:
-        self.status = 0
         self._door = door
         self._client = client
         self._call = call
         self._outgoing = outgoing
-        self._steps = steps
-        self._family = outgoing.route.family
         self._upstream = outgoing.route.upstream
-        self._response: UpstreamResponse | None = None
-        self._all_arrived = True
-        self._kept_waiting = False
-        """Its client was so slow that the provider may hold back what it has generated since."""
-        self._late = False
-        self._counted = False
-        self._met: Step | Pause | Ticket[Any] | None = None
-        """What the life said of a piece that could not just pass; None: it has not read the piece that the task has."""
-        self._timers: list[asyncio.TimerHandle] = []
+        self._steps = steps
+        self._held_tokens = door.stats.began(call)
 
     async def run(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        self._timers.append(loop.call_later(self._upstream.timeouts.total_seconds, self._out_of_time))
+        timer = loop.call_later(self._upstream.timeouts.total_seconds, self._out_of_time)
         try:
-            response = await self._send(send)
-            if response is None:
+            try:
+                response = self._response = await self._request(send)
+            except (NotSent, Broken) as error:
+                await self._end_broken(error)
+                await self._answer_gateway(error)
                 return
             self.status = response.status
             head = incoming(response.headers)
@@ -187,14 +190,15 @@ class _Exchange:
             else:
                 await self._stream(response, head, step)
         finally:
-            for timer in self._timers:
-                timer.cancel()
+            timer.cancel()
+            if self._draining is not None:
+                self._draining.cancel()
 
     def count(self) -> None:
         """The call is over. Counted before its client hears so, who may ask for the figures then."""
         if not self._counted:
             self._counted = True
-            self._door.stats.ended(self._call)
+            self._door.stats.ended(self._call, self._held_tokens)
 
     def leave(self, ending: str) -> None:
         """End the call where nobody can wait for anything."""
@@ -206,27 +210,20 @@ class _Exchange:
 
     # -- there -----------------------------------------------------------------------------------------------------
 
-    async def _send(self, send: Send) -> UpstreamResponse | None:
-        """Send it; None where there is no answer: then the call is over, and its client has been told."""
+    def _request(self, send: Send) -> Awaitable[UpstreamResponse]:
         outgoing = self._outgoing
         body = send.body
         if body is None:
             # What only asks was not read: it goes as it came.
             body = outgoing.body if self._call.asks else said_once(outgoing.body, self._call.request.body)
-        try:
-            self._response = await self._door.upstreams.request(
-                self._client.method,
-                outgoing.url(send.path),
-                outgoing.headers(self._client, metered=True),
-                body,
-                timeouts=self._upstream.timeouts,
-                tls=outgoing.route.tls,
-            )
-        except (NotSent, Broken) as error:
-            await self._end_broken(error)
-            await self._answer_gateway(error)
-            return None
-        return self._response
+        return self._door.upstreams.request(
+            self._client.method,
+            outgoing.url(send.path),
+            outgoing.headers(self._client, metered=True),
+            body,
+            timeouts=self._upstream.timeouts,
+            tls=outgoing.route.tls,
+        )
 
     async def _end_broken(self, error: NotSent | Broken) -> None:
         """The call's end where its answer has none, its upstream's policy for that included."""
@@ -235,7 +232,7 @@ class _Exchange:
         self.count()
 
     async def _answer_gateway(self, error: NotSent | Broken) -> None:
-        refusal = gateway_error(error, self._family, self._upstream)
+        refusal = gateway_error(error, self._outgoing.route.family, self._upstream)
         log.say_unreached(self._upstream.name, error)
         self.status = refusal.status
         await self._client.answer(refusal.status, [*refusal.headers, *about(self._call)], refusal.body)
@@ -265,7 +262,7 @@ class _Exchange:
         if self._response is not None:
             loop = asyncio.get_running_loop()
             seconds = self._door.settings.bounds.drain_seconds
-            self._timers.append(loop.call_later(seconds, self._response.abort))
+            self._draining = loop.call_later(seconds, self._response.abort)
 
     # -- and back: a stream --------------------------------------------------------------------------------------------
 

@@ -178,7 +178,9 @@ def free_tags(headers: Mapping[bytes, bytes], body: Mapping[str, object]) -> dic
             elif not str(value).startswith("{"):
                 # Claude Code puts an object there, of its device and its session: nobody's name.
                 _note(tags, "user", value)
-    _note(tags, "user", body.get("user"))
+    user = body.get("user")
+    if user is not None:
+        _note(tags, "user", user)
     session = headers.get(b"x-claude-code-session-id")
     if session:
         _note(tags, "session", session.decode("latin-1"))

@@ -41,16 +41,22 @@ class Stats:
     unknown_endings: int = 0
     """Calls that may have been billed, and nobody knows."""
 
-    def began(self, call: Call) -> None:
-        """A call is about to be sent."""
+    def began(self, call: Call) -> int:
+        """A call is about to be sent. Returns what is held for it in tokens; 0 where no budget was asked."""
+        held_tokens = 0
+        admitted = call.admitted
+        if admitted is not None and admitted.asked is not None and admitted.granted is not None:
+            facts = admitted.asked.ask.facts
+            held_tokens = facts.input_tokens + facts.choices * admitted.granted.x
         self.forwarded += 1
         self.in_flight += 1
-        self.tokens_held += held_tokens(call)
+        self.tokens_held += held_tokens
+        return held_tokens
 
-    def ended(self, call: Call) -> None:
+    def ended(self, call: Call, held_tokens: int) -> None:
         """Its last word has been said."""
         self.in_flight -= 1
-        self.tokens_held -= held_tokens(call)
+        self.tokens_held -= held_tokens
         ending = call.ending
         if call.asks:
             return
@@ -63,12 +69,3 @@ class Stats:
             self.unpriced += 1
         else:
             self.cost_nano += outcome.cost_nano
-
-
-def held_tokens(call: Call) -> int:
-    """What is held for a call in tokens; 0 where no budget was asked."""
-    admitted = call.admitted
-    if admitted is None or admitted.asked is None or admitted.granted is None:
-        return 0
-    facts = admitted.asked.ask.facts
-    return facts.input_tokens + facts.choices * admitted.granted.x

@@ -51,22 +51,26 @@ class Loopback:
     """
 
     def __call__(self, caller: Caller) -> Identity:
-        host = _name(caller.headers.get(b"host", b"localhost"))
-        if not is_loopback(host):
-            message = (
-                f"without keys this proxy answers on this machine only, as localhost or 127.0.0.1, not as {host!r}"
-            )
+        message = _why_not(caller.headers.get(b"host", b"localhost"), caller.headers.get(b"origin", b""))
+        if message:
             raise Refused(403, "not_loopback", message)
-        origin = caller.headers.get(b"origin", b"")
-        if origin.startswith((b"http://", b"https://")):
-            page = _name(origin.partition(b"://")[2])
-            if not is_loopback(page):
-                message = f"without keys this proxy takes no calls from web pages, and this one is of {page!r}"
-                raise Refused(403, "not_loopback", message)
         return _NOBODY
 
 
 _NOBODY = Identity()
+
+
+@lru_cache(maxsize=64)
+def _why_not(host: bytes, origin: bytes) -> str:
+    """Why no request with these headers is answered; "" if it may be."""
+    name = _name(host)
+    if not is_loopback(name):
+        return f"without keys this proxy answers on this machine only, as localhost or 127.0.0.1, not as {name!r}"
+    if origin.startswith((b"http://", b"https://")):
+        page = _name(origin.partition(b"://")[2])
+        if not is_loopback(page):
+            return f"without keys this proxy takes no calls from web pages, and this one is of {page!r}"
+    return ""
 
 
 @lru_cache(maxsize=256)

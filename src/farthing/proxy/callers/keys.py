@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeVar
 
@@ -72,7 +73,7 @@ class KeyIdentify:
             if not isinstance(budgets, Ready):
                 return self._judge(ticket, caller, self._identify)
             self._runtime.main.refresh(budgets.result())
-        elif caller.credential is not None:
+        elif self._for_calls and caller.credential is not None:
             known = self._known.get(sha256(caller.credential.encode("utf-8", "surrogatepass")).digest())
             if known is not None:
                 identity, until_ms = known
@@ -217,6 +218,7 @@ def _caller(request: Request) -> Caller:
     return Caller(credential_of(headers, request.query), headers, request.address)
 
 
+@lru_cache(maxsize=256)
 def _is_here(address: str | None) -> bool:
     """Whether a connection comes from this machine; None: over a Unix socket."""
     return address is None or address == "::1" or address.removeprefix("::ffff:").startswith("127.")

@@ -272,8 +272,7 @@ class Connection(asyncio.Protocol):
             return
         response.status = status
         response.headers = headers
-        # From here on, headers are trailers.
-        self._headers = response.trailers
+        self._headers = response.trailers = []
         response.wake()
         if self._head_only:
             self._whole = True

@@ -25,41 +25,27 @@ class Response:
     reader, and nothing waits for more.
     """
 
-    __slots__ = (
-        "_left_behind",
-        "_loop",
-        "_through",
-        "_waiter",
-        "arrived",
-        "connection",
-        "error",
-        "headers",
-        "pieces",
-        "status",
-        "trailers",
-        "whole",
-    )
+    status = 0
+    """0 until the head of the final answer is complete."""
+    headers: Sequence[Header] = ()
+    trailers: Sequence[Header] = ()
+    """Complete at the end of the body."""
+    arrived = 0
+    """Bytes that came with ``pieces``; 0 where there are none."""
+    whole = False
+    error: Broken | NotSent | None = None
+    _left_behind = False
+    """Something had arrived that nobody will receive."""
+    _through: Callable[[bytes], bool] | None = None
+    """What is asked first of a piece, while the reader waits for one."""
+    _waiter: asyncio.Future[bytes] | None = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connection, pieces: list[bytes]) -> None:
-        self.status = 0
-        """0 until the head of the final answer is complete."""
-        self.headers: Sequence[Header] = ()
-        self.trailers: list[Header] = []
-        """Complete at the end of the body."""
         self.connection: Connection | None = connection
         """Until the exchange is over, however it ends."""
         self.pieces = pieces
         """Of the body, unreceived."""
-        self.arrived = 0
-        """Bytes that came with them; 0 where there are none."""
-        self.whole = False
-        self.error: Broken | NotSent | None = None
         self._loop = loop
-        self._left_behind = False
-        """Something had arrived that nobody will receive."""
-        self._through: Callable[[bytes], bool] | None = None
-        """What is asked first of a piece, while the reader waits for one."""
-        self._waiter: asyncio.Future[bytes] | None = None
 
     async def receive(self, through: Callable[[bytes], bool] | None = None) -> bytes:
         """The next piece; ``b""`` at the end of the body. What arrived before a failure comes before its error."""
