@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from . import json
 from .facts import AnswerFacts
-from .sse import FrameSplitter, Unparsed, parse_frame
+from .sse import FrameSplitter, Unparsed, frame_data
 
 MAX_UNREAD_BYTES = 64 * 1024
 """More unread text than this is read, and shrinks to the text itself: a thousand slow streams stay small."""
@@ -36,16 +36,14 @@ class EventMeter(ABC):
 
     - ``_see(frame)`` looks at one frame, in microseconds; True drops it from what is relayed (only asked when *strip*).
     - ``_read(data)`` takes the delivered text out of one decoded event that ``_see`` gave to ``_keep``.
-    - ``_dull(data)``, if it can tell at one look: how many bytes, whole frames, need neither be cut nor looked at.
     """
 
-    __slots__ = ("_chars", "_fresh", "_splitter", "_strip", "_text", "_unread", "_unread_bytes", "complete")
+    __slots__ = ("_chars", "_fresh", "_splitter", "_strip", "_text", "_unread", "complete")
 
     def __init__(self, *, strip: bool, splitter: Splitter | None = None) -> None:
         self._splitter = splitter or FrameSplitter()
         self._strip = strip
-        self._unread: list[bytes] = []
-        self._unread_bytes = 0
+        self._unread = bytearray()
         self._text: dict[Hashable, list[str]] = {}
         self._chars = 0
         self._fresh: list[str] | None = None
@@ -54,17 +52,9 @@ class EventMeter(ABC):
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to relay for *data*: the same object, unless this meter strips."""
-        dull = 0 if self._splitter.held else self._dull(data)
-        if dull:
-            if dull == len(data):
-                self._keep(data)
-                return data
-            self._keep(data[:dull])
-        rest = data[dull:] if dull else data
         if self._strip:
-            kept = self._feed_stripping(rest)
-            return data if kept is rest else data[:dull] + kept
-        for frame in self._splitter.feed(rest):
+            return self._feed_stripping(data)
+        for frame in self._splitter.feed(data):
             if type(frame) is bytes:
                 self._see(frame)
         return data
@@ -85,9 +75,6 @@ class EventMeter(ABC):
     def _drops(self, frame: bytes) -> bool:
         return not isinstance(frame, Unparsed) and self._see(frame)
 
-    def _dull(self, data: bytes) -> int:
-        return 0
-
     @abstractmethod
     def _see(self, frame: bytes) -> bool: ...
 
@@ -99,20 +86,21 @@ class EventMeter(ABC):
         """What has been seen so far."""
 
     def _keep(self, frames: bytes) -> None:
-        """These events have text; it is read later, if ever."""
-        self._unread.append(frames)
-        self._unread_bytes += len(frames)
-        if self._unread_bytes > MAX_UNREAD_BYTES:
+        """These events, whole, have text; it is read later, if ever."""
+        unread = self._unread
+        unread += frames
+        if len(unread) > MAX_UNREAD_BYTES:
             self._read_kept()
 
     def _read_kept(self) -> None:
-        unread, self._unread, self._unread_bytes = self._unread, [], 0
-        for frames in unread:
-            # Where several were kept as one, each ends with two LFs; no event has them within.
-            for frame in frames.split(b"\n\n"):
-                data = event_data(frame) if frame else None
-                if data is not None:
-                    self._read(data)
+        if not self._unread:
+            return
+        unread, self._unread = bytes(self._unread), bytearray()
+        splitter = FrameSplitter(max_event_bytes=len(unread))
+        for frame in splitter.feed(unread) + splitter.finish():
+            data = event_data(frame)
+            if data is not None:
+                self._read(data)
 
     def _delivered(self, part: Hashable, text: object) -> None:
         """A delta of one part of the answer (a choice's content, one tool call's arguments …)."""
@@ -141,8 +129,8 @@ class EventMeter(ABC):
 
 def event_data(frame: bytes) -> dict[str, Any] | None:
     """The JSON object that is a frame's data; None for anything else, ``[DONE]`` included."""
-    event = parse_frame(frame)
-    return None if event is None else answer_object(event.data)
+    data = frame_data(frame)
+    return None if data is None else answer_object(data)
 
 
 def answer_object(body: bytes) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@ Server-sent events, decoded as they arrive (WHATWG HTML, section "Server-sent ev
 
 Pure: bytes in, events out. The work is in two steps, since most events of a long stream need never be read: a
 :class:`FrameSplitter` cuts the bytes at blank lines into *frames* (one event each, its blank line included, so that
-the frames laid end to end are the stream), and :func:`parse_frame` reads one of them.
+the frames laid end to end are the stream), and :func:`frame_data` reads one of them.
 
 Lines end with LF, CRLF or CR, in any mixture, and a chunk may end between any two bytes: every split of a stream gives
 the same frames.
@@ -12,7 +12,6 @@ the same frames.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """A larger event is passed on as :class:`Unparsed` pieces: nobody's memory grows with what a provider sends."""
@@ -22,13 +21,6 @@ _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_PARTIAL_END = 3
 """Of the four bytes CR LF CR LF, three may have come already."""
-
-
-class Event(NamedTuple):
-    """One event: its name (``message`` where the stream gives none) and its data, lines joined by LF."""
-
-    name: str
-    data: bytes
 
 
 class Unparsed(bytes):
@@ -49,11 +41,14 @@ class FrameSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that *data* completes, and, of an event too large, :class:`Unparsed` pieces."""
-        if not self.held and data.endswith(b"\n\n") and b"\r" not in data and not self._skipping:
-            # The common case: one event, not even copied; or several.
-            if data.find(b"\n\n") == len(data) - 2 and len(data) <= self._limit:
+        if not self.held and data.endswith(b"\n\n") and b"\r" not in data and len(data) <= self._limit:
+            # The common case: one event, not even copied; or several. An odd number of LFs at the end leaves one over.
+            if data.find(b"\n\n") == len(data) - 2:
                 return [data]
-            return self._whole(data)
+            *whole, rest = data.split(b"\n\n")
+            self.held += rest
+            self._searched = len(rest)
+            return [frame + b"\n\n" for frame in whole]
         held = self.held
         held += data
         frames: list[bytes] = []
@@ -81,18 +76,6 @@ class FrameSplitter:
         self._searched = 0
         return [last]
 
-    def _whole(self, data: bytes) -> list[bytes]:
-        """Whole events, LF only, nothing held before."""
-        frames = []
-        start = 0
-        while (blank := data.find(b"\n\n", start)) >= 0:
-            frames.append(self._frame(data[start : blank + 2]))
-            start = blank + 2
-        # An odd number of LFs at the end leaves one over.
-        self.held += data[start:]
-        self._searched = len(self.held)
-        return frames
-
     def _frame(self, frame: bytes) -> bytes:
         if self._skipping or len(frame) > self._limit:
             self._skipping = False
@@ -100,21 +83,15 @@ class FrameSplitter:
         return frame
 
 
-def parse_frame(frame: bytes) -> Event | None:
-    """The event of one frame; None for a comment, a blank, or an event without data (it is never dispatched)."""
-    frame = frame.removeprefix(_BOM)
-    name = "message"
+def frame_data(frame: bytes) -> bytes | None:
+    """The data of a frame's event, its lines joined by LF; None for a comment, a blank, or an event without data."""
     data: list[bytes] = []
-    for line in frame.splitlines():
+    for line in frame.removeprefix(_BOM).splitlines():
         if line.startswith(b"data:"):
-            data.append(line[6:] if line[5:6] == b" " else line[5:])
+            data.append(line[5:].removeprefix(b" "))
         elif line == b"data":
             data.append(b"")
-        elif line.startswith(b"event:"):
-            name = line[6:].removeprefix(b" ").decode(errors="replace")
-    if not data:
-        return None
-    return Event(name, data[0] if len(data) == 1 else b"\n".join(data))
+    return b"\n".join(data) if data else None
 
 
 def _frame_end(held: bytearray, position: int) -> int | None:

@@ -447,9 +447,20 @@ def test_a_long_stream_is_kept_as_its_text_alone() -> None:
     padding = "p" * 1000
     for _ in range(2_000):
         meter.feed(chunk({"content": "word "}, system_fingerprint=padding))
-    held = sum(map(len, meter._unread))  # type: ignore[attr-defined]
-    assert held <= MAX_UNREAD_BYTES + 2_000
+    assert len(meter._unread) <= MAX_UNREAD_BYTES  # type: ignore[attr-defined]
     assert meter.facts().text == ("word " * 2_000,)
+
+
+@pytest.mark.parametrize("together", range(1, 9))
+@pytest.mark.parametrize("torn", [0, 3])
+def test_however_much_comes_at_once_all_of_it_is_read(together: int, torn: int) -> None:
+    words = [f"{number} ".ljust(2_000, ".") for number in range(12)]
+    stream = [chunk({"content": word}, finish="length" if word is words[6] else None) for word in words]
+    meter, whole = chat_meter(), b"".join(stream)
+    places = [sum(map(len, stream[:end])) - torn for end in range(together, len(stream), together)]
+    for start, end in pairwise([0, *places, len(whole)]):
+        assert meter.feed(whole[start:end]) == whole[start:end]
+    assert (meter.facts().text, meter.facts().finish) == (("".join(words),), "length")
 
 
 def test_facts_may_be_asked_at_any_time() -> None:

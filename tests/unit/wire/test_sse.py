@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.wire.sse import Event, FrameSplitter, Unparsed, parse_frame
+from farthing.wire.sse import FrameSplitter, Unparsed, frame_data
 
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 LINES = st.sampled_from(
@@ -33,21 +33,19 @@ def frames_of(pieces: list[bytes], *, max_event_bytes: int = 1 << 20) -> list[by
     return frames + splitter.finish()
 
 
-def events_by_the_book(stream: bytes) -> list[Event]:
+def events_by_the_book(stream: bytes) -> list[bytes]:
     """A line-by-line reading, save that a last event may lack its blank line."""
-    found: list[Event] = []
-    name, data = "message", []
+    found: list[bytes] = []
+    data: list[bytes] = []
     for line in [*stream.removeprefix(b"\xef\xbb\xbf").splitlines(), b""]:
         if not line:
             if data:
-                found.append(Event(name, b"\n".join(data)))
-            name, data = "message", []
+                found.append(b"\n".join(data))
+            data = []
         elif not line.startswith(b":"):
             field, _, value = line.partition(b":")
             if field == b"data":
                 data.append(value.removeprefix(b" "))
-            elif field == b"event":
-                name = value.removeprefix(b" ").decode()
     return found
 
 
@@ -62,7 +60,7 @@ def test_every_split_gives_the_same_frames(stream: bytes, places: list[int]) -> 
 @given(STREAMS, st.booleans())
 def test_events_are_those_of_the_standard(stream: bytes, bom: bool) -> None:
     stream = b"\xef\xbb\xbf" * bom + stream
-    events = [event for frame in frames_of([stream]) if (event := parse_frame(frame)) is not None]
+    events = [event for frame in frames_of([stream]) if (event := frame_data(frame)) is not None]
     assert events == events_by_the_book(stream)
 
 
@@ -92,15 +90,15 @@ def test_a_whole_chunk_is_not_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "event"),
+    ("frame", "data"),
     [
-        (b"data: a\ndata: b\n\n", Event("message", b"a\nb")),
-        (b"event: error\r\ndata: {}\r\n\r\n", Event("error", b"{}")),
-        (b"data\n\n", Event("message", b"")),
+        (b"data: a\ndata: b\n\n", b"a\nb"),
+        (b"event: error\r\ndata: {}\r\n\r\n", b"{}"),
+        (b"data\n\n", b""),
         (b": only a comment\n\n", None),
         (b"event: alone\n\n", None),
         (b"\n\n", None),
     ],
 )
-def test_a_frame_is_read(frame: bytes, event: Event | None) -> None:
-    assert parse_frame(frame) == event
+def test_a_frame_is_read(frame: bytes, data: bytes | None) -> None:
+    assert frame_data(frame) == data
