@@ -29,7 +29,9 @@ _OTHER_REQUEST = frozenset(
     {b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"}
 )
 """By which some servers take a request for another one, of another method or path, than was judged here."""
-_NOT_SENT = HOP_BY_HOP | _OTHER_REQUEST | {b"host", b"content-length", b"expect", OUTCOME[0]}
+_MASK = b"x-goog-fieldmask"
+"""By which Google's servers leave a part of the answer out, and be it what it cost."""
+_NOT_SENT = HOP_BY_HOP | _OTHER_REQUEST | {b"host", b"content-length", b"expect", OUTCOME[0], _MASK}
 _CREDENTIALS = (b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key")
 OURS = b"x-farthing-"
 IDENTITY = (b"accept-encoding", b"identity")

@@ -251,6 +251,10 @@ def _gemini(told: list[Any], report: Mapping[Any, Any], notes: list[str]) -> Usa
     return _containing(told, report, notes)
 
 
+_NUMBERED = {"2": "IMAGE", "4": "AUDIO"}
+"""Modalities as clients of Google's may have them told (``$alt=json;enum-encoding=int``)."""
+
+
 def _by_modality(report: Mapping[Any, Any], *names: str) -> dict[str, int]:
     """``[{"modality": "AUDIO", "tokenCount": 5}]`` as a mapping; what is not told so is left out."""
     found: dict[str, int] = {}
@@ -261,6 +265,7 @@ def _by_modality(report: Mapping[Any, Any], *names: str) -> dict[str, int]:
                 told = _UNTOLD.copy()
                 _read(detail, _MODALITY, told, [])
                 modality = str(getattr(detail.get("modality"), "value", detail.get("modality")))
+                modality = _NUMBERED.get(modality, modality)
                 found[modality] = found.get(modality, 0) + (told[BESIDE] or 0)
     return found
 

@@ -118,3 +118,19 @@ def test_a_model_that_is_no_name_is_refused(proxy: ProxyServer, provider: FakePr
     assert (answer.status, answer.json["error"]["code"]) == (400, "unreadable_request")
     assert len(answer.body) < 1_000
     assert provider.requests == []
+
+
+@pytest.mark.parametrize("query", ["fields=candidates,usageMetadata/promptTokenCount", "%24fields=candidates"])
+def test_a_query_that_hides_what_an_answer_costs_is_refused(
+    proxy: ProxyServer, provider: FakeProvider, query: str
+) -> None:
+    """Google's servers leave out of an answer what is not asked for: its output would have cost nothing."""
+    asked = {"contents": [{"parts": [{"text": "hi"}]}], "generationConfig": {"maxOutputTokens": 9}}
+    answer = ask(proxy.url, f"{GEMINI}?{query}", asked)
+    assert (answer.status, answer.json["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert "would leave out of the answer what it cost" in answer.json["error"]["message"]
+    assert provider.requests == []
+    assert ask(proxy.url, GEMINI, asked, headers={"X-Goog-FieldMask": "candidates"}).status == 200
+    assert "x-goog-fieldmask" not in provider.requests[0].headers
+    (entry,) = entries(proxy)
+    assert entry.tokens("input", "output") == provider.billed_tokens

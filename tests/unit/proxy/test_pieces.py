@@ -109,6 +109,12 @@ def test_what_would_make_another_request_of_it_goes_no_further(name: bytes) -> N
     assert sent == [(b"accept", b"*/*")]
 
 
+def test_what_would_hide_what_an_answer_cost_goes_no_further() -> None:
+    given = [(b"x-goog-fieldmask", b"candidates"), (b"accept", b"*/*")]
+    sent = outgoing_headers(given, OPENAI, "gemini", identity=False, keep_credential=True)
+    assert sent == [(b"accept", b"*/*")]
+
+
 @pytest.mark.parametrize(
     ("family", "header"),
     [

@@ -260,6 +260,29 @@ def test_a_path_without_a_model_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        "fields=candidates",
+        "alt=sse&$fields=a",
+        "%24fields=a",
+        "key=k;%66ields=a",
+        "fields",
+        "Fields=a",
+        "$alt=sse&fields=",
+    ],
+)
+def test_a_query_that_hides_what_an_answer_cost_is_refused(query: str) -> None:
+    for dialect in (DIALECT, EMBEDDINGS):
+        with pytest.raises(ValueError, match=r"(?i)fields in the query"):
+            dialect.read_request(body(contents=USER, content=USER[0]), f"{GEMINI_PATH}?{query}")
+
+
+@pytest.mark.parametrize("query", ["key=fields", "alt=sse&key=a", "myfields=1", "$alt=json;enum-encoding=int"])
+def test_other_queries_are_not(query: str) -> None:
+    assert DIALECT.read_request(body(contents=USER), f"{GEMINI_PATH}?{query}").model == "gemini-2.5-flash"
+
+
+@pytest.mark.parametrize(
     ("path", "stream", "sse", "kind"),
     [
         (GEMINI_PATH, False, True, "text/event-stream"),
@@ -349,6 +372,22 @@ def test_a_blocked_prompt() -> None:
     usage = {"promptTokenCount": 8, "totalTokenCount": 8}
     answer = DIALECT.read_answer(read(), 200, body(promptFeedback=feedback, usageMetadata=usage))
     assert (answer.usage, answer.finish, answer.complete, answer.error) == (Usage(input=8), "SAFETY", True, False)
+
+
+def test_enumerations_may_be_told_as_numbers() -> None:
+    """``$alt=json;enum-encoding=int``, with which Google's generated REST clients ask."""
+    details = [{"modality": 1, "tokenCount": 5}, {"modality": 4, "tokenCount": 90}]
+    usage = {"promptTokenCount": 95, "candidatesTokenCount": 2, "totalTokenCount": 97, "promptTokensDetails": details}
+    candidate = {"content": {"parts": [{"text": "one two"}]}, "finishReason": 2, "index": 0}
+    whole = body(candidates=[candidate], usageMetadata=usage)
+    answer = DIALECT.read_answer(read(), 200, whole)
+    assert (answer.usage, answer.finish) == (Usage(input=5, input_audio=90, output=2), "length")
+    meter = DIALECT.meter(read(GEMINI_ARRAY), strip_usage=False)
+    meter.feed(b"[" + whole + b"]")
+    meter.finish()
+    assert (meter.facts().usage, meter.facts().finish, meter.complete) == (answer.usage, "length", True)
+    refused = body(promptFeedback={"blockReason": 1}, usageMetadata={"promptTokenCount": 8, "totalTokenCount": 8})
+    assert DIALECT.read_answer(read(), 200, refused).finish == "1"
 
 
 def test_errors() -> None:

@@ -8,6 +8,7 @@ from ...kernel.usage import Usage
 from .. import json
 from ..cut import event_bytes
 from ..metering import mapping, mappings
+from .content import word
 
 
 class GeminiCloser:
@@ -26,7 +27,7 @@ class GeminiCloser:
                 self._head[field] = data[field]
         self._figures.update(mapping(data.get("usageMetadata")))
         for position, candidate in enumerate(mappings(data.get("candidates"))):
-            if isinstance(candidate.get("finishReason"), str):
+            if word(candidate.get("finishReason")) is not None:
                 index = candidate.get("index")
                 self._finished.add(index if isinstance(index, int) else position)
 

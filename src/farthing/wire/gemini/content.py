@@ -67,6 +67,11 @@ def whole_in(holder: object, *names: str, least: int) -> int | None:
     return value
 
 
+def word(value: object) -> str | None:
+    """A word of an answer; or its number, which clients may ask for (``$alt=json;enum-encoding=int``), as text."""
+    return value if isinstance(value, str) else str(value) if type(value) is int and value else None
+
+
 def several(holder: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
     """A list of objects, where one object alone is a list too; empty where it is absent."""
     value = either(holder, *names)

@@ -24,7 +24,7 @@ from ..metering import EventMeter, answer_object, event_data, mapping, mappings,
 from ..reading import Gathering
 from ..reported import reported
 from .closing import GeminiCloser
-from .content import either, read_content, read_tools, several, whole_in
+from .content import either, read_content, read_tools, several, whole_in, word
 from .path import model_in, other_model, other_model_name, streams
 
 PROMPT_OVERHEAD = 8
@@ -45,6 +45,7 @@ _CONFIG_TEXT = (
 )
 _MEDIA_MODELS = re.compile(r"image|tts|audio|banana|omni|live")
 """Models whose answer is sound or an image without being asked for one: no ceiling is known to hold for those."""
+_AT_CEILING = frozenset({"MAX_TOKENS", "2"})
 _CAN_STOP_THINKING = re.compile(r"^gemini-2\.5-flash")
 """A budget of 0 switches thinking off for these; Pro refuses it, and later models take it as advice."""
 _TIERS = {
@@ -237,7 +238,7 @@ class GeminiMeter(EventMeter):
                 # Text comes in deltas; everything else is whole in its chunk.
                 self._delivered((number, part, 0 if part in ("text", "thought") else self._calls), text)
             self._seen.add(number)
-            reason = string(candidate.get("finishReason"))
+            reason = word(candidate.get("finishReason"))
             if reason is not None:
                 self._finishes[number] = reason
             elif pieces:
@@ -263,13 +264,13 @@ def _content_text(candidate: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _finish(reasons: list[Any]) -> str | None:
     """``length`` if any candidate ended at the ceiling, else the first one's reason."""
-    told = [reason for reason in reasons if isinstance(reason, str)]
-    return "length" if "MAX_TOKENS" in told else next(iter(told), None)
+    told = [reason for reason in map(word, reasons) if reason is not None]
+    return "length" if not _AT_CEILING.isdisjoint(told) else next(iter(told), None)
 
 
 def _blocked(answer: Mapping[str, Any]) -> str | None:
     """Why the prompt was not answered at all; it was read, and is billed as the usage says."""
-    return string(mapping(answer.get("promptFeedback")).get("blockReason"))
+    return word(mapping(answer.get("promptFeedback")).get("blockReason"))
 
 
 def _tier(value: object) -> str | None:

@@ -8,18 +8,27 @@ words in their name: no price table knows them.
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, unquote
 
 _MODEL = re.compile(
     r"(?P<kind>models|tunedModels|endpoints)/(?P<name>[^/:?#]+):(?P<method>[A-Za-z]+)(?:\?(?P<query>.*))?$"
 )
 
+_PAIR = re.compile(r"[^&;]+")
+
 
 def model_in(path: str) -> str:
-    """The model that a path names. Raises ValueError if it names none."""
+    """
+    The model that a path names. Raises ValueError if it names none; and if its query asks for a part of the answer
+    only, as any of Google's may (cloud.google.com, "System parameters"): what it cost could be left out.
+    """
     found = _MODEL.search(path)
     if found is None:
         raise ValueError("the path names no model")
+    for pair in _PAIR.findall(found["query"] or ""):
+        name = unquote(pair.partition("=")[0])
+        if name.lower() in ("fields", "$fields"):
+            raise ValueError(f"{name} in the query would leave out of the answer what it cost: ask for all of it")
     return found["name"] if found["kind"] == "models" else f"{found['kind']}/{found['name']}"
 
 
