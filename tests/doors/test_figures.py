@@ -9,6 +9,7 @@ import base64
 import json
 import struct
 import zlib
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -232,6 +233,45 @@ def test_what_a_priority_call_costs_that_was_left_before_its_provider_said_a_wor
     plain, priority = entries()
     assert plain.usage == priority.usage
     assert (plain.cost_nano or 0) * 17 == (priority.cost_nano or 0) * 10
+
+
+def test_the_input_of_a_cut_stream_may_have_been_written_to_the_cache(fake_provider: FakeProvider) -> None:
+    """Models since GPT-5.6 write it unasked, above the price of input: it was held at that, and costs that."""
+    fake_provider.reply = Reply(output_tokens=10, input_tokens=4_008, cache_write_tokens=4_000, cut_after_chunks=3)
+    messages: Any = [{"role": "user", "content": "word " * 4_000}]
+    with openai_client(fake_provider) as client, farthing.budget(usd=1) as budget:
+        made = client.chat.completions.create(model="gpt-5.6", messages=messages, max_completion_tokens=16, stream=True)
+        with pytest.raises(Exception, match=r"(?i)connection|peer"):
+            list(made)
+    (row,), (line,) = entries(), fake_provider.bill
+    billed = 8 * 4_000 + line.usage.cache_write * 5_000 + line.usage.output_tokens * 20_000
+    assert row.cost_nano == 4_008 * 5_000 + 16 * 20_000
+    assert (row.cost_nano or 0) + 64 * 20_000 >= billed, "but for what a provider bills after a cut"
+    assert budget.spent.usd == Decimal(row.cost_nano or 0) / 10**9
+
+
+def test_a_cut_stream_of_sound_is_counted_at_its_hold(fake_provider: FakeProvider) -> None:
+    """The words of it are not what is billed: sound has more tokens, and dearer ones."""
+    fake_provider.reply = Reply(output_tokens=900, cut_after_chunks=3)
+    sound: Any = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "pcm16"}}
+    with openai_client(fake_provider) as client, farthing.budget(usd=10, open_bound="overrun"):
+        made: Any = client.chat.completions.create(
+            model="gpt-audio", messages=HI, max_completion_tokens=1_000, stream=True, **sound
+        )
+        with pytest.raises(Exception, match=r"(?i)connection|peer"):
+            list(made)
+    (row,) = entries()
+    assert (row.usage_source, row.tokens("output")) == ("estimate", 1_000)
+    assert row.cost_nano == row.tokens("input") * 32_000 + 1_000 * 64_000
+
+
+def test_sound_is_not_watched_by_its_words(fake_provider: FakeProvider) -> None:
+    """`uncapped="watch"` counts what passes; of sound it could not, so a ceiling goes on the wire."""
+    sound: Any = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "pcm16"}}
+    watching: Any = {"open_bound": "overrun", "uncapped": "watch", "on_exceed": "break"}
+    with openai_client(fake_provider) as client, farthing.budget(tokens=10_000, **watching):
+        list(client.chat.completions.create(model="gpt-audio", messages=HI, stream=True, **sound))
+    assert fake_provider.requests[0].json["max_completion_tokens"] > 0
 
 
 @pytest.mark.parametrize("body", ["", {"choices": [{"message": {"content": "some words"}}]}])

@@ -147,6 +147,30 @@ def test_a_hold_that_was_forgotten_costs_nobody_an_answer(
     assert "its ledger stays as it is: no hold has the id" in caplog.text
 
 
+@pytest.mark.parametrize("starts_over", [False, True])
+def test_a_ledger_that_is_opened_again_meanwhile_is_told_the_end(
+    provider: FakeProvider, client: OpenAI, tmp_path: Path, starts_over: bool
+) -> None:
+    """When it was closed nobody could know the end; now it is known, and counted in place of what was held."""
+    url = f"sqlite:///{tmp_path / 'again.db'}"
+    farthing.configure(ledger=url)
+    provider.reply = Reply("four", pause_after_chunks=0)
+    with farthing.budget("day", tokens=1_000), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(chat, client)
+        try:
+            eventually(lambda: provider.requests)
+            if starts_over:
+                farthing.reset()
+            else:
+                farthing.configure(ledger=f"sqlite:///{tmp_path / 'other.db'}")
+            farthing.configure(ledger=url)
+        finally:
+            provider.resume()
+        assert answer.result().choices[0].message.content == "four"
+    day = farthing.budget("day")
+    assert (day.suspect.tokens, day.spent.tokens) == (0, provider.billed_tokens)
+
+
 def _swept() -> tuple[Hold, ...]:
     runtime().housekeeper.tick(sweep=True)
     return tuple(runtime().memory_store.holds().result())

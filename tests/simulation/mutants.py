@@ -400,7 +400,7 @@ def hidden_reasoning_is_not_counted(patch: Patch) -> None:
     of_cut = endings.of_cut
 
     def visible(answer: Any, limits: Any, **given: Any) -> Any:
-        bounds = limits.bounds()._replace(hidden_reasoning=False)
+        bounds = limits.bounds()._replace(unseen_output=False)
         return of_cut(answer, limits._replace(bounds=lambda: bounds), **given)
 
     patch.setattr(endings, "of_cut", visible)

@@ -155,8 +155,8 @@ def _output(
     uncapped = ceiling is None and implied is None and allowed is None
     watched = False
     if uncapped and strictest.uncapped == "watch" and margin is not None:
-        # What a model reasons unseen, no cut could notice.
-        watched = request.no_reasoning or not known.hidden_reasoning
+        # What a model reasons unseen, or says in sound, no cut could notice.
+        watched = not request.no_text and (request.no_reasoning or not known.hidden_reasoning)
     if not strictest.breaks and not watched:
         margin = None
     # A cut comes a margin before the hold's end, and what comes before it must be of use.

@@ -24,7 +24,7 @@ from ..kernel.hold import Outcome
 from ..kernel.plan import CallFacts
 from ..kernel.usage import Usage, with_output
 from ..prices import Rates
-from ..wire.facts import AnswerFacts
+from ..wire.facts import AnswerFacts, RequestFacts
 
 GATEWAY_TIMEOUTS = (504, 524)
 """Answers of a gateway that gave up on a provider that may still be generating, and billing."""
@@ -66,7 +66,8 @@ class Bounds(NamedTuple):
     """All choices together."""
     told: bool
     """The provider was told that ceiling; one that only we know keeps nobody from billing more."""
-    hidden_reasoning: bool
+    unseen_output: bool
+    """It may be billed for output that is never delivered as text: reasoning in secret, sound, images."""
     known_model: bool
     margin_tokens: int
     """What the provider may go on to bill after a stream was cut."""
@@ -83,8 +84,8 @@ class Limits(NamedTuple):
     rates: Rates | None
     bounds: Callable[[], Bounds]
     """Asked only where no usage was reported: a call that nothing was held for has not counted its input yet."""
-    service_tier: str | None = None
-    """As the request names it: what an answer that does not say how it was served is priced as."""
+    request: RequestFacts
+    """What it asked for says how it may be billed, where its answer does not."""
 
 
 def status_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> int:
@@ -136,10 +137,11 @@ def of_cut(answer: AnswerFacts, limits: Limits, *, ending: str, note: str | None
     bounds = limits.bounds()
     base = answer.partial_input or Usage(input=bounds.input_tokens)
     output, source = bounds.output(_count(answer, limits.model) + bounds.margin_tokens), "counted"
-    if bounds.hidden_reasoning or not arrived:
+    if bounds.unseen_output or not arrived:
         output, source = max(output, bounds.output_tokens), "estimate"
     usage = with_output(base, output)
-    outcome = _priced(usage, limits, ending, source, answer)
+    billed = _as_dear(usage, limits, answer, answer.partial_input is None, source == "estimate")
+    outcome = _priced(usage, limits, ending, source, answer, billed)
     return Settle(outcome._replace(note=note))
 
 
@@ -167,20 +169,43 @@ def unknown(limits: Limits, *, ending: str, note: str | None) -> Outcome:
     """All that it may have cost, where nothing better is known."""
     bounds = limits.bounds()
     usage = Usage(input=bounds.input_tokens, output=bounds.output_tokens)
-    return _priced(usage, limits, ending, "estimate", NOT_SEEN)._replace(note=note)
+    billed = _as_dear(usage, limits, NOT_SEEN, True, True)
+    return _priced(usage, limits, ending, "estimate", NOT_SEEN, billed)._replace(note=note)
 
 
 NOT_SEEN = AnswerFacts()
 """Of an answer that never came, or told nothing."""
 
 
-def _priced(usage: Usage, limits: Limits, ending: str, source: str, answer: AnswerFacts) -> Outcome:
-    """An outcome with its cost; without a known price the cost is None, never zero."""
-    asked, rates, _, tier = limits
+def _as_dear(usage: Usage, limits: Limits, answer: AnswerFacts, untold_input: bool, untold_output: bool) -> Usage:
+    """A usage whose input, or whose output, is what was held for it, as what that was held at."""
+    if limits.rates is None:
+        return usage
+    request = limits.request
+    return limits.rates.as_dear_as(
+        usage,
+        untold_input=untold_input,
+        untold_output=untold_output,
+        writes_cache=request.writes_cache,
+        cache_1h=request.cache_1h,
+        service_tier=answer.service_tier or request.service_tier,
+        audio=bool(request.open_reasons),
+        image=bool(request.images or request.open_reasons),
+    )
+
+
+def _priced(
+    usage: Usage, limits: Limits, ending: str, source: str, answer: AnswerFacts, billed: Usage | None = None
+) -> Outcome:
+    """
+    An outcome with its cost; without a known price the cost is None, never zero. *billed*: what it is priced as, where
+    that is not known to be *usage*.
+    """
+    asked, rates, _, request = limits
     model = answer.model
     if model == asked:
         model = None
-    cost_nano = None if rates is None else rates.cost_nano(usage, answer.service_tier or tier)
+    cost_nano = None if rates is None else rates.cost_nano(billed or usage, answer.service_tier or request.service_tier)
     amounts = (usage.total_tokens, cost_nano or 0, 1, 0)
     return bare(Outcome, (amounts, usage, cost_nano, ending, source, model, answer.usage_note))
 
@@ -202,10 +227,11 @@ def _counted(answer: AnswerFacts, limits: Limits) -> Outcome:
     # A model known to reason in secret delivered more than can be counted here: then what was held is assumed.
     bounds = limits.bounds()
     output, source = bounds.output(_count(answer, limits.model)), "counted"
-    if bounds.hidden_reasoning and bounds.known_model:
+    if bounds.unseen_output and (bounds.known_model or limits.request.no_text):
         output, source = max(output, bounds.output_tokens), "estimate"
     usage = with_output(answer.partial_input or Usage(input=bounds.input_tokens), output)
-    return _priced(usage, limits, "ok", source, answer)
+    billed = _as_dear(usage, limits, answer, answer.partial_input is None, source == "estimate")
+    return _priced(usage, limits, "ok", source, answer, billed)
 
 
 def _count(answer: AnswerFacts, model: str) -> int:

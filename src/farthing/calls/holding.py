@@ -182,6 +182,12 @@ def take_back(store: Store, offered: str) -> Generator[Ticket[Any], Any, None]:
         log.debug("hold %s was not taken back: %s", offered, error)
 
 
+def as_open_now(held: tuple[Store, ...], stores: tuple[Store, ...]) -> tuple[Store, ...]:
+    """Where something was held, each as it is open now: a ledger may have been closed since, and opened again."""
+    now = {store.name: store for store in stores if store.durable}
+    return tuple([now.get(store.name, store) for store in held])
+
+
 def give_back(granted: Granted) -> None:
     """Void what no call will use."""
     _give_back(granted.held, granted.id)

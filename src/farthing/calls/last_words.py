@@ -27,7 +27,7 @@ from .admission import Admitted, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, Asked, asked_of, find_rates, input_bound
 from .call import Call
 from .endings import Bounds, Ending, Limits, Lost, Settle
-from .holding import Granted
+from .holding import Granted, as_open_now
 from .telling import say_ended, say_raised
 
 
@@ -35,8 +35,7 @@ def limits(call: Call, admitted: Admitted) -> Limits:
     """What an ending of this call needs to know: the rates pinned at its hold, and its bounds."""
     model, asked, granted = admitted.model, admitted.asked, admitted.granted
     if asked is not None and granted is not None:
-        bounds = partial(_held_bounds, call, asked, granted)
-        return bare(Limits, (model, asked.rates, bounds, call.request.service_tier))
+        return bare(Limits, (model, asked.rates, partial(_held_bounds, call, asked, granted), call.request))
     runtime, request = call.runtime, call.request
     rates = find_rates(runtime.prices, runtime.settings, model, request.provider, call.started_ms)
     if rates is None:
@@ -45,15 +44,15 @@ def limits(call: Call, admitted: Admitted) -> Limits:
         except UnpricedModelWarning:
             # Warnings are errors here. It is in the log; what was paid for is settled, and belongs to its caller.
             pass
-    return Limits(model, rates, partial(_bounds, call, model), request.service_tier)
+    return Limits(model, rates, partial(_bounds, call, model), request)
 
 
 def _held_bounds(call: Call, asked: Asked, granted: Granted) -> Bounds:
     """The bounds of a call that was held for."""
     facts, known = asked.ask.facts, asked.model
-    hidden = known.hidden_reasoning and not call.request.no_reasoning
-    most = facts.choices * granted.x
-    return Bounds(facts.input_tokens, most, asked.output.told, hidden, known.known, _margin_tokens(call))
+    request, most = call.request, facts.choices * granted.x
+    unseen = request.no_text or (known.hidden_reasoning and not request.no_reasoning)
+    return Bounds(facts.input_tokens, most, asked.output.told, unseen, known.known, _margin_tokens(call))
 
 
 def _bounds(call: Call, model: str) -> Bounds:
@@ -66,7 +65,7 @@ def _bounds(call: Call, model: str) -> Bounds:
         input_bound(request, model),
         ceiling * request.choices,
         request.output_ceiling is not None or request.implied_ceiling is not None,
-        known.hidden_reasoning and not request.no_reasoning,
+        request.no_text or (known.hidden_reasoning and not request.no_reasoning),
         known.known,
         _margin_tokens(call),
     )
@@ -137,6 +136,7 @@ def _last_words(
         held = tuple(store for store in held if not store.durable)
     words: list[tuple[Callable[[], Ticket[Any]], bool]] = []
     if stores != held:
+        held = as_open_now(held, stores)
         words += [_recording(store, call, admitted, ending, hold_id) for store in stores if store not in held]
     for store in held:
         if isinstance(ending, Lost):

@@ -13,7 +13,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import BudgetExceeded, StoreUnavailable, UnpricedModel
+from ..errors import BudgetExceeded, HoldError, StoreUnavailable, UnpricedModel
 from ..kernel.decision import denial
 from ..kernel.hold import Entry, Outcome, paid
 from ..kernel.money import count_of, nano_from_usd
@@ -26,12 +26,13 @@ from ..runtime.default import runtime
 from ..runtime.events import Who
 from ..runtime.in_force import InForce, in_force
 from ..runtime.runtime import Runtime, log
+from ..stores.contract import Store
 from ..wire.reported import usage_from
 from .admission import Terms, consulted, in_line, refused_by_fork, waited, warn_unpriced
 from .asking import find_rates
 from .endings import at_least_priced
 from .exceeding import Consult, Deny, Wait, next_step
-from .holding import Granted, give_back
+from .holding import Granted, as_open_now, give_back
 from .holding import hold as place_hold
 from .last_words import crossed_by
 from .lending import exceeded, measured
@@ -217,9 +218,9 @@ class ManualHold:
         if self._granted is None:
             raise ValueError("this hold was never placed: use it in a `with`")
         # From here on its end has been said: leaving the `with` must not say another.
-        self._ended = True
+        again, self._ended = self._ended, True
         here, granted = runtime(), self._granted
-        advance(end_held(here, granted, self._facts, outcome, void=void))
+        advance(end_held(here, granted, self._facts, outcome, void=void, again=again))
         if void:
             return
         finished = advance(self._crossed(here, granted, outcome))
@@ -230,17 +231,20 @@ class ManualHold:
         return Finished((yield from crossed_by(here, granted, self._who(), outcome.amounts)))
 
 
-def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome, *, void: bool = False) -> Life:
-    """End what was held for a call, on every ledger; where nothing was held it is recorded."""
-    held = [ledger for ledger, _ in granted.held]
+def end_held(
+    here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome, *, void: bool = False, again: bool = False
+) -> Life:
+    """
+    End what was held for a call, on every ledger; where nothing was held it is recorded. *again*: its caller has said
+    an end before, and is to hear if this is another.
+    """
+    stores: list[Store] = [ledger.store for ledger in (here.memory, here.durable) if ledger is not None]
+    held = as_open_now(granted.stores, tuple(stores))
     plan = empty_plan(granted.id, facts, here.memory_store.now())
     entry: Entry | None = None
-    for ledger in (here.memory, here.durable):
-        if ledger is None:
-            continue
-        store = ledger.store
+    for store in dict.fromkeys((*stores, *held)):
         try:
-            if ledger not in held:
+            if store not in held:
                 settled = yield store.record(plan._replace(postings=granted.unheld_postings(store)), outcome)
             elif void:
                 settled = yield store.void(granted.id, outcome)
@@ -251,6 +255,11 @@ def end_held(here: Runtime, granted: Granted, facts: CallFacts, outcome: Outcome
         except StoreUnavailable as error:
             # As for a call of an SDK: the other ledger still learns of it, and what was held here stays counted.
             log.error("hold %s could not be ended: %s; what it held stays counted", granted.id, error)
+        except HoldError as error:
+            # The same. The ledger knows the hold no more, or somebody has resolved it meanwhile.
+            if again:
+                raise
+            log.error("hold %s ended, and its ledger stays as it is: %s. It ended with %r", granted.id, error, outcome)
     say_ended(here, entry, granted.held + granted.unheld)
     return Finished()
 

@@ -107,4 +107,4 @@ def _limits(call: Call, hold: Hold) -> Limits:
     told = facts.bound == "proven"
     margin = runtime.settings.abort_margin_tokens
     bounds = Bounds(facts.input_tokens, facts.choices * hold.x, told, known.hidden_reasoning, known.known, margin)
-    return Limits(model, rates, lambda: bounds)
+    return Limits(model, rates, lambda: bounds, call.request)

@@ -96,6 +96,36 @@ class Rates:
                     nums = step.nums
         return div_half_up(sum(map(mul, usage, nums)) + self.fee, self.den)
 
+    def as_dear_as(
+        self,
+        usage: Usage,
+        *,
+        untold_input: bool,
+        untold_output: bool,
+        writes_cache: bool,
+        cache_1h: bool,
+        service_tier: str | None,
+        audio: bool,
+        image: bool,
+    ) -> Usage:
+        """
+        A usage whose input or output no provider told, so that it is all plain text here, as the dearest kinds that it
+        may be billed as: what was held for it. The other arguments as for :meth:`bound`.
+        """
+        inputs, outputs = self._kinds(writes_cache, cache_1h, audio, image)
+        schedule = self.variants.get(service_tier, self.standard) if service_tier else self.standard
+        nums = [step.nums for step in schedule if usage.input_tokens > step.above][-1]
+        if untold_input:
+            dearest = max(inputs, key=lambda kind: nums[_INDEX[kind]])
+            usage = usage._replace(**{"input": 0, dearest: usage.input})
+        if untold_output:
+            dearest = max(outputs, key=lambda kind: nums[_INDEX[kind]])
+            if dearest != "output" and nums[_INDEX[dearest]] > nums[_OUTPUT] + nums[_REASONING]:
+                usage = usage._replace(**{"output": 0, dearest: usage.output})
+            elif nums[_REASONING] > 0:
+                usage = usage._replace(reasoning=usage.output)
+        return usage
+
     def bound(
         self,
         *,
@@ -141,6 +171,17 @@ class Rates:
         self, writes_cache: bool, cache_1h: bool, service_tier: str | None, audio: bool, image: bool
     ) -> _Peaks:
         """The dearest rates of such a call, by the tiers that its input can reach."""
+        inputs, outputs = self._kinds(writes_cache, cache_1h, audio, image)
+        peaks = []
+        of_input = of_output = 0
+        for above, nums in sorted(step for schedule in self._schedules(service_tier) for step in schedule):
+            of_input = max(of_input, *(nums[_INDEX[kind]] for kind in inputs))
+            of_output = max(of_output, nums[_OUTPUT] + nums[_REASONING], *(nums[_INDEX[kind]] for kind in outputs))
+            peaks.append((above, of_input, of_output))
+        return tuple(reversed(peaks))
+
+    def _kinds(self, writes_cache: bool, cache_1h: bool, audio: bool, image: bool) -> tuple[list[str], list[str]]:
+        """What the input and the output of such a call may be billed as; reasoning apart."""
         inputs = ["input", "cached"]
         # A model that makes images may do so unasked, so its image output counts always.
         outputs = ["output", "output_image"]
@@ -153,13 +194,7 @@ class Rates:
             outputs.append("output_audio")
         if image:
             inputs.append("input_image")
-        peaks = []
-        of_input = of_output = 0
-        for above, nums in sorted(step for schedule in self._schedules(service_tier) for step in schedule):
-            of_input = max(of_input, *(nums[_INDEX[kind]] for kind in inputs))
-            of_output = max(of_output, nums[_OUTPUT] + nums[_REASONING], *(nums[_INDEX[kind]] for kind in outputs))
-            peaks.append((above, of_input, of_output))
-        return tuple(reversed(peaks))
+        return inputs, outputs
 
     def _schedules(self, service_tier: str | None) -> list[Schedule]:
         if service_tier in STANDARD_TIERS:

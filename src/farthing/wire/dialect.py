@@ -52,7 +52,7 @@ class JsonDialect:
             (
                 self.name, self.provider, model, request, len(body), stream, tuple(found.text), found.overhead,
                 tuple(found.images), ceiling, choices, least, found.caches, found.cache_long, no_reasoning, tier,
-                tuple(found.reasons), previous, wants_usage, implied, path, stream_type,
+                tuple(found.reasons), previous, wants_usage, implied, path, stream_type, found.no_text,
             ),
         )  # fmt: skip
 

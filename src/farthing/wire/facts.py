@@ -67,6 +67,8 @@ class RequestFacts(NamedTuple):
     """The path that it was sent to, query included: some providers name the model there."""
     stream_type: str = "text/event-stream"
     """The content type by which a stream of it is known."""
+    no_text: bool = False
+    """Its answer may be sound or images: what was delivered of it cannot be counted."""
 
     def streams(self, status: int, content_type: bytes) -> bool:
         """Whether its answer is relayed as it comes. *content_type*: as its header says."""

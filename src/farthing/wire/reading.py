@@ -86,6 +86,8 @@ class Gathering:
     """A cache marker was seen."""
     cache_long = False
     """A cache marker asks for more than the default time."""
+    no_text = False
+    """The answer may be something else than text."""
 
     def __init__(self, overhead: int = 0) -> None:
         self.text: list[str] = []
@@ -108,6 +110,11 @@ class Gathering:
     def open(self, reason: str) -> None:
         """Something whose tokens have no bound on this side."""
         self.reasons[reason] = None
+
+    def open_output(self, reason: str) -> None:
+        """An answer in something else than text."""
+        self.open(reason)
+        self.no_text = True
 
     def open_unknown(self, what: str, kind: Any, value: Any) -> None:
         """Something of a kind that is not known here: its text counts, and it may be more than its text."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import farthing
+from farthing.errors import HoldNotFound
 from farthing.runtime.default import runtime
 from farthing.testing import FakeProvider, Reply
 from tests.doors.clients import HI, entries, holds, openai_client
@@ -189,3 +190,47 @@ def test_what_nobody_said_is_not_zero(limit: dict[str, Any], given: dict[str, An
 def test_zero_may_be_said() -> None:
     with farthing.budget(tokens=1, usd=1), farthing.hold(tokens=0, usd=0) as held:
         held.settle(tokens=0, usd=0)
+
+
+@pytest.mark.parametrize("voids", [False, True])
+def test_a_ledger_that_is_opened_again_meanwhile_is_told_the_end(tmp_path: Path, voids: bool) -> None:
+    """When it was closed nobody could know the end; now it is known, and counted in place of what was held."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    farthing.configure(ledger=url)
+    with farthing.budget("b", tokens=1_000) as budget, farthing.hold(tokens=500) as held:
+        farthing.configure(ledger=f"sqlite:///{tmp_path / 'other.db'}")
+        farthing.configure(ledger=url)
+        if voids:
+            held.void()
+        else:
+            held.settle(tokens=100)
+    figures = (budget.held.tokens, budget.suspect.tokens, budget.spent.tokens)
+    assert figures == (0, 0, 0 if voids else 100)
+
+
+def test_a_hold_whose_ledger_is_another_now_is_said_to_stay_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    farthing.configure(ledger=f"sqlite:///{tmp_path / 'ledger.db'}")
+    with farthing.budget("b", tokens=1_000), farthing.hold(tokens=500) as held:
+        farthing.configure(ledger=f"sqlite:///{tmp_path / 'other.db'}")
+        held.settle(tokens=100)
+    assert "what it held stays counted" in caplog.text
+
+
+def test_a_hold_that_was_forgotten_is_no_error_of_whoever_paid(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Resolved by somebody, and then one of too many ended holds: no ledger knows its id any more."""
+    monkeypatch.setattr("farthing.stores.memory.books.ENDED_HOLDS_MAX", 2)
+    store = runtime().main.store
+    with farthing.budget(tokens=1_000), farthing.hold(tokens=500) as held:
+        store.suspect(held.id, ending="?").result()
+        store.resolve(held.id, "release", note="by hand").result()
+        for _ in range(4):
+            with farthing.hold(tokens=1):
+                pass
+        held.settle(tokens=100)
+        assert "its ledger stays as it is: no hold has the id" in caplog.text
+        with pytest.raises(HoldNotFound):
+            held.settle(tokens=200)

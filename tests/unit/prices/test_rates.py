@@ -71,6 +71,33 @@ def test_no_split_of_the_usage_costs_more_than_the_bound(
         assert rates.cost_nano(usage, service_tier=served) <= bound
 
 
+@given(any_rates(), any_usage(), st.sampled_from([None, "priority", "flex"]), st.booleans(), st.booleans())
+def test_what_no_provider_told_costs_no_less_than_any_split_of_it_and_no_more_than_the_bound(
+    rates: Rates, usage: Usage, tier: str | None, untold_input: bool, untold_output: bool
+) -> None:
+    plain = Usage(input=usage.input_tokens, output=usage.output_tokens)
+    told_input = usage._replace(output=0, reasoning=0, output_audio=0, output_image=0)
+    told_output = usage._replace(**dict.fromkeys(KINDS[: KINDS.index("output")], 0))
+    given_usage = Usage(output=plain.output) if untold_output else told_output
+    given_usage += Usage(input=plain.input) if untold_input else told_input
+    dear = rates.as_dear_as(
+        given_usage,
+        untold_input=untold_input,
+        untold_output=untold_output,
+        writes_cache=True,
+        cache_1h=True,
+        service_tier=tier,
+        audio=True,
+        image=True,
+    )
+    bound = rates.bound(input_tokens=usage.input_tokens, writes_cache=True, cache_1h=True, service_tier=tier)
+    cost = rates.cost_nano(dear, service_tier=tier)
+    assert rates.cost_nano(usage, service_tier=tier) <= cost <= bound.at(usage.output_tokens)
+    assert dear.total_tokens == usage.total_tokens
+    if not (untold_input or untold_output):
+        assert dear == usage
+
+
 @given(any_rates(), TOKENS, TOKENS, TOKENS)
 def test_without_markers_the_bound_holds_for_what_can_then_happen(
     rates: Rates, fresh: int, cached: int, output: int

@@ -292,9 +292,9 @@ def _read_config(config: Mapping[str, Any], model: str, found: Gathering) -> Non
     modalities = either(config, "responseModalities", "response_modalities")
     others = [kind for kind in modalities if kind not in ("TEXT", "text", 1)] if isinstance(modalities, list) else []
     if others:
-        found.open(f"{str(others[0]).lower():.20} output")
+        found.open_output(f"{str(others[0]).lower():.20} output")
     elif _MEDIA_MODELS.search(model):
-        found.open("output that is no text")
+        found.open_output("output that is no text")
     if either(config, "routingConfig", "routing_config") or either(
         config, "modelSelectionConfig", "model_selection_config"
     ):

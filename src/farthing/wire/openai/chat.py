@@ -262,7 +262,7 @@ def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
         found.add(without(form, "type"))
     modalities = request.get("modalities")
     if isinstance(modalities, list) and "audio" in modalities:
-        found.open("audio output")
+        found.open_output("audio output")
     for field, reason in _OPEN_FIELDS.items():
         if request.get(field):
             found.open(reason)

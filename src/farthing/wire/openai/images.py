@@ -57,6 +57,7 @@ class OpenAIImages(OpenAIDialect):
         if request.get("output_format") in ("svg", "gif"):
             raise ValueError(f"output_format {request['output_format']!r} is billed apart from the image's tokens")
         found = Gathering()
+        found.no_text = True
         found.overhead += PROMPT_OVERHEAD
         found.add(request.get("prompt"))
         if request.get("images") or request.get("mask"):
