@@ -111,7 +111,7 @@ def test_what_would_make_another_request_of_it_goes_no_further(name: bytes) -> N
 
 def test_what_would_hide_what_an_answer_cost_goes_no_further() -> None:
     given = [(b"x-goog-fieldmask", b"candidates"), (b"accept", b"*/*")]
-    sent = outgoing_headers(given, OPENAI, "gemini", identity=False, keep_credential=True)
+    sent = outgoing_headers(given, None, identity=False, keep_credential=True)
     assert sent == [(b"accept", b"*/*")]
 
 
