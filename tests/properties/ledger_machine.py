@@ -297,7 +297,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """It is good until its earliest window or grant ends, and while the catalogue is the one it was made from."""
         now = self.now()
         call = self.call(given)
-        ends = [end for name in call.budgets if (end := self.model.budgets[name].changes_at(now)) is not None]
+        known = [self.model.budgets[name] for name in call.budgets]
+        ends = [end for budget in known if (end := budget.changes_at(now, call.tags)) is not None]
         if not ends:
             return
         plan = self.plan(call, now + HOUR_MS, now)
@@ -509,7 +510,7 @@ class LedgerMachine(RuleBasedStateMachine):
                     self.store.place(fresh, replaces=row.call.id).result()
         if row is not None:
             for unit, wrong in (("tokens", -1), ("usd", 1.0), ("requests", True), ("tokens", None)):
-                amounts: Any = tuple(wrong if of == unit else 0 for of in UNITS)
+                amounts: Any = tuple(wrong if of == unit else 7 for of in UNITS)  # (True equals 1: no repetition)
                 with pytest.raises((ValueError, HoldConflict)) as refused:
                     self.store.settle(row.call.id, Outcome(amounts)).result()
                 assert unit in str(refused.value) or not (row.live or row.automatic)

@@ -52,22 +52,26 @@ class Terms:
         step = {"minute": MINUTE_MS, "day": DAY_MS, "rolling 60s": ROLLING_MS + BUCKET_MS}.get(self.per)
         return None if step is None or start is None else start + step
 
-    def changes_at(self, now: int) -> int | None:
-        """When a plan made now is no longer good."""
+    def changes_at(self, now: int, tags: dict[str, str] | None = None) -> int | None:
+        """When a plan made now is no longer good: of a call with these tags, if they are given, or of any."""
         step = {"minute": MINUTE_MS, "day": DAY_MS, "rolling 60s": BUCKET_MS}.get(self.per)
         ends = [] if step is None else [now - now % step + step]
-        ends += [grant.until for grant in self.grants if grant.until is not None and grant.until > now]
+        if tags is None or any(self.applies(grant, tags, now) for grant in self.grants):
+            ends += [grant.until for grant in self.grants if grant.until is not None and grant.until > now]
         return min(ends, default=None)
 
-    def ceiling(self, unit: str, tags: dict[str, str], now: int) -> int:
+    def applies(self, grant: Raise, tags: dict[str, str], now: int) -> bool:
+        """Whether a grant raises the limit of the account that a call with these tags falls into now."""
         start = self.start(now) if self.per != "rolling 60s" else 0
-        return self.limits[unit] + sum(
-            grant.amount
-            for grant in self.grants
-            if grant.unit == unit
-            and (grant.until is None or now < grant.until)
+        return (
+            (grant.until is None or now < grant.until)
             and grant.at >= (start or 0)
             and all(tags.get(name) == value for name, value in grant.scope)
+        )
+
+    def ceiling(self, unit: str, tags: dict[str, str], now: int) -> int:
+        return self.limits[unit] + sum(
+            grant.amount for grant in self.grants if grant.unit == unit and self.applies(grant, tags, now)
         )
 
 

@@ -185,7 +185,7 @@ def take_back(store: Store, offered: str) -> Generator[Ticket[Any], Any, None]:
 def as_open_now(held: tuple[Store, ...], stores: tuple[Store, ...]) -> tuple[Store, ...]:
     """Where something was held, each as it is open now: a ledger may have been closed since, and opened again."""
     now = {store.name: store for store in stores if store.durable}
-    return tuple([now.get(store.name, store) for store in held])
+    return tuple([now.get(store.name, store) if store.durable else store for store in held])
 
 
 def give_back(granted: Granted) -> None:
