@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from .balances import bare
@@ -106,7 +106,7 @@ class Decision(NamedTuple):
         """JSON types, with every failing line under ``failed``."""
         lines = [line.to_dict() for line in self.failed]
         written = lines[0] if lines else _written(self)
-        return {**self._asdict(), **{name: written[name] for name in _WRITTEN}, "failed": lines}
+        return {**self._asdict(), **dict(zip(_WRITTEN, _the_written(written), strict=True)), "failed": lines}
 
 
 _UNIT_NAMES = {
@@ -119,6 +119,7 @@ _amounts = attrgetter(*_AMOUNTS)
 _FIGURES = ("budget", "scope", "unit", *_AMOUNTS)
 """With these a line begins, and so does a decision behind its first field."""
 _WRITTEN = (*_AMOUNTS, "resets_at")
+_the_written = itemgetter(*_WRITTEN)
 ALLOWED = Decision(allowed=True, budget=None, scope={})
 
 
@@ -164,7 +165,7 @@ def line_figures(result: LineResult, now_ms: int) -> FailedLine:
     remaining = line.ceiling - balance.total
     amounts: list[Any] = [line.ceiling, *balance, result.asked, max(0, remaining), max(0, -remaining)]
     if line.unit == "usd":
-        amounts = [usd_from_nano(amount) for amount in amounts]
+        amounts = list(map(usd_from_nano, amounts))
     fields = (
         line.budget.title,
         {name: value for name, value in line.scope if value is not None},
@@ -235,6 +236,6 @@ def _written(of: FailedLine | Decision) -> dict[str, Any]:
     """Those of its fields that are of no JSON type, in one."""
     amounts: Sequence[Any] = _amounts(of)
     if of.unit == "usd":
-        amounts = [format(amount, "f") for amount in amounts]
+        amounts = list(map("{:f}".format, amounts))
     resets_at = None if of.resets_at is None else of.resets_at.isoformat()
     return dict(zip(_WRITTEN, (*amounts, resets_at), strict=True))

@@ -188,13 +188,14 @@ def free_tags(headers: Mapping[bytes, bytes], body: Mapping[str, object]) -> dic
         _note(tags, "session", session.decode("latin-1"))
     given = headers.get(b"x-farthing-tags")
     if given:
-        tags.update(_given(given.decode("utf-8", "replace")))
+        tags.update(_given(given))
     return tags
 
 
-def _given(text: str) -> dict[str, str]:
+@lru_cache(maxsize=_LISTS_KEPT)
+def _given(header: bytes) -> Mapping[str, str]:
     pairs: dict[str, object] = {}
-    for part in text.split(","):
+    for part in header.decode("utf-8", "replace").split(","):
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
             raise ValueError(f"x-farthing-tags must be name=value pairs, separated by commas, not {part.strip()!r}")
