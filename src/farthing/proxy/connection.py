@@ -147,15 +147,15 @@ class Connection(HttpToolsProtocol):
             return True
         if cycle.response_started or self.flow.write_paused or not cycle.keep_alive or cycle.scope["method"] == "HEAD":
             return False
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        lines = b"\r\n".join(map(b": ".join, headers))
+        ends = len(headers) - 1
+        if lines.count(b"\n") != ends or lines.count(b"\r") != ends or b"\0" in lines:
             return False
-        if b"connection" in head.lower():
+        if b"connection" in lines.lower():
             return False
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+        self.transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[status], lines, body))
         cycle.message_event.set()
         cycle.on_response()
         return True

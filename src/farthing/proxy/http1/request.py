@@ -58,15 +58,15 @@ def encode(
 
     Raises ValueError: something in it would end a line, and so smuggle in a header or a second request.
     """
-    lines = [b"%b: %b\r\n" % header for header in headers]
+    lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target), b"host: " + authority, *map(b": ".join, headers)]
     if body or method not in {"GET", "HEAD", "OPTIONS"}:
-        lines.append(b"content-length: %d\r\n" % len(body))
-    head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b" % (method.encode("ascii"), target, authority, b"".join(lines))
-    ends = len(lines) + 2
+        lines.append(b"content-length: %d" % len(body))
+    head = b"\r\n".join(lines)
+    ends = len(lines) - 1
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
         raise ValueError("a line break or NUL in the method, the URL or a header")
     if b" " in target or b"#" in target:
         raise ValueError("an unescaped space or fragment in the URL")
     if len(body) <= _JOIN_BELOW:
-        return (b"%b\r\n%b" % (head, body),)
-    return head + b"\r\n", body
+        return (b"%b\r\n\r\n%b" % (head, body),)
+    return head + b"\r\n\r\n", body
