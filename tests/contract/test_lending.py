@@ -26,7 +26,7 @@ def borrowing(store: Store, call: str = "call") -> Plan:
     """A call of 150 tokens on "needy" (100), 50 of which "rich" lends; it may come to 90 there by lending."""
     loan = Loan("tokens", account(store, "needy"), account(store, "rich"), 100, 50, 90, "needy was 50 tokens short")
     made = plan(store, call, budgets=["needy"])
-    lines = tuple(line._replace(ceiling=line.ceiling + 50) for line in made.lines)
+    lines = tuple(replace(line, ceiling=line.ceiling + 50) for line in made.lines)
     return made._replace(lines=lines, loans=(loan,))
 
 

@@ -106,7 +106,7 @@ def one_short_of_the_limit(patch: Patch) -> None:
     """Exactly at the limit is refused."""
 
     def strict(asked: Any, read: Callable[[str], Balances]) -> Any:
-        lines = tuple(line._replace(ceiling=line.ceiling - 1) for line in asked.lines)
+        lines = tuple(replace(line, ceiling=line.ceiling - 1) for line in asked.lines)
         return evaluate(asked._replace(lines=lines), read)
 
     patch.setattr(ledger, "evaluate", strict)

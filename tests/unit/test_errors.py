@@ -30,10 +30,10 @@ from farthing.errors import (
 from farthing.kernel.balances import Balance
 from farthing.kernel.budget import make_budget
 from farthing.kernel.decision import Decision, denial, refusal
-from farthing.kernel.plan import Formula, LineResult, make_line
+from farthing.kernel.plan import Formula, Line, LineResult
 
 BUDGET = make_budget("team", usd=5, per="day")
-LINE = make_line(BUDGET, (("team", "a"),), "usd", ("k",), 5_000_000_000, ends_ms=86_400_000)
+LINE = Line(BUDGET, (("team", "a"),), "usd", ("k",), 5_000_000_000, ends_ms=86_400_000)
 DENIED: Decision = denial((LineResult(LINE, (Balance(5_000_000_000),), 10, Formula(10)),), now_ms=0)
 
 ERRORS: list[tuple[FarthingError, dict[str, Any]]] = [
@@ -193,10 +193,10 @@ def test_what_a_configuration_error_begins_with_is_not_said_twice() -> None:
 
 def test_one_of_a_thing_is_not_many() -> None:
     budget = make_budget("b", requests=1)
-    line = make_line(budget, (), "requests", ("k",), 1)
+    line = Line(budget, (), "requests", ("k",), 1)
     said = denial((LineResult(line, (Balance(1),), 1, Formula(1)),), now_ms=0).message()
     assert "limit 1 request, spent 1 request, held 0 requests, asked 1 request; 0 requests remain." in said
-    at_once = make_line(make_budget("b", concurrency=1), (), "concurrency", ("k",), 1)
+    at_once = Line(make_budget("b", concurrency=1), (), "concurrency", ("k",), 1)
     assert (
         "limit 1 call at once, 1 in flight."
         in denial((LineResult(at_once, (Balance(0, 1),), 1, Formula(1)),), now_ms=0).message()

@@ -153,7 +153,7 @@ class Piece:
                 # All that it can be expected to say; or what is left, where that is not for others in flight.
                 for least in (expected, 1):
                     now_ms = here.memory_store.now()
-                    ask = Ask(here.new_id(), facts, expected, least, now_ms + HOLD_MS)
+                    ask = Ask(here.new_id(), facts, expected, min(expected, least), now_ms + HOLD_MS)
                     answer = yield from hold(here, ask, scope)
                     if isinstance(answer, Granted):
                         return answer

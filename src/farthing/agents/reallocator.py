@@ -12,7 +12,7 @@ from ..kernel.budget import Budget
 from ..kernel.hold import MOVE, Outcome
 from ..kernel.ledger import Placed, Stale
 from ..kernel.lending import Donor, downhill
-from ..kernel.plan import CallFacts, Plan, Posting, make_line
+from ..kernel.plan import CallFacts, Line, Plan, Posting
 from ..runtime.pools import FOREVER_MS
 from .contract import AgentContract
 from .ledger import AgentLedger
@@ -129,7 +129,7 @@ class Reallocator:
         return Plan(
             id=f"move-{next(_numbers)}-{secrets.token_hex(6)}",
             facts=CallFacts(dialect=MOVE, tags=(("agent", agent),), budgets=(donor.title,), input_tokens=amount),
-            lines=(make_line(donor, account.scope, "tokens", account.keys, most),),
+            lines=(Line(donor, account.scope, "tokens", account.keys, most),),
             postings=(Posting(account.key, ("tokens",)),),
             x_want=0,
             x_floor=0,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BudgetExceeded, BudgetExceededError, HoldConflict, HoldNotFound, StoreUnavailable
@@ -223,7 +223,7 @@ def _cover(
         lent = _lend(pools, line, room, shortfall, donors, policy)
         if lent:
             made += lent
-            lines[lines.index(line)] = line._replace(ceiling=line.ceiling + shortfall)
+            lines[lines.index(line)] = replace(line, ceiling=line.ceiling + shortfall)
     return plan._replace(lines=tuple(lines), loans=tuple(made), x_most=x)
 
 

@@ -67,7 +67,7 @@ class Balances(NamedTuple):
 
     def plus(self, change: Balances) -> Balances:
         """The row after a change."""
-        return bare(Balances, [*map(add, self, change)])
+        return bare(Balances, map(add, self, change))
 
     def only(self, units: Collection[str]) -> Balances:
         """The change in these units alone."""

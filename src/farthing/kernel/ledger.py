@@ -15,12 +15,12 @@ One file, because these rules only make sense beside each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import gt, sub
-from typing import Any, NamedTuple, Protocol
+from operator import add, gt, sub
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ..errors import HoldConflict, HoldNotFound, InvariantError
 from . import loans
-from .balances import AT, NONE, UNITS, ZERO, Amounts, Balances, bare, change, minus
+from .balances import NONE, UNITS, ZERO, Amounts, Balances, bare, change, minus
 from .hold import (
     DELEGATION,
     ENTRY_KINDS,
@@ -36,7 +36,7 @@ from .hold import (
     correction,
 )
 from .money import COUNTER_MAX
-from .plan import LineResult, Plan, evaluate
+from .plan import LineResult, Plan, ends_of, evaluate
 
 SUSPECT_POLICIES = ("keep", "settle_at_hold", "release")
 
@@ -107,7 +107,7 @@ def place(
     """
     Admit a plan or refuse it. *replaces* gives back another hold in the same step (it is voided without an entry).
     """
-    hold_id, facts, _, postings, want, floor, due_ms, made_from, valid_until_ms, _, lent = plan
+    hold_id, facts, want, floor, due_ms, _, postings, valid_until_ms, _, made_from, _, lent = plan
     known = books.hold(hold_id)
     if known is not None:
         if not _same_plan(known, plan):
@@ -129,21 +129,19 @@ def place(
         return Denied(failed), NOTHING
     if lent and (_shrunk(plan, x) or loans.outlent(lent, read)):
         return Stale(catalogue_version), NOTHING
-    held = change(held=amounts)
-    ends: list[tuple[str, int]] = []
-    for key, units, ends_ms in postings:
-        row = balances[key] = read(key).plus(held if units is None else held.only(units))
+    held = change(NONE, amounts)
+    for key, units, _ in postings:
+        row = balances[key] = bare(Balances, map(add, read(key), held if units is None else held.only(units)))
         if sum(row) > COUNTER_MAX:
             _check_most(row, key)
-        if ends_ms is not None:
-            ends.append((key, ends_ms))
     if lent:
         loans.lend(balances, read, lent, amounts)
     hold = holds[hold_id] = bare(
         Hold,
         (hold_id, owner, HELD, facts, postings, x, amounts, want, floor, now_ms, due_ms, now_ms, False, None, lent),
     )
-    return bare(Placed, (hold, advisory)), bare(Change, (balances, holds, ends, over, _NO_ENTRIES, _NO_LATEST))
+    made = bare(Change, (balances, holds, ends_of(postings), over, _NO_ENTRIES, _NO_LATEST))
+    return bare(Placed, (hold, advisory)), made
 
 
 def _check_most(row: Balances, key: str) -> None:
@@ -161,7 +159,7 @@ def _shrunk(plan: Plan, x: int) -> bool:
 
 def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Change]:
     """Shrink a hold to fewer output tokens. Growing one would need a new admission, so a larger x is a ValueError."""
-    hold = _find(books, hold_id)
+    hold = books.hold(hold_id) or _missing(hold_id)
     if hold.state != HELD:
         raise HoldConflict(f"hold {hold_id!r} is {hold.state}; only an open hold can be resized", hold_id=hold_id)
     if type(x) is not int or not 0 <= x <= hold.x:
@@ -176,7 +174,7 @@ def resize(books: Books, hold_id: str, *, x: int, now_ms: int) -> tuple[Hold, Ch
 
 def extend(books: Books, hold_id: str, *, deadline_ms: int, now_ms: int) -> tuple[Hold, Change]:
     """Move a hold's deadline out: its call is alive. A hold that is no longer open stays as it is."""
-    hold = _find(books, hold_id)
+    hold = books.hold(hold_id) or _missing(hold_id)
     if hold.state != HELD or deadline_ms <= hold.deadline_ms:
         return hold, NOTHING
     later = hold._replace(deadline_ms=deadline_ms, changed_ms=now_ms)
@@ -195,7 +193,7 @@ def void(books: Books, hold_id: str, outcome: Outcome | None, *, now_ms: int) ->
 
 def suspect(books: Books, hold_id: str, *, ending: str, note: str | None, now_ms: int) -> tuple[Settled, Change]:
     """The call may have been billed, nobody knows: its amounts stay counted, calls in flight are released."""
-    hold = _find(books, hold_id)
+    hold = books.hold(hold_id) or _missing(hold_id)
     if hold.state != HELD:
         return Settled(hold, books.entry(hold_id)), NOTHING
     balances: dict[str, Balances] = {}
@@ -209,7 +207,7 @@ def resolve(books: Books, hold_id: str, policy: str, *, now_ms: int, note: str |
     """End a suspect hold without its call's word: ``settle_at_hold`` or ``release``. Its call may still correct it."""
     if policy not in ("settle_at_hold", "release"):
         raise ValueError(f"policy={policy!r} is unknown; choose settle_at_hold or release")
-    hold = _find(books, hold_id)
+    hold = books.hold(hold_id) or _missing(hold_id)
     if hold.state != SUSPECT:
         raise HoldConflict(f"hold {hold_id!r} is {hold.state}, not suspect", hold_id=hold_id)
     outcome = hold.estimate()._replace(ending=policy, note=note)
@@ -291,7 +289,7 @@ class _Overlay:
 
 def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, now_ms: int) -> tuple[Settled, Change]:
     """The call's own word about its hold."""
-    hold = _find(books, hold_id)
+    hold = books.hold(hold_id) or _missing(hold_id)
     if hold.state == HELD:
         balances: dict[str, Balances] = {}
         used = NONE if outcome is None else _used(outcome)
@@ -344,7 +342,7 @@ def _late(
 def _used(outcome: Outcome) -> Amounts:
     """What to settle. Settled amounts only grow, so a figure that would shrink or blur them is refused."""
     used, cost_nano = outcome.amounts, outcome.cost_nano
-    if {*map(type, used)} != _INTEGERS or min(used) < 0 or used[AT["concurrency"]]:
+    if {*map(type, used)} != _INTEGERS or min(used) < 0 or used[-1]:
         _complain(used)
     if cost_nano is not None and (type(cost_nano) is not int or cost_nano < 0):
         raise ValueError(f"outcome: cost_nano must be an integer of at least 0, not {cost_nano!r}")
@@ -379,7 +377,8 @@ def _post(books: Books, balances: dict[str, Balances], hold: Hold, difference: B
     """Change all accounts of a hold alike, on top of what loans have changed."""
     read: Callable[[str], Balances] = _over(balances, books.balance) if balances else books.balance
     for key, units, _ in hold.postings:
-        row = balances[key] = read(key).plus(difference if units is None else difference.only(units))
+        by = difference if units is None else difference.only(units)
+        row = balances[key] = bare(Balances, map(add, read(key), by))
         if min(row) < 0:
             below = ", ".join(f"{name} {amount}" for name, amount in row._asdict().items() if amount < 0)
             raise InvariantError(f"account {key} would become negative ({below}) by a change of hold {hold.id!r}")
@@ -437,15 +436,12 @@ def _overrun(hold: Hold, used: Amounts) -> tuple[tuple[str, int], ...]:
     return tuple([(unit, beyond) for unit, beyond in over if beyond > 0 and unit in posted])
 
 
-def _find(books: Books, hold_id: str) -> Hold:
-    hold = books.hold(hold_id)
-    if hold is None:
-        raise HoldNotFound(f"no hold has the id {hold_id!r}", hold_id=hold_id)
-    return hold
+def _missing(hold_id: str) -> NoReturn:
+    raise HoldNotFound(f"no hold has the id {hold_id!r}", hold_id=hold_id)
 
 
 def _live(books: Books, hold_id: str) -> Hold:
-    hold = _find(books, hold_id)
+    hold = books.hold(hold_id) or _missing(hold_id)
     if hold.state != HELD:
         raise HoldConflict(f"hold {hold_id!r} is {hold.state} and cannot be replaced", hold_id=hold_id)
     return hold

@@ -21,7 +21,7 @@ One file: what a line says is only right beside how it is evaluated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -51,17 +51,15 @@ ONE = Formula(1)
 ZERO_FORMULA = Formula(0)
 
 
-Look = tuple[tuple[str, ...], Callable[[Balances], tuple[int, ...]], int, bool]
-"""Which rows to read, what to sum up of each, where in the call's amounts stands what must fit, and if nothing may."""
-
-
-class Line(NamedTuple):
-    """A condition, and the evidence to name when it fails. Made by :func:`make_line`."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A condition, and the evidence to name when it fails."""
 
     budget: Budget
     scope: tuple[tuple[str, str | None], ...]
     unit: str
-    look: Look
+    keys: tuple[str, ...]
+    """The accounts whose balances are summed; none for the check of one call alone."""
     ceiling: int
     elastic: bool = False
     """May shrink x. The others are checked at what was asked."""
@@ -72,31 +70,19 @@ class Line(NamedTuple):
     starts_ms: int | None = None
     ends_ms: int | None = None
     frozen: bool = False
+    room: int = field(init=False, repr=False, compare=False)
+    """What fits into it while nothing is on its accounts: nothing at all, not even 0, where it is frozen."""
+    counted: Callable[[Balances], tuple[int, ...]] = field(init=False, repr=False, compare=False)
+    """What of a row takes from that room."""
+    at: int = field(init=False, repr=False, compare=False)
+    """Where in a call's amounts stands what must fit."""
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The accounts whose balances are summed; none for the check of one call alone."""
-        return self.look[0]
-
-
-def make_line(
-    budget: Budget,
-    scope: tuple[tuple[str, str | None], ...],
-    unit: str,
-    keys: tuple[str, ...],
-    ceiling: int,
-    *,
-    elastic: bool = False,
-    advisory: bool = False,
-    spent_only: bool = False,
-    starts_ms: int | None = None,
-    ends_ms: int | None = None,
-    frozen: bool = False,
-) -> Line:
-    """A line, with what is looked at to check it."""
-    # Where only what is spent counts, one more must be free, of whatever: as much as every call asks of requests.
-    look = (keys, SPENT[unit], AT["requests"], frozen) if spent_only else (keys, COUNTED[unit], AT[unit], frozen)
-    return Line(budget, scope, unit, look, ceiling, elastic, advisory, spent_only, starts_ms, ends_ms, frozen)
+    def __post_init__(self) -> None:
+        # Where only what is spent counts, one more must be free, of whatever: as much as every call asks of requests.
+        counted, of = (SPENT, "requests") if self.spent_only else (COUNTED, self.unit)
+        object.__setattr__(self, "room", -1 if self.frozen else self.ceiling)
+        object.__setattr__(self, "counted", counted[self.unit])
+        object.__setattr__(self, "at", AT[of])
 
 
 class Posting(NamedTuple):
@@ -107,6 +93,15 @@ class Posting(NamedTuple):
     """The units that are held on it; None: all, so that it can be shown in each."""
     ends_ms: int | None = None
     """Until when the account is kept at least: see :attr:`Account.kept_until_ms`."""
+
+
+FRAMES_KEPT = 512
+
+
+@lru_cache(maxsize=FRAMES_KEPT)
+def ends_of(postings: tuple[Posting, ...]) -> tuple[tuple[str, int], ...]:
+    """The accounts that are kept until a certain time, with it."""
+    return tuple((posting.key, posting.ends_ms) for posting in postings if posting.ends_ms is not None)
 
 
 class CallFacts(NamedTuple):
@@ -146,25 +141,6 @@ class CallFacts(NamedTuple):
         return tokens, -(-(base + slope * x) // den), 1, 1
 
 
-class Plan(NamedTuple):
-    """One call's lines and postings. ``id`` names the hold, its entry and every repetition of either."""
-
-    id: str
-    facts: CallFacts
-    lines: tuple[Line, ...]
-    postings: tuple[Posting, ...]
-    x_want: int
-    x_floor: int
-    deadline_ms: int
-    catalogue_version: int = 0
-    valid_until_ms: int | None = None
-    """The end of the earliest window: after it the plan is stale, and is made again."""
-    x_most: int | None = None
-    """Grant no more than this (another ledger granted it first); lines are still checked at what was asked."""
-    loans: tuple[Loan, ...] = ()
-    """The parts of it that other agents' budgets carry; the ceilings of the taker's lines are higher by as much."""
-
-
 class Ask(NamedTuple):
     """What a call asks of its budgets, before they are looked at."""
 
@@ -172,7 +148,42 @@ class Ask(NamedTuple):
     facts: CallFacts
     x_want: int
     x_floor: int
+    """At most ``x_want``."""
     deadline_ms: int
+
+
+class Frame(NamedTuple):
+    """What the budgets of a call look at, and where it is held: the same for all calls on the same accounts."""
+
+    lines: tuple[Line, ...]
+    postings: tuple[Posting, ...]
+    valid_until_ms: int | None
+    """The end of the earliest window."""
+    counts_usd: str | None
+    """The title of a budget that limits money, if there is one."""
+
+
+class Plan(NamedTuple):
+    """
+    One call's lines and postings: an ask, and a frame beside it. ``id`` names the hold, its entry and every repetition
+    of either.
+    """
+
+    id: str
+    facts: CallFacts
+    x_want: int
+    x_floor: int
+    deadline_ms: int
+    lines: tuple[Line, ...] = ()
+    postings: tuple[Posting, ...] = ()
+    valid_until_ms: int | None = None
+    """After it the plan is stale, and is made again."""
+    counts_usd: str | None = None
+    catalogue_version: int = 0
+    x_most: int | None = None
+    """Grant no more than this (another ledger granted it first); lines are still checked at what was asked."""
+    loans: tuple[Loan, ...] = ()
+    """The parts of it that other agents' budgets carry; the ceilings of the taker's lines are higher by as much."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,20 +269,6 @@ def open_account(budget: Budget, tags: Tags, now_ms: int, *, frozen: bool = Fals
     )
 
 
-class Frame(NamedTuple):
-    """The part of a plan that all calls on the same accounts have in common."""
-
-    lines: tuple[Line, ...]
-    postings: tuple[Posting, ...]
-    valid_until_ms: int | None
-    """The end of the earliest window."""
-    counts_usd: str | None
-    """The title of a budget that limits money, if there is one."""
-
-
-FRAMES_KEPT = 512
-
-
 @lru_cache(maxsize=FRAMES_KEPT)
 def make_frame(accounts: tuple[Account, ...], ours: bool) -> Frame:
     """
@@ -292,7 +289,7 @@ def make_frame(accounts: tuple[Account, ...], ours: bool) -> Frame:
             if unit == "usd":
                 counts_usd = budget.title
             lines.append(
-                make_line(
+                Line(
                     budget,
                     account.scope,
                     unit,
@@ -326,34 +323,21 @@ def make_plan(ask: Ask, accounts: Iterable[Account], *, catalogue_version: int =
     Raises ValueError where a budget limits money and the price is unknown: the caller decides that (policy
     ``unpriced``) before it plans.
     """
-    hold_id, facts, x_want, x_floor, deadline_ms = ask
-    lines, postings, valid_until_ms, counts_usd = make_frame(tuple(accounts), facts.ceiling_ours)
-    if counts_usd is not None and facts.price is None:
-        raise ValueError(f"budget {counts_usd!r} limits USD, but the call has no price")
-    fields = (
-        hold_id,
-        facts,
-        lines,
-        postings,
-        x_want,
-        min(x_want, x_floor),
-        deadline_ms,
-        catalogue_version,
-        valid_until_ms,
-        x_most,
-        (),
-    )
-    return bare(Plan, fields)
+    facts = ask.facts
+    frame = make_frame(tuple(accounts), facts.ceiling_ours)
+    if frame.counts_usd is not None and facts.price is None:
+        raise ValueError(f"budget {frame.counts_usd!r} limits USD, but the call has no price")
+    return bare(Plan, ask + frame + (catalogue_version, x_most, ()))
 
 
 def empty_plan(hold_id: str, facts: CallFacts, deadline_ms: int, *, x: int = 0, catalogue_version: int = 0) -> Plan:
     """The plan of a call that no budget is looked at for: it holds on no account."""
-    return bare(Plan, (hold_id, facts, (), (), x, x, deadline_ms, catalogue_version, None, None, ()))
+    return Plan(hold_id, facts, x, x, deadline_ms, catalogue_version=catalogue_version)
 
 
 def spent_line(account: Account, unit: str, ceiling: int, keys: tuple[str, ...]) -> Line:
     """A line that only looks at what is spent on an account, and asks for nothing."""
-    return make_line(
+    return Line(
         account.budget,
         account.scope,
         unit,
@@ -422,35 +406,33 @@ def evaluate(plan: Plan, read: Callable[[str], Balances]) -> Verdict:
     want, facts = plan.x_want, plan.facts
     x = want if plan.x_most is None else plan.x_most
     asked = facts.amounts(want)
-    failed: list[Line] = []
-    advises: list[Line] = []
+    short: list[Line] = []
     for line in plan.lines:
-        keys, counted, at, frozen = line.look
-        room = line.ceiling
-        for row in map(read, keys):
-            room -= sum(counted(row))
-        if asked[at] <= room and not frozen:
+        room = line.room
+        for row in map(read, line.keys):
+            room -= sum(line.counted(row))
+        if asked[line.at] <= room:
             continue
-        if line.elastic and not frozen:
+        if line.elastic and not line.frozen:
             base, slope, den = facts.formula(line.unit) or ZERO_FORMULA
             if slope:
                 most = (room * den - base) // slope
                 if most >= plan.x_floor:
                     x = min(x, most)
                     continue
-        (advises if line.advisory else failed).append(line)
-    if failed or advises:
-        return _explained(plan, read, x, failed, advises)
+        short.append(line)
+    if short:
+        return _explained(plan, read, x, short)
     return bare(Verdict, (x, (), (), asked if x == want else facts.amounts(x)))
 
 
-def _explained(plan: Plan, read: Callable[[str], Balances], x: int, failed: list[Line], advises: list[Line]) -> Verdict:
-    """The verdict with what its lines saw."""
+def _explained(plan: Plan, read: Callable[[str], Balances], x: int, short: list[Line]) -> Verdict:
+    """The verdict with what the lines saw that it does not fit into."""
     want, floor, facts = plan.x_want, plan.x_floor, plan.facts
     return Verdict(
         x,
-        tuple(line_result(line, facts, read, floor if line.elastic else want) for line in failed),
-        tuple(line_result(line, facts, read, want) for line in advises),
+        tuple(line_result(line, facts, read, floor if line.elastic else want) for line in short if not line.advisory),
+        tuple(line_result(line, facts, read, want) for line in short if line.advisory),
         facts.amounts(x),
     )
 

@@ -160,7 +160,7 @@ class _Replay:
             if facts.price is None and counts_usd and self.settings.unpriced == "reject":
                 return _Verdict(denied_by=UNPRICED)
             floor = max([past.x_floor, *(budget.min_output_tokens for budget in budgets if budget.hard)])
-            ask = Ask(past.id, facts, past.x_want, floor, past.ended_ms + DAY_MS)
+            ask = Ask(past.id, facts, past.x_want, min(past.x_want, floor), past.ended_ms + DAY_MS)
             accounts = self.ledger.accounts(budgets, tags, self.ledger.store.now())
             if facts.price is None:
                 accounts = without_usd(accounts)

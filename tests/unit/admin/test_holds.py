@@ -28,7 +28,7 @@ def store(clock: FakeClock) -> MemoryStore:
     for name, tokens in (("a", 10), ("b", 20)):
         facts = CallFacts("gpt-4o", input_tokens=tokens, price=Formula(tokens), budgets=("day",), tags=(("team", "x"),))
         posting = Posting("day", ("tokens",))
-        store.place(Plan(name, facts, (), (posting,), 0, 0, clock() + MINUTE)).result()
+        store.place(Plan(name, facts, 0, 0, clock() + MINUTE, postings=(posting,))).result()
     return store
 
 

@@ -13,7 +13,7 @@ import pytest
 from farthing.calls.exceeding import Consult, Deny, Downgrade, Wait, next_step
 from farthing.kernel.balances import Balance
 from farthing.kernel.budget import Budget, make_budget
-from farthing.kernel.plan import Formula, LineResult, make_line
+from farthing.kernel.plan import Formula, Line, LineResult
 
 MAP = {"gpt-4o": "gpt-4o-mini", "gpt-4o-mini": "gpt-4.1-nano"}
 MODES = ("block", "clamp", "downgrade", "wait", "break", "truncate", "raise", "callable")
@@ -29,7 +29,7 @@ def budget(mode: str, number: int = 0) -> Budget:
 
 def failing(budget: Budget, *, held: int = 50, frozen: bool = False) -> LineResult:
     """A line that fails now, and would hold once what is held comes back."""
-    line = make_line(budget, (), "tokens", ("k",), 100, frozen=frozen)
+    line = Line(budget, (), "tokens", ("k",), 100, frozen=frozen)
     return LineResult(line, (Balance(40, held),), 30, Formula(30))
 
 

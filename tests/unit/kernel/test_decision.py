@@ -20,9 +20,9 @@ from farthing.kernel.plan import (
     Ask,
     CallFacts,
     Formula,
+    Line,
     LineResult,
     evaluate,
-    make_line,
     make_plan,
     open_account,
 )
@@ -36,7 +36,7 @@ def failing(budget: Budget, unit: str, balance: Balance = NONE, asked: int = 1, 
     limit = budget.limit(unit)
     assert limit is not None
     given_ = {"scope": (), "keys": ("k",), "ceiling": limit, **of}
-    return LineResult(make_line(budget, unit=unit, **given_), (balance,), asked, Formula(asked))
+    return LineResult(Line(budget, unit=unit, **given_), (balance,), asked, Formula(asked))
 
 
 def one(budget: Budget, unit: str, balance: Balance = NONE, asked: int = 1, **of: Any) -> Decision:

@@ -125,7 +125,7 @@ def test_a_stale_plan_is_made_again(books: Books) -> None:
 
 
 def test_no_account_passes_what_stores_can_hold_exactly(books: Books) -> None:
-    huge = Plan("h", CallFacts(input_tokens=COUNTER_MAX), (), (Posting("k", ("tokens",)),), 0, 0, 9)
+    huge = Plan("h", CallFacts(input_tokens=COUNTER_MAX), 0, 0, 9, postings=(Posting("k", ("tokens",)),))
     place(books, huge)
     with pytest.raises(InvariantError, match="account k"):
         place(books, huge._replace(id="h2", facts=CallFacts(input_tokens=1)))
@@ -408,7 +408,7 @@ def test_what_was_paid_is_recorded_whatever_the_ceilings_say(books: Books) -> No
 
 
 def test_a_call_that_no_budget_matched_leaves_its_row_all_the_same(books: Books) -> None:
-    bare = Plan("free", FACTS, (), (), 0, 0, 0)
+    bare = Plan("free", FACTS, 0, 0, 0)
     answer = books.take(ledger.record(books, bare, said(10, 2), owner="me", now_ms=1))
     assert (answer.entry.cost_nano, [*answer.entry.changes()], books.balances) == (2, [], {})
 

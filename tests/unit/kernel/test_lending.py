@@ -78,7 +78,7 @@ LOANS = (loan("d1", 100, 40), loan("d2", 140, 20))
 def plan(hold_id: str = "h", *, x: int = 60, loans: tuple[Loan, ...] = LOANS, facts: CallFacts = FACTS) -> Plan:
     made = make_plan(Ask(hold_id, facts._replace(ceiling_ours=True), x, 0, 60_000), [NEEDY])
     lent = sum(of.amount for of in loans)
-    lines = tuple(line._replace(ceiling=line.ceiling + lent) for line in made.lines)
+    lines = tuple(replace(line, ceiling=line.ceiling + lent) for line in made.lines)
     return made._replace(lines=lines, loans=loans)
 
 

@@ -26,7 +26,6 @@ from farthing.kernel.plan import (
     Plan,
     Verdict,
     evaluate,
-    make_line,
     make_plan,
     open_account,
 )
@@ -43,7 +42,7 @@ FORMULAS = st.builds(Formula, st.integers(0, 40), st.integers(0, 6), st.integers
 @st.composite
 def lines(draw: st.DrawFn) -> Line:
     kind = draw(st.sampled_from(["fixed", "elastic", "elastic", "advisory", "spent_only"]))
-    return make_line(
+    return Line(
         BUDGET,
         (),
         draw(st.sampled_from(["tokens", "usd"])),
@@ -62,7 +61,7 @@ def plans(draw: st.DrawFn) -> Plan:
     floor = draw(st.integers(0, want))
     most = draw(st.none() | st.integers(floor, want))
     facts = CallFacts(input_tokens=draw(st.integers(0, 40)), choices=draw(st.integers(0, 6)), price=draw(FORMULAS))
-    return Plan("p", facts, tuple(draw(st.lists(lines(), max_size=5))), (), want, floor, 0, x_most=most)
+    return Plan("p", facts, want, floor, 0, tuple(draw(st.lists(lines(), max_size=5))), x_most=most)
 
 
 def amount_of(plan: Plan, line: Line, x: int) -> int:
@@ -112,12 +111,12 @@ def test_a_formula_rounds_up_once(formula: Formula, x: int) -> None:
 
 
 def line(ceiling: int, **flags: bool) -> Line:
-    return make_line(BUDGET, (), "usd", ("k",), ceiling, **flags)
+    return Line(BUDGET, (), "usd", ("k",), ceiling, **flags)
 
 
 def verdict_of(formula: Formula, *of: Line, want: int = 10, floor: int = 1, balance: Balance = NONE) -> Verdict:
     row = change_of("usd", *balance)
-    return evaluate(Plan("p", CallFacts(price=formula), of, (), want, floor, 0), lambda _: row)
+    return evaluate(Plan("p", CallFacts(price=formula), want, floor, 0, of), lambda _: row)
 
 
 def test_exactly_at_the_limit_is_allowed_and_one_more_is_not() -> None:
@@ -218,11 +217,6 @@ def test_what_each_mode_means_for_a_line(mode: str, ours: bool) -> None:
     assert only.advisory == (mode == "warn")
     assert only.spent_only == (mode == "raise")
     assert only.elastic == (mode in ("clamp", "break") or (ours and mode not in ("warn", "raise")))
-
-
-def test_the_floor_is_never_above_what_was_asked() -> None:
-    account = open_account(BUDGET, {}, NOW)
-    assert make_plan(Ask("id", FACTS, 5, 16, NOW), [account]).x_floor == 5
 
 
 def test_a_plan_is_good_until_its_earliest_window_ends() -> None:

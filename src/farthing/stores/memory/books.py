@@ -79,7 +79,8 @@ class Books:
         """Ended holds that their calls may still correct, and some that were corrected."""
         self._entries: dict[int, Entry] = {}
         self._entry_of: dict[str, int] = {}
-        self._counts = {"folded": 0, "rolled": 0, "tallied": 0}
+        self._counts = {"gone": 0, "folded": 0, "tallied": 0}
+        """Rows that are not here any more; those of them that were folded; see ``_tallied``."""
         self._settled_before: dict[str, Amounts] = {}
         # Newer than the parent's: who knows that one asks for this one.
         self._catalogue = Catalogue(version=self._catalogue.version + 1)
@@ -108,8 +109,7 @@ class Books:
     @property
     def seq(self) -> int:
         """Rows are numbered without gaps, from 1."""
-        counts = self._counts
-        return len(self._entries) + counts["folded"] + counts["rolled"]
+        return len(self._entries) + self._counts["gone"]
 
     def entry(self, hold_id: str) -> Entry | None:
         seq = self._entry_of.get(hold_id)
@@ -196,11 +196,10 @@ class Books:
         while len(self._entries) > self.entries_max:
             # Unless some were rolled up, that is the first number. (Asking the dict for its first key would walk over
             # all that have gone.)
-            oldest = folded = self._counts["folded"] + 1
-            if self._counts["rolled"]:
-                oldest = next(iter(self._entries))
-            gone = (self._entries.pop, oldest), (self._counts.update, {"folded": folded})
-            self._fold(self._entries[oldest].changes(), *gone)
+            gone, folded = self._counts["gone"] + 1, self._counts["folded"] + 1
+            oldest = gone if gone == folded else next(iter(self._entries))
+            counted = (self._counts.update, {"gone": gone, "folded": folded})
+            self._fold(self._entries[oldest].changes(), (self._entries.pop, oldest), counted)
 
     def _fold(self, posted: Iterable[tuple[str, Balances]], *gone: tuple[Callable[[Any], object], Any]) -> None:
         """Take amounts into the snapshot together with what makes them leave the journal's tail, or the balances."""
@@ -255,7 +254,7 @@ class Books:
             figures = self._rolled.get(key, Figures()).plus(figures_of(entry))
             counted = (
                 (self._rolled.update, {key: figures}),
-                (self._counts.update, {"rolled": self._counts["rolled"] + 1}),
+                (self._counts.update, {"gone": self._counts["gone"] + 1}),
             )
             self._fold(entry.changes(), (self._entries.pop, entry.seq), *counted)
             if self._entry_of.get(entry.hold_id) == entry.seq:
