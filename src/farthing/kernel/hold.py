@@ -66,30 +66,27 @@ class Hold(NamedTuple):
 
     id: str
     owner: str
-    state: str
     facts: CallFacts
     postings: tuple[Posting, ...]
-    x: int
-    amounts: Amounts
+    loans: tuple[Loan, ...]
+    """The parts of it that other agents' budgets carry."""
     x_want: int
     x_floor: int
     placed_ms: int
+    x: int
+    amounts: Amounts
     deadline_ms: int
     changed_ms: int
+    state: str
     automatic: bool = False
     """Resolved by the sweeper or by hand, not by its call: one late truth is still accepted."""
     outcome: Outcome | None = None
     """What the call itself said, once it has: what a repetition is compared with."""
-    loans: tuple[Loan, ...] = ()
-    """The parts of it that other agents' budgets carry."""
 
     def ended(self, state: str, outcome: Outcome | None, now_ms: int) -> Hold:
         """The hold after its call's own word."""
-        hold_id, owner, _, facts, postings, x, held, want, floor, placed, due, _, _, _, loans = self
-        return bare(
-            Hold,
-            (hold_id, owner, state, facts, postings, x, held, want, floor, placed, due, now_ms, False, outcome, loans),
-        )
+        changed = (now_ms, state, False, outcome)
+        return bare(Hold, self[:_CHANGED_MS] + changed)
 
     def shrunk(self, x: int) -> Hold:
         """The hold for fewer output tokens per choice."""
@@ -98,6 +95,10 @@ class Hold(NamedTuple):
     def estimate(self, x: int | None = None) -> Outcome:
         """The outcome that is assumed while the real one is unknown: all that was held."""
         return estimated(self.facts, self.x if x is None else x)
+
+
+_CHANGED_MS = Hold._fields.index("changed_ms")
+"""From here on is what the end of its call changes."""
 
 
 def paid(usage: Usage, cost_nano: int | None, *, source: str) -> Outcome:

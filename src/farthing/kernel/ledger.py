@@ -138,7 +138,7 @@ def place(
         loans.lend(balances, read, lent, amounts)
     hold = holds[hold_id] = bare(
         Hold,
-        (hold_id, owner, HELD, facts, postings, x, amounts, want, floor, now_ms, due_ms, now_ms, False, None, lent),
+        (hold_id, owner, facts, postings, lent, want, floor, now_ms, x, amounts, due_ms, now_ms, HELD, False, None),
     )
     made = bare(Change, (balances, holds, ends_of(postings), over, _NO_ENTRIES, _NO_LATEST))
     return bare(Placed, (hold, advisory)), made

@@ -58,19 +58,16 @@ class Ticket(Protocol[T_co]):
     def __await__(self) -> Generator[Any, None, T_co]: ...
 
 
-class Ready(Generic[T]):
+class Ready(NamedTuple, Generic[T]):
     """A ticket whose answer is there."""
 
-    __slots__ = ("_value",)
-
-    def __init__(self, value: T) -> None:
-        self._value = value
+    value: T
 
     def result(self) -> T:
-        return self._value
+        return self.value
 
     def __await__(self) -> Generator[Any, None, T]:
-        return self._value
+        return self.value
         yield  # pragma: no cover - makes this a generator
 
 

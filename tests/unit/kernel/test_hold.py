@@ -12,7 +12,7 @@ from farthing.kernel.usage import KINDS, Usage
 
 FACTS = CallFacts(input_tokens=100, choices=3, price=Formula(10, 7, 4))
 POSTINGS = (Posting("a"),)
-HOLD = Hold("h", "o", HELD, FACTS, POSTINGS, 5, FACTS.amounts(5), 9, 1, 0, 60_000, 0)
+HOLD = Hold("h", "o", FACTS, POSTINGS, (), 9, 1, 0, 5, FACTS.amounts(5), 60_000, 0, HELD)
 
 
 def test_a_hold_amounts_to_what_its_x_costs() -> None:

@@ -24,7 +24,7 @@ from operator import call
 from typing import Any, TypeVar
 
 from ...errors import StoreUnavailable
-from ...kernel.balances import NONE, ZERO, Amounts, Balances, change, minus
+from ...kernel.balances import NONE, ZERO, Amounts, Balances, bare, change, minus
 from ...kernel.catalogue import Catalogue
 from ...kernel.hold import LIVE, Entry, Hold
 from ...kernel.keys import KeyRing
@@ -139,7 +139,7 @@ class Books:
                 answer, change = command()
                 if change is not NOTHING:
                     self._commit(change)
-                return Ready(answer)
+                return bare(Ready, (answer,))
             finally:
                 if self._put_off:
                     self._catch_up()

@@ -103,7 +103,7 @@ def shape_text(postings: tuple[Posting, ...]) -> str:
 
 def placed_row(hold: Hold, entry: Entry | None, shape: int) -> Written:
     """A hold that is not in the file yet."""
-    hold_id, owner, state, facts, _, x, _, want, floor, placed_ms, due_ms, changed_ms, automatic, outcome, loans = hold
+    hold_id, owner, facts, _, loans, want, floor, placed_ms, x, _, due_ms, changed_ms, state, automatic, outcome = hold
     model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked, ours = facts
     plain = (
         hold_id,
@@ -160,19 +160,19 @@ def hold_from_row(row: Sequence[Any]) -> Hold:
     return Hold(
         hold_id,
         owner,
-        state,
         facts,
         _shape(shape),
-        x,
-        facts.amounts(x),
+        () if loans is None else tuple(Loan(*loan) for loan in json.loads(loans)),
         x_want,
         x_floor,
         placed_ms,
+        x,
+        facts.amounts(x),
         deadline_ms,
         changed_ms,
+        state,
         bool(automatic),
         _outcome_from_entry(row[-len(_SAID) :]) if outcome is None else outcome_from_text(outcome),
-        () if loans is None else tuple(Loan(*loan) for loan in json.loads(loans)),
     )
 
 
