@@ -15,7 +15,7 @@ One file, because these rules only make sense beside each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import add, gt, sub
+from operator import add, sub
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ..errors import HoldConflict, HoldNotFound, InvariantError
@@ -342,14 +342,12 @@ def _late(
 def _used(outcome: Outcome) -> Amounts:
     """What to settle. Settled amounts only grow, so a figure that would shrink or blur them is refused."""
     used, cost_nano = outcome.amounts, outcome.cost_nano
-    if {*map(type, used)} != _INTEGERS or min(used) < 0 or used[-1]:
+    tokens, usd, requests, in_flight = used
+    if not (type(tokens) is type(usd) is type(requests) is int) or tokens < 0 or usd < 0 or requests < 0 or in_flight:
         _complain(used)
     if cost_nano is not None and (type(cost_nano) is not int or cost_nano < 0):
         raise ValueError(f"outcome: cost_nano must be an integer of at least 0, not {cost_nano!r}")
     return used
-
-
-_INTEGERS = {int}
 
 
 def _complain(used: Amounts) -> None:
@@ -402,7 +400,8 @@ def _settled(
     The answer of a command that adds a row, and its change. *differs*: what this row has otherwise than that of a call
     that ends as its hold was placed.
     """
-    hold_id, facts, used = hold.id, hold.facts, outcome.amounts
+    hold_id, facts, held, used = hold.id, hold.facts, hold.amounts, outcome.amounts
+    beyond = used[0] > held[0] or used[1] > held[1] or used[2] > held[2]
     seq = books.seq + 1
     fields = (
         seq,
@@ -414,7 +413,7 @@ def _settled(
         facts,
         hold.postings,
         outcome,
-        _overrun(hold, used) if any(map(gt, used, hold.amounts)) else (),
+        _overrun(hold, used) if beyond else (),
         False,
         False,
         loans.transfers(hold, used) if hold.loans else (),

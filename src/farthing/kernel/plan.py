@@ -205,6 +205,11 @@ class Account:
     frozen: bool = False
     valid_from_ms: int | None = None
     """Since when these are its keys and ceilings: a clock that is set back behind it leads to others."""
+    keys: tuple[str, ...] = field(init=False)
+    """The rows whose sum is what this account has."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", self.rolling or (self.key,))
 
     @property
     def kept_until_ms(self) -> int | None:
@@ -213,11 +218,6 @@ class Account:
         is put right leads back into that window, which must not begin anew.
         """
         return None if self.starts_ms is None or self.ends_ms is None else 2 * self.ends_ms - self.starts_ms
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The rows whose sum is what this account has."""
-        return self.rolling or (self.key,)
 
     def ceiling(self, unit: str) -> int | None:
         """The limit of this instant, live grants included; None where the unit is not limited."""
@@ -408,9 +408,9 @@ def evaluate(plan: Plan, read: Callable[[str], Balances]) -> Verdict:
     asked = facts.amounts(want)
     short: list[Line] = []
     for line in plan.lines:
-        room = line.room
-        for row in map(read, line.keys):
-            room -= sum(line.counted(row))
+        room, counted = line.room, line.counted
+        for key in line.keys:
+            room -= sum(counted(read(key)))
         if asked[line.at] <= room:
             continue
         if line.elastic and not line.frozen:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,17 +40,19 @@ _OLDER = (
 )
 
 _SELECT_BALANCES = f"SELECT {', '.join(Balances._fields)} FROM balances WHERE key = ?"
-_BALANCES = ("key", *Balances._fields, "ends_ms")
+_BALANCES = ("key", *Balances._fields)
 _UPSERT_BALANCES = (
     f"INSERT INTO balances ({', '.join(_BALANCES)}) VALUES ({', '.join('?' * len(_BALANCES))}) "
     f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in Balances._fields)}"
 )
+_UPDATE_END = "UPDATE balances SET ends_ms = ? WHERE key = ?"
 _SELECT_HOLD = f"{rows.SELECT_HOLD} WHERE holds.id = ?"
 _SELECT_KNOWN = "SELECT id FROM holds WHERE id IN (SELECT value FROM json_each(?))"
 _SELECT_STATE = f"SELECT {', '.join(rows.MUTABLE)} FROM holds WHERE id = ?"
 _SELECT_LATEST_ENTRY = f"{rows.SELECT_ENTRY} WHERE entries.seq = (SELECT entry FROM holds WHERE id = ?)"
 
-_UPDATE_META = "UPDATE meta SET value = ? WHERE key = ?"
+_LAST_SEEN = "UPDATE meta SET value = ? WHERE key = 'last_seen_ms'"
+_NEXT_SEQ = "UPDATE meta SET value = ? WHERE key = 'next_seq'"
 
 _SELECT_ANSWER = "SELECT hold_id FROM answers WHERE id = ?"
 _UPSERT_ANSWER = (
@@ -98,6 +101,8 @@ class Books:
         # get, which reads nothing: asking for one that is missing would use the writer's connection.
         self.known_balance: Callable[[str], Balances | None] = self._balances.get
         """What is known now, the group that is being made included. Any thread may ask."""
+        self._dated: set[str] = set()
+        """Accounts whose end is in the file."""
         self._shapes: dict[tuple[Posting, ...], int] = {}
         self._own: dict[str, Hold] = {}
         """Held holds that this writer wrote, as they are in the file."""
@@ -107,7 +112,7 @@ class Books:
         self._clear_group()
 
     def _clear_group(self) -> None:
-        self._touched: set[str] = set()
+        self._touched: dict[str, Balances] = {}
         self._ends: dict[str, int] = {}
         self._holds: dict[str, Hold] = {}
         self._absent: set[str] = set()
@@ -280,7 +285,7 @@ class Books:
 
     def touched(self) -> set[str]:
         """The accounts that the group has changed so far, or its holds may yet change."""
-        return self._touched | {posting.key for hold in self._holds.values() for posting in hold.postings}
+        return {*self._touched, *(posting.key for hold in self._holds.values() for posting in hold.postings)}
 
     def has_touched(self, hold_id: str) -> bool:
         """Whether the group has changed this hold."""
@@ -290,6 +295,7 @@ class Books:
         """These are not needed any more."""
         for key in keys:
             self._balances[key] = ZERO
+        self._dated.difference_update(keys)
         self.also("DELETE FROM balances WHERE key = ?", [(key,) for key in keys])
 
     def drop_holds(self, hold_ids: list[str]) -> None:
@@ -305,33 +311,33 @@ class Books:
 
     def write(self) -> int:
         """Write the group's changes, inside its transaction. Returns how many rows that were."""
-        write = self._connection.executemany
-        balances, ends, entries = self._balances, self._ends, self._entries
+        write, set_to = self._connection.executemany, self._connection.execute
+        touched, entries = self._touched, self._entries
         for sql, values in self._also:
             write(sql, values)
-        write(_UPSERT_BALANCES, [(key, *balances[key], ends.get(key)) for key in self._touched])
-        written: dict[str, list[tuple[Any, ...]]] = {}
+        write(_UPSERT_BALANCES, [(key, *row) for key, row in touched.items()])
+        if new := self._ends.keys() - self._dated:
+            write(_UPDATE_END, [(self._ends[key], key) for key in new])
+        written: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         for hold_id, hold in self._holds.items():
             entry = entries.get(self._latest.get(hold_id, 0))
             if hold_id in self._absent:
                 sql, row = rows.placed_row(hold, entry, self._shape_id(hold.postings))
             else:
                 sql, row = rows.changed_row(hold, entry)
-            written.setdefault(sql, []).append(row)
+            written[sql].append(row)
         for entry in entries.values():
             sql, row = rows.entry_row(entry)
-            written.setdefault(sql, []).append(row)
+            written[sql].append(row)
         for sql, some in written.items():
             write(sql, some)
-        meta: list[tuple[int, str]] = [(self._last_seen_ms, "last_seen_ms")]
+        set_to(_LAST_SEEN, (self._last_seen_ms,))
         if entries:
-            meta.append((self.seq + 1, "next_seq"))
-        write(_UPDATE_META, meta)
-        if self._beside:
-            self._write_beside()
-        return len(self._touched) + len(self._holds) + len(entries) + len(self._denials) + len(meta)
+            set_to(_NEXT_SEQ, (self.seq + 1,))
+        changed = 1 + len(touched) + len(self._holds) + len(entries)
+        return changed + self._write_beside() if self._beside else changed
 
-    def _write_beside(self) -> None:
+    def _write_beside(self) -> int:
         write = self._connection.executemany
         if self._denials:
             write(rows.UPSERT_DENIAL, self._denials)
@@ -344,6 +350,7 @@ class Books:
         if self._ratios_now is not self.ratios:
             version = self._ratios_version + 1
             definitions.write_ratios(self._connection, self.ratios, self._ratios_now, version=version)
+        return len(self._denials)
 
     def committed(self) -> None:
         """The group is in the file."""
@@ -354,6 +361,7 @@ class Books:
             else:
                 own.pop(hold_id, None)
         self._seen_seq = self.seq
+        self._dated.update(self._ends)
         if self._beside:
             self.catalogue = self._catalogue_now
             self.keys = self._keys_now
@@ -363,6 +371,7 @@ class Books:
         self._clear_group()
         if len(self._balances) > ACCOUNTS_KEPT_MAX:
             self._balances.clear()
+            self._dated.clear()
 
     def forget(self) -> None:
         """A group failed, or the connection is another one: nothing of what was known is sure any more."""
@@ -373,6 +382,7 @@ class Books:
     def _doubt(self) -> None:
         """Another connection has written. (Shapes are never changed or removed.)"""
         self._balances.clear()
+        self._dated.clear()
         self._unsure.update(self._own)
         self._own.clear()
         while len(self._unsure) > UNSURE_MAX:

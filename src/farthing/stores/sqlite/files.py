@@ -25,14 +25,16 @@ if sys.platform == "win32":  # pragma: no cover - covered where it runs
             return False
         return True
 
-    def _lock(fd: int) -> None:
+    _EXCLUSIVE, _FREE = 1, 0
+
+    def _set_lock(fd: int, to: int) -> None:
+        if to == _FREE:
+            os.lseek(fd, 0, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+            return
         # LK_LOCK gives up after ten tries of a second each; whoever waits for us has lost patience before.
         while not _try_lock(fd):
             time.sleep(0.002)
-
-    def _unlock(fd: int) -> None:
-        os.lseek(fd, 0, os.SEEK_SET)
-        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 else:
     import fcntl
 
@@ -43,11 +45,7 @@ else:
             return False
         return True
 
-    def _lock(fd: int) -> None:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-
-    def _unlock(fd: int) -> None:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+    _set_lock, _EXCLUSIVE, _FREE = fcntl.flock, fcntl.LOCK_EX, fcntl.LOCK_UN
 
 
 FILE_MODE = 0o600
@@ -79,7 +77,7 @@ class FileLock:
 
     def acquire(self) -> None:
         """Wait for the lock, however long that takes."""
-        _lock(self._fd)
+        _set_lock(self._fd, _EXCLUSIVE)
 
     def acquire_within(self, seconds: float) -> bool:
         """Wait for the lock at most this long."""
@@ -91,7 +89,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        _unlock(self._fd)
+        _set_lock(self._fd, _FREE)
 
     def in_place(self) -> bool:
         """Whether the path still names the file that was opened."""

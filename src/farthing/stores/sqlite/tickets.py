@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -273,11 +274,12 @@ class Ticket(Generic[T]):
 
 def publish(tickets: Iterable[Ticket[Any]]) -> None:
     """All answers of a group are there: wake who waits, each event loop once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    by_loop: defaultdict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
     for ticket in tickets:
         waiter = ticket.publish()
         if waiter is not None:
-            by_loop.setdefault(waiter[0], []).append(waiter[1])
+            loop, future = waiter
+            by_loop[loop].append(future)
     for loop, futures in by_loop.items():
         try:
             loop.call_soon_threadsafe(wake, futures)

@@ -189,8 +189,9 @@ class Writer:
             items = [self._queue.get(timeout=IDLE_SECONDS if self._rows or self._backlog.waiting else None)]
         except queue.Empty:
             return []
-        waiting = min(self._queue.qsize(), GROUP_MAX - 1)
-        return items + [self._queue.get_nowait() for _ in range(waiting)]
+        if waiting := min(self._queue.qsize(), GROUP_MAX - 1):
+            items += [self._queue.get_nowait() for _ in range(waiting)]
+        return items
 
     def _tickets_of(self, items: list[Any]) -> list[Ticket[Any]]:
         tickets = []
