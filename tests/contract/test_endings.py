@@ -245,7 +245,7 @@ def test_an_unknown_hold_is_not_found(store: Store, ask: Ask, end: End) -> None:
 
 
 def test_a_wrong_outcome_is_refused_and_the_hold_stays(store: Store, ask: Ask, held: str) -> None:
-    for wrong in (outcome()._replace(amounts=(("tokens", -1),)), outcome()._replace(cost_nano=-1)):
+    for wrong in (outcome()._replace(amounts=(-1, 0, 1, 0)), outcome()._replace(cost_nano=-1)):
         with pytest.raises(ValueError, match="outcome"):
             ask(store.settle(held, wrong))
     assert balances(store, ask) == HELD

@@ -196,7 +196,7 @@ class Simulation:
         if not given or store.dead:
             return
         command = self.rng.choice(given)
-        outcome = command.args[1]._replace(amounts=(("tokens", self.rng.randint(0, 50)), ("requests", 1)), ending="x")
+        outcome = command.args[1]._replace(amounts=(self.rng.randint(0, 50), 0, 1, 0), ending="x")
         other = Command(self.rng.choice(("settle", "void")), (command.hold_id, outcome))
         self._note(f"contradiction {other}", self._carried_out(store, other))
 
