@@ -133,7 +133,8 @@ def asked_of(call: Call, model: str, strictest: Strictest, allowed_output: int |
     asked_model = None if model == request.model else request.model
     who = (model, provider, request.dialect, call.tags, strictest.titles)
     facts = bare(CallFacts, (*who, input_tokens, choices, price, version, certain, asked_model, ours))
-    ask = bare(Ask, (call.id, facts, output.ceiling, output.floor, call.deadline_ms(now_ms)))
+    ceiling = output.ceiling
+    ask = bare(Ask, (call.id, facts, ceiling, min(ceiling, output.floor), call.deadline_ms(now_ms)))
     countable = not call.exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX
     teaches = weight if family.guessed and not open_reasons else None
     return bare(Asked, (ask, rates, known, output, teaches, countable))
