@@ -63,7 +63,11 @@ class _Json(logging.Formatter):
             said |= {"event": record.name.rpartition(".")[2], "message": record.getMessage()}
         if record.exc_info:
             said["exception"] = self.formatException(record.exc_info)
-        return printable_json(json.dumps(said, ensure_ascii=False, default=str))
+        return printable_json(_encode(said))
+
+
+# Made once: json.dumps would make one for each line.
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 def to_stream(log_format: str, stream: TextIO | None = None) -> logging.Handler:
@@ -93,6 +97,8 @@ def _say(level: int, line: Line) -> None:
 
 def say_call(call: Call, path: str, status: int, upstream: str) -> None:
     """A call that went out, at its end."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     request, admitted, ending = call.request, call.admitted, call.ending
     held = x = None
     prompt = 0
