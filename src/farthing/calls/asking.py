@@ -19,6 +19,7 @@ from ..runtime.settings import Settings
 from ..tokens import ModelFacts, Weight
 from ..wire.anthropic.messages import THREAD
 from ..wire.facts import RequestFacts
+from ..wire.reading import OTHER_MODELS
 from .call import Call, History
 
 DEFAULT_OUTPUT_TOKENS = 4_096
@@ -195,6 +196,11 @@ def _open_input(request: RequestFacts, strictest: Strictest, known: ModelFacts, 
     if strictest.open_bound == "reject":
         reason = f"its cost has no bound on this side ({why}) and the budget says open_bound='reject'"
         raise UnmeteredCall("POST", url, budget=title, reason=reason)
+    if OTHER_MODELS in request.open_reasons and any(budget.usd_nano is not None for budget in strictest.hard):
+        reason = f"it names {OTHER_MODELS}, at prices of their own; open_bound='overrun' would admit it"
+        raise UnmeteredCall("POST", url, budget=title, reason=reason)
+    if request.open_reasons == (OTHER_MODELS,):
+        return input_tokens
     if known.context is None:
         reason = (
             f"its cost has no bound on this side ({why}), and the context window of {request.model!r} is not known; "

@@ -86,6 +86,8 @@ class Limits(NamedTuple):
     """Asked only where no usage was reported: a call that nothing was held for has not counted its input yet."""
     request: RequestFacts
     """What it asked for says how it may be billed, where its answer does not."""
+    rates_of: Callable[[str], Rates | None] | None = None
+    """Those of another model, where the request names others that may answer it."""
 
 
 def status_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> int:
@@ -201,10 +203,12 @@ def _priced(
     An outcome with its cost; without a known price the cost is None, never zero. *billed*: what it is priced as, where
     that is not known to be *usage*.
     """
-    asked, rates, _, request = limits
+    asked, rates, _, request, rates_of = limits
     model = answer.model
     if model == asked:
         model = None
+    if model is not None and rates_of is not None:
+        rates = rates_of(model) or rates
     cost_nano = None if rates is None else rates.cost_nano(billed or usage, answer.service_tier or request.service_tier)
     amounts = (usage.total_tokens, cost_nano or 0, 1, 0)
     return bare(Outcome, (amounts, usage, cost_nano, ending, source, model, answer.usage_note))

@@ -19,9 +19,11 @@ from ..kernel.hold import Entry, Outcome
 from ..kernel.ledger import Settled
 from ..kernel.plan import CallFacts, Formula, LineResult, Plan, empty_plan, spent_line
 from ..kernel.strictest import Strictest
+from ..prices import Rates
 from ..runtime.events import Who
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..stores.contract import Store, Ticket
+from ..wire.reading import OTHER_MODELS
 from . import endings
 from .admission import Admitted, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, Asked, asked_of, find_rates, input_bound
@@ -35,7 +37,8 @@ def limits(call: Call, admitted: Admitted) -> Limits:
     """What an ending of this call needs to know: the rates pinned at its hold, and its bounds."""
     model, asked, granted = admitted.model, admitted.asked, admitted.granted
     if asked is not None and granted is not None:
-        return bare(Limits, (model, asked.rates, partial(_held_bounds, call, asked, granted), call.request))
+        bounds = partial(_held_bounds, call, asked, granted)
+        return bare(Limits, (model, asked.rates, bounds, call.request, _rates_of(call)))
     runtime, request = call.runtime, call.request
     rates = find_rates(runtime.prices, runtime.settings, model, request.provider, call.started_ms)
     if rates is None:
@@ -44,7 +47,15 @@ def limits(call: Call, admitted: Admitted) -> Limits:
         except UnpricedModelWarning:
             # Warnings are errors here. It is in the log; what was paid for is settled, and belongs to its caller.
             pass
-    return Limits(model, rates, partial(_bounds, call, model), request)
+    return Limits(model, rates, partial(_bounds, call, model), request, _rates_of(call))
+
+
+def _rates_of(call: Call) -> Callable[[str], Rates | None] | None:
+    """How to find the price of the model that answered, where it need not be the one that was asked."""
+    runtime, request = call.runtime, call.request
+    if not request.open_reasons or OTHER_MODELS not in request.open_reasons:
+        return None
+    return lambda model: find_rates(runtime.prices, runtime.settings, model, request.provider, call.started_ms)
 
 
 def _held_bounds(call: Call, asked: Asked, granted: Granted) -> Bounds:

@@ -14,6 +14,8 @@ from . import json
 from .facts import Image
 
 MAX_COUNT = 2**53
+OTHER_MODELS = "other models that may answer it"
+"""Why a request is open that names models to go on to: what is billed is the price of the one that answers."""
 MODEL_LENGTH_MAX = 256
 
 
@@ -77,6 +79,12 @@ def object_in(body: Mapping[str, Any], field: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{field} must be an object, not {value!r:.80}")
     return value
+
+
+def read_models(body: Mapping[str, Any], found: Gathering) -> None:
+    """OpenRouter's ``models``, and that of gateways like it: where the first fails (a prompt too long …), the next."""
+    if body.get("models") not in (None, [], [body.get("model")]):
+        found.open(OTHER_MODELS)
 
 
 class Gathering:

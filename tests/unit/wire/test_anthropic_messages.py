@@ -10,6 +10,7 @@ import pytest
 from farthing.kernel.usage import Usage
 from farthing.wire.anthropic.messages import TOOL_USE_PROMPT, AnthropicMessages
 from farthing.wire.facts import Image
+from farthing.wire.reading import OTHER_MODELS
 
 from .recorded_bodies import MESSAGES, body, recorded, recorded_object
 
@@ -83,6 +84,7 @@ def test_nothing_is_left_out(fields: dict[str, Any], needle: str) -> None:
         ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "context_management"),
         ({"context_management": {"edits": [], "remember": {}}}, "context_management"),
         ({"fallbacks": "default"}, "fallbacks"),
+        ({"models": ["a", "b"]}, OTHER_MODELS),
         *(
             ({"tools": [{"type": kind, "name": "t"}]}, f"hosted tool {kind}")
             for kind in ("web_search_20260318", "code_execution_20260521", "computer_20251124", "advisor_20260301")
@@ -91,6 +93,19 @@ def test_nothing_is_left_out(fields: dict[str, Any], needle: str) -> None:
 )
 def test_what_has_no_bound_is_open(fields: dict[str, Any], reason: str) -> None:
     assert read(**fields).open_reasons == (reason,)
+
+
+def test_other_models_that_may_answer() -> None:
+    """Where the one asked for declines; or as its advisor. Each is billed at its own price."""
+    facts = read(fallbacks=[{"model": "claude-opus-5-5", "max_tokens": 3}, {"model": "b"}], max_tokens=5)
+    assert facts.open_reasons == ("fallbacks", OTHER_MODELS)
+    lowered = json.loads(DIALECT.rewrite(facts, output_ceiling=2))
+    assert lowered["fallbacks"] == [{"model": "claude-opus-5-5", "max_tokens": 2}, {"model": "b"}]
+    assert json.loads(DIALECT.rewrite(facts, output_ceiling=4))["fallbacks"] == facts.body["fallbacks"]
+    advisor = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5-5"}
+    assert read(tools=[advisor]).open_reasons == ("hosted tool advisor_20260301", OTHER_MODELS)
+    with pytest.raises(ValueError, match="fallbacks"):
+        read(fallbacks=[{"model": "claude-opus-5-5", "max_tokens": 6}], max_tokens=5)
 
 
 def test_edits_that_only_clear_the_context_leave_its_bound() -> None:

@@ -10,6 +10,7 @@ import pytest
 from farthing.kernel.usage import Usage
 from farthing.wire.facts import Image
 from farthing.wire.openai.chat import OpenAIChat
+from farthing.wire.reading import OTHER_MODELS
 
 from .recorded_bodies import CHAT, body, recorded, recorded_object
 
@@ -89,6 +90,7 @@ def test_nothing_is_left_out(fields: dict[str, Any], needle: str) -> None:
         ({"modalities": ["text", "audio"]}, "audio output"),
         ({"tools": [{"type": "web_search"}]}, "hosted tool web_search"),
         ({"data_sources": [{"type": "azure_search"}]}, "hosted tool data_sources"),
+        ({"models": ["openai/o1-pro"]}, OTHER_MODELS),
     ],
 )
 def test_what_has_no_bound_is_open(fields: dict[str, Any], reason: str) -> None:

@@ -17,7 +17,18 @@ from ..dialect import JsonDialect
 from ..facts import AnswerFacts, RequestFacts
 from ..images import UNKNOWN, size_of_base64
 from ..metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from ..reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
+from ..reading import (
+    OTHER_MODELS,
+    Gathering,
+    count_in,
+    flag_in,
+    model_of,
+    object_in,
+    objects_in,
+    read_models,
+    without,
+    word_in,
+)
 from ..reported import reported
 from .closing import MessagesCloser
 
@@ -125,6 +136,14 @@ class AnthropicMessages(JsonDialect):
             previous=previous,
             wants_usage=stream,
         )
+
+    def _set_ceiling(self, request: dict[str, Any], ceiling: int) -> None:
+        super()._set_ceiling(request, ceiling)
+        if isinstance(request.get("fallbacks"), list):
+            own = [(other, other.get("max_tokens")) for other in request["fallbacks"]]
+            request["fallbacks"] = [
+                other if most is None else {**other, "max_tokens": min(most, ceiling)} for other, most in own
+            ]
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""
@@ -367,11 +386,24 @@ def _read_tools(request: Mapping[str, Any], found: Gathering) -> None:
             found.overhead += hidden or 0
             if hidden is None:
                 found.open(f"hosted tool {kind!s:.60}")
+            if tool.get("model") not in (None, request.get("model")):  # an advisor
+                found.open(OTHER_MODELS)
     if tools or request.get("mcp_servers"):
         found.overhead += TOOL_USE_PROMPT
         choice = request.get("tool_choice")
         if isinstance(choice, dict):
             found.add(choice.get("name"))
+
+
+def _read_fallbacks(request: Mapping[str, Any], found: Gathering) -> None:
+    """Models that answer where the one asked for declines, each perhaps with a ceiling of its own."""
+    if not isinstance(request.get("fallbacks"), list):
+        return
+    ceiling = count_in(request, "max_tokens", least=0) or 0
+    for other in objects_in(request, "fallbacks"):
+        found.open(OTHER_MODELS)
+        if (count_in(other, "max_tokens", least=0) or 0) > ceiling:
+            raise ValueError("fallbacks: no max_tokens there may be above that of the request")
 
 
 def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
@@ -382,6 +414,8 @@ def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
     for field, reason in _OPEN_FIELDS.items():
         if request.get(field):
             found.open(reason)
+    read_models(request, found)
+    _read_fallbacks(request, found)
     managed = object_in(request, "context_management")
     edits = {str(edit.get("type")) for edit in objects_in(managed, "edits")}
     if not (managed.keys() <= {"edits"} and edits <= _CLEARING):

@@ -14,7 +14,17 @@ from .. import json
 from ..facts import AnswerFacts, RequestFacts
 from ..images import UNKNOWN, size_of_url
 from ..metering import answer_object, mapping, mappings, string
-from ..reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
+from ..reading import (
+    Gathering,
+    count_in,
+    flag_in,
+    model_of,
+    object_in,
+    objects_in,
+    read_models,
+    without,
+    word_in,
+)
 from ..reported import reported
 from .chat_closing import ChatCloser
 from .chat_metering import ChatMeter, finish_of, message_text
@@ -268,4 +278,5 @@ def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
             found.open(reason)
     if isinstance(request.get("prediction"), dict):
         found.add(request["prediction"])
+    read_models(request, found)
     found.rest(request, known=_BODY_FIELDS)

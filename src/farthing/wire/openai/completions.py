@@ -13,7 +13,7 @@ from typing import Any
 from .. import json
 from ..facts import AnswerFacts, RequestFacts
 from ..metering import answer_object, mappings, string
-from ..reading import Gathering, count_in, flag_in, model_of, object_in, word_in
+from ..reading import Gathering, count_in, flag_in, model_of, object_in, read_models, word_in
 from ..reported import reported
 from .chat_closing import ChatCloser
 from .chat_metering import ChatMeter, finish_of
@@ -41,6 +41,7 @@ class OpenAICompletions(OpenAIDialect):
         found = Gathering()
         prompts = read_inputs(request, "prompt", found)
         found.add(request.get("suffix"))
+        read_models(request, found)
         found.rest(request, known=_BODY_FIELDS)
         return self._facts(
             request,

@@ -16,7 +16,17 @@ from .. import json
 from ..facts import AnswerFacts, RequestFacts
 from ..images import UNKNOWN, size_of_base64, size_of_url
 from ..metering import EventMeter, answer_object, event_data, mapping, mappings, string
-from ..reading import Gathering, count_in, flag_in, model_of, object_in, objects_in, without, word_in
+from ..reading import (
+    Gathering,
+    count_in,
+    flag_in,
+    model_of,
+    object_in,
+    objects_in,
+    read_models,
+    without,
+    word_in,
+)
 from ..reported import reported
 from .responses_closing import ResponsesCloser
 from .shared import OpenAIDialect, cache_breakpoint, read_cache_options, read_tool_choice
@@ -381,4 +391,5 @@ def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
     for field in _OPEN_FIELDS:
         if request.get(field):
             found.open(field)
+    read_models(request, found)
     found.rest(request, known=_BODY_FIELDS)
