@@ -21,6 +21,8 @@ from ..runtime.ambient import Ambient
 from ..runtime.runtime import Runtime
 from ..wire.ambiguous import check_spelling
 from ..wire.facts import RequestFacts
+from ..wire.openai.shared import deployment_in
+from ..wire.reading import model_of
 from ..wire.routes import COSTS_NOTHING
 from . import log
 from .callers.identity import Caller, Identify, Identity, Loopback, Refused
@@ -332,6 +334,9 @@ def _read(routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts |
     try:
         facts = route.dialect.read_request(body, path)
         check_spelling(facts.body)
+        deployed = deployment_in(routes.path)
+        # A caller may write any model beside its deployment, and would pay that one's price.
+        model = facts.model if deployed is None else model_of({"model": deployed})
     except ValueError as error:
         route = routes.default or route
         if route.upstream.unmetered == "allow":
@@ -339,13 +344,13 @@ def _read(routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts |
         message = f"{routes.path}: the request cannot be read, so what it costs cannot be bounded: {error}"
         said = "the request cannot be read, so what it costs cannot be bounded"
         raise _Refusal(refuse(routes.family, 400, "unreadable_request", message), said=said) from error
-    chosen = routes.for_model(facts.model)
+    chosen = routes.for_model(model)
     if chosen is None or chosen.dialect is None:
-        message = f"no upstream of this proxy serves model {facts.model!r} at {routes.path}"
+        message = f"no upstream of this proxy serves model {model!r} at {routes.path}"
         raise _Refusal(refuse(routes.family, 404, "no_upstream", message))
     if chosen is not route:
         facts = chosen.dialect.read_request(body, path)
-    return chosen, facts
+    return chosen, facts if model == facts.model else facts._replace(model=model)
 
 
 def _encoding(client: Client) -> str:

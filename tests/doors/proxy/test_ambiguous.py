@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -134,3 +135,24 @@ def test_a_query_that_hides_what_an_answer_costs_is_refused(
     assert "x-goog-fieldmask" not in provider.requests[0].headers
     (entry,) = entries(proxy)
     assert entry.tokens("input", "output") == provider.billed_tokens
+
+
+def test_the_model_of_an_azure_path_is_its_deployment(provider: FakeProvider) -> None:
+    """Azure reads no model in a body: whoever wrote a cheap one there paid its price for any deployment."""
+    usage = {"prompt_tokens": 1_000, "completion_tokens": 9, "total_tokens": 1_009}
+    message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
+    provider.reply = Reply(body={"model": "gpt-4o-2024-11-20", "choices": [message], "usage": usage})
+    given = settings_for(provider)
+    azure = replace(given.upstreams[0], provider="azure", base_url=provider.url)
+    asked = {"model": "gpt-4.1-nano", "messages": HI, "max_tokens": 9}
+    with proxy_with(replace(given, upstreams=(azure,))) as proxy:
+        proxy.runtime.put_budget(make_budget("all", usd=1, standing=True))
+        path = "/openai/deployments/{}/chat/completions?api-version=2024-10-21"
+        assert ask(proxy.url, path.format("gpt-4o"), asked).status == 200
+        unknown = ask(proxy.url, path.format("of-mine"), asked)
+        assert (unknown.status, unknown.json["error"]["code"]) == (400, "unpriced_model")
+        assert ask(proxy.url, path.format("m" * 300), asked).status == 400
+        (entry,) = entries(proxy)
+    assert entry.facts.model == "gpt-4o"
+    assert entry.cost_nano == 1_000 * 2_500 + 9 * 10_000
+    assert [request.json["model"] for request in provider.requests] == ["gpt-4.1-nano"]

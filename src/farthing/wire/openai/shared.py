@@ -47,6 +47,12 @@ def other_deployment(path: str, model: str) -> str | None:
     return changed if found else None
 
 
+def deployment_in(path: str) -> str | None:
+    """The deployment that an Azure path (without its query) names: that is the model which runs."""
+    found = _DEPLOYMENT.search(path)
+    return None if found is None else found[0]
+
+
 def read_inputs(request: Mapping[str, Any], field: str, found: Gathering) -> int:
     """
     Texts or token ids: one text, several, one list of ids, or several of those. Gives how many inputs there are.
