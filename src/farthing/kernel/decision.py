@@ -8,9 +8,10 @@ Inside, a denial is a value; only the doors raise it. Amounts are integers, exce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -47,13 +48,14 @@ class FailedLine(NamedTuple):
 
     def amounts_text(self) -> str:
         """The figures alone: ``limit $5.00, spent $4.98, held $0.00, asked $0.03; $0.02 remain.``"""
-        limit = f"limit {_text(self, self.limit)}, "
+        said: Callable[[Any], str] = format_dollars if self.unit == "usd" else partial(_counted, self.unit)
+        text = f"limit {said(self.limit)}"
         if self.unit == "concurrency":
-            return f"{limit}{self.held:,} in flight."
-        text = f"{limit}spent {_text(self, self.spent)}, held {_text(self, self.held)}"
+            return f"{text}, {self.held:,} in flight."
+        text += f", spent {said(self.spent)}, held {said(self.held)}"
         if self.suspect:
-            text += f", suspect {_text(self, self.suspect)}"
-        text += f", asked {_text(self, self.asked)}; {_text(self, self.remaining)} remain."
+            text += f", suspect {said(self.suspect)}"
+        text += f", asked {said(self.asked)}; {said(self.remaining)} remain."
         if self.resets_at is not None:
             text += f" Resets at {self.resets_at:%Y-%m-%d %H:%M:%S} UTC."
         return text
@@ -225,10 +227,8 @@ def _remedy(line: Line, settled: int, suspect: int, needed: int, resets_ms: int 
     return f"Grant more, or raise the limit of budget {name!r}."
 
 
-def _text(line: FailedLine, amount: int | Decimal) -> str:
-    if isinstance(amount, Decimal):
-        return format_dollars(amount)
-    one, many = _UNIT_NAMES[line.unit]
+def _counted(unit: str, amount: int) -> str:
+    one, many = _UNIT_NAMES[unit]
     return f"{amount:,} {one if amount == 1 else many}"
 
 

@@ -132,5 +132,4 @@ def format_usd(amount_nano: int) -> str:
 def format_dollars(amount: Decimal) -> str:
     """The same, of an amount in USD that has no trailing zeros."""
     whole, _, digits = f"{amount:,f}".partition(".")
-    sign, whole = ("-", whole[1:]) if whole[0] == "-" else ("", whole)
-    return f"{sign}${whole}.{digits:0<2}"
+    return f"-${whole[1:]}.{digits:0<2}" if whole[0] == "-" else f"${whole}.{digits:0<2}"

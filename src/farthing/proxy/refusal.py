@@ -73,7 +73,7 @@ def refuse(
         whole = {"message": message, "error": error} if family == "cohere" else {"error": error}
     error["farthing"] = {"code": code, **(evidence or {})}
     body = json.encode(whole)
-    length = (b"content-length", str(len(body)).encode())
+    length = (b"content-length", b"%d" % len(body))
     return Refusal(status, [JSON, length, *headers], body, code, message)
 
 

@@ -21,7 +21,7 @@ from ...runtime.runtime import Runtime
 from ...stores.contract import Ready, Ticket
 from ..headers import credential_of
 from ..pages.page import Request
-from .identity import Caller, Identify, Identity, Loopback, Refused
+from .identity import Caller, Identity, Loopback, Refused
 from .looking import Looks
 
 T = TypeVar("T")
@@ -45,9 +45,9 @@ class KeyIdentify:
     ``/metrics``, and neither does the other's.
     """
 
-    def __init__(self, runtime: Runtime, *, without_keys: Identify | None = None) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._without_keys: Identify = without_keys or Loopback()
+        self._without_keys = Loopback()
         self._ring = KeyRing(version=-1)
         self._for_calls = False
         self._looks = Looks(lambda: self._read(runtime.main.store.keys(fresh=True)))
@@ -167,9 +167,7 @@ class KeyIdentify:
                 raise Refused(
                     401, "missing_key", f"without keys this proxy answers on this machine only; {HOW_TO_SEND}"
                 )
-            answer = self._without_keys(caller)
-            assert isinstance(answer, Identity)
-            return answer
+            return self._without_keys(caller)
         key = self._key(ring, caller)
         if key.admin:
             raise Refused(403, "admin_key", f"key {key.shown} is for the admin API: it makes no model calls")
