@@ -169,7 +169,7 @@ def choices_are_counted_once(patch: Patch) -> None:
     read = OpenAIChat.read_request
 
     def single(self: OpenAIChat, body: bytes) -> Any:
-        return _with(read(self, body), choices=1)
+        return read(self, body).but(choices=1)
 
     patch.setattr(OpenAIChat, "read_request", single)
 

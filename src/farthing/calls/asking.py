@@ -83,7 +83,7 @@ def continued(request: RequestFacts, history: History, model: str) -> RequestFac
     if history.model != model:
         return request
     reasons = tuple(reason for reason in request.open_reasons if reason not in _BY_HISTORY)
-    return request._replace(open_reasons=reasons, overhead_tokens=request.overhead_tokens + history.tokens)
+    return request.but(open_reasons=reasons, overhead_tokens=request.overhead_tokens + history.tokens)
 
 
 def asked_of(call: Call, model: str, strictest: Strictest, allowed_output: int | None = None) -> Asked | Decision:

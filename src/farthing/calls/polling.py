@@ -18,6 +18,7 @@ from ..runtime.ledgers import Ledger
 from ..runtime.runtime import log
 from ..stores.contract import Ticket
 from ..wire.facts import AnswerFacts, Dialect, RequestFacts
+from ..wire.reading import Gathering
 from . import endings
 from .asking import find_rates
 from .call import Call
@@ -27,8 +28,9 @@ from .steps import READ_ALL, SEND_AS_IT_IS, Answered, Broken, Finished, Life, No
 
 def asks(dialect: Dialect, path: str) -> RequestFacts:
     """The request that asks: it has no body, and costs nothing. *path*: with its query."""
-    stream = "stream=true" in path.lower()
-    return RequestFacts(dialect.name, dialect.provider, "", {}, 0, stream, (), 0, path=path)
+    request = Gathering(dialect, {}, b"", path)
+    request.stream = "stream=true" in path.lower()
+    return request
 
 
 def poll(call: Call) -> Life:

@@ -184,7 +184,7 @@ class Proxy:
         if query and _replaces(route, identity):
             query = without_key(query)
             if facts is not None:
-                facts = facts._replace(path=_with_query(routes.path, query))
+                facts = facts.but(path=_with_query(routes.path, query))
         outgoing = Outgoing(route, query, body, identity.key_id is None)
         if facts is None:
             say = _unmetered(client, route, "its body cannot be read")

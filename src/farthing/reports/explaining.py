@@ -148,7 +148,7 @@ def call_for(
     if input_tokens is not None:
         if type(input_tokens) is not int or input_tokens < 0:
             raise ValueError(f"input_tokens must be an integer of at least 0, not {input_tokens!r}")
-        facts = facts._replace(text=(), images=(), overhead_tokens=input_tokens)
+        facts = facts.but(text=(), images=(), overhead_tokens=input_tokens)
     return Call(here, dialect, facts, ambient, path)
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernel.balances import bare
 from . import json
 from .facts import Closer, RequestFacts
-from .reading import Gathering
 
 
 class JsonDialect:
@@ -26,35 +24,6 @@ class JsonDialect:
     def __init__(self, provider: str | None = None) -> None:
         if provider is not None:
             self.provider = provider
-
-    def _facts(
-        self,
-        request: dict[str, Any],
-        body: bytes,
-        path: str,
-        found: Gathering,
-        *,
-        model: str,
-        stream: bool,
-        ceiling: int | None,
-        least: int = 1,
-        choices: int = 1,
-        no_reasoning: bool = False,
-        tier: str | None = None,
-        previous: str | None = None,
-        wants_usage: bool = False,
-        implied: int | None = None,
-        stream_type: str = "text/event-stream",
-    ) -> RequestFacts:
-        """What was read. By the order of the fields: their own constructor, given so many names, takes three times."""
-        return bare(
-            RequestFacts,
-            (
-                self.name, self.provider, model, request, len(body), stream, tuple(found.text), found.overhead,
-                tuple(found.images), ceiling, choices, least, found.caches, found.cache_long, no_reasoning, tier,
-                tuple(found.reasons), previous, wants_usage, implied, path, stream_type, found.no_text,
-            ),
-        )  # fmt: skip
 
     def rewrite(
         self,

@@ -6,8 +6,10 @@ A dialect reads bytes and returns these facts; nothing here does I/O, counts tok
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from copy import copy
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from ..kernel.usage import Usage
 
@@ -21,27 +23,30 @@ class Image(NamedTuple):
     """``low``, ``high`` or ``auto``, as the request says it (``auto`` where it says nothing)."""
 
 
-class RequestFacts(NamedTuple):
+class RequestFacts:
     """
-    One request, read.
-
-    ``text`` holds every piece of text that the provider will tokenise, in order: messages, system, instructions, tool
-    schemas (as their JSON text), tool calls and results. ``overhead_tokens`` is what the chat template adds around
-    them. ``body_bytes`` is the length of the serialised request, an upper bound of the tokens of all its text.
+    One request, read. The dialect that reads it puts the facts together (:class:`~.reading.Gathering`); from then on
+    none is changed.
     """
 
     dialect: str
     """``openai.chat``, ``openai.responses``, ``anthropic.messages`` …"""
     provider: str
     """``openai``, ``anthropic`` …: the id the price table uses."""
-    model: str
     body: dict[str, Any]
     """The parsed JSON object. Never mutated: a dialect's ``rewrite`` builds new bytes."""
     body_bytes: int
-    stream: bool
-    text: tuple[str, ...]
-    overhead_tokens: int
-    images: tuple[Image, ...] = ()
+    """The length of the serialised request, an upper bound of the tokens of all its text."""
+    path: str
+    """The path that it was sent to, query included: some providers name the model there."""
+    model: str = ""
+    text: Sequence[str] = ()
+    """Every piece of text that the provider will tokenise, in order: messages, system, instructions, tool schemas (as
+    their JSON text), tool calls and results."""
+    overhead_tokens: int = 0
+    """What the chat template adds around them."""
+    images: Sequence[Image] = ()
+    stream: bool = False
     output_ceiling: int | None = None
     """The caller's own ceiling on output tokens, per choice; None when the request has none. 0 where there is none to
     set, for nothing is generated (embeddings)."""
@@ -56,19 +61,24 @@ class RequestFacts(NamedTuple):
     no_reasoning: bool = False
     """The request certainly makes no model reason: Anthropic's, where thinking is not switched on."""
     service_tier: str | None = None
-    open_reasons: tuple[str, ...] = ()
-    """Why the input has no bound on this side (``previous_response_id``, a hosted tool …); empty: proven."""
+    open_reasons: Collection[str] = ()
+    """Why the input has no bound on this side (``previous_response_id``, a hosted tool …), each reason once; empty:
+    proven."""
     previous_response_id: str | None = None
     wants_usage: bool = False
     """A stream that will carry a usage figure without our asking for it."""
     implied_ceiling: int | None = None
     """Where the caller set no ceiling, the one that the provider documents for this endpoint (legacy completions)."""
-    path: str = ""
-    """The path that it was sent to, query included: some providers name the model there."""
     stream_type: str = "text/event-stream"
     """The content type by which a stream of it is known."""
     no_text: bool = False
     """Its answer may be sound or images: what was delivered of it cannot be counted."""
+
+    def but(self, **changes: Any) -> Self:
+        """The same request with some facts changed."""
+        other = copy(self)
+        vars(other).update(changes)
+        return other
 
     def streams(self, status: int, content_type: bytes) -> bool:
         """Whether its answer is relayed as it comes. *content_type*: as its header says."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import json
-from .facts import Image
+from .facts import Dialect, Image, RequestFacts
 
 MAX_COUNT = 2**53
 OTHER_MODELS = "other models that may answer it"
@@ -87,22 +87,24 @@ def read_models(body: Mapping[str, Any], found: Gathering) -> None:
         found.open(OTHER_MODELS)
 
 
-class Gathering:
-    """What one request brings to the provider's tokeniser, as it is found."""
+class Gathering(RequestFacts):
+    """The facts of one request, and what it brings to the provider's tokeniser, as they are found."""
 
-    caches = False
-    """A cache marker was seen."""
-    cache_long = False
-    """A cache marker asks for more than the default time."""
-    no_text = False
-    """The answer may be something else than text."""
+    text: list[str]
+    # Made when the first is found, for nearly all requests have neither.
+    images: list[Image]
+    open_reasons: dict[str, None]
 
-    def __init__(self, overhead: int = 0) -> None:
-        self.text: list[str] = []
-        self.overhead = overhead
-        self.images: list[Image] = []
-        self.reasons: dict[str, None] = {}
-        """Why the input is open, each reason once, in the order found."""
+    def __init__(
+        self, dialect: Dialect, request: dict[str, Any], body: bytes, path: str = "", overhead_tokens: int = 0
+    ) -> None:
+        self.dialect = dialect.name
+        self.provider = dialect.provider
+        self.body = request
+        self.body_bytes = len(body)
+        self.path = path
+        self.text = []
+        self.overhead_tokens = overhead_tokens
 
     def add(self, text: Any) -> None:
         """A piece of text. Anything but a string is counted as its JSON text; null and empty are nothing."""
@@ -113,11 +115,15 @@ class Gathering:
             self.text.append(json.text_of(text))
 
     def add_image(self, size: tuple[int | None, int | None], *, detail: Any) -> None:
+        if not self.images:
+            self.images = []
         self.images.append(Image(*size, detail if isinstance(detail, str) and detail else "auto"))
 
     def open(self, reason: str) -> None:
         """Something whose tokens have no bound on this side."""
-        self.reasons[reason] = None
+        if not self.open_reasons:
+            self.open_reasons = {}
+        self.open_reasons[reason] = None
 
     def open_output(self, reason: str) -> None:
         """An answer in something else than text."""

@@ -36,7 +36,7 @@ def test_the_recorded_request() -> None:
     ):  # fmt: skip
         assert piece in text
     assert "cache_control" not in text
-    assert facts.images == (Image(10, 20, "auto"),)
+    assert facts.images == [Image(10, 20, "auto")]
     assert facts.open_reasons == ()
     assert (facts.output_ceiling, facts.min_output_tokens) == (4096, 2049)
     assert (facts.writes_cache, facts.cache_1h) == (True, True)
@@ -45,7 +45,7 @@ def test_the_recorded_request() -> None:
 
 def test_a_plain_request() -> None:
     facts = read()
-    assert facts.text == ("hi",)
+    assert facts.text == ["hi"]
     assert 8 <= facts.overhead_tokens + 1 <= 20
     assert (facts.writes_cache, facts.min_output_tokens, facts.wants_usage) == (False, 1, False)
     assert DIALECT.read_request(MESSAGES).wants_usage
@@ -92,18 +92,18 @@ def test_nothing_is_left_out(fields: dict[str, Any], needle: str) -> None:
     ],
 )
 def test_what_has_no_bound_is_open(fields: dict[str, Any], reason: str) -> None:
-    assert read(**fields).open_reasons == (reason,)
+    assert tuple(read(**fields).open_reasons) == (reason,)
 
 
 def test_other_models_that_may_answer() -> None:
     """Where the one asked for declines; or as its advisor. Each is billed at its own price."""
     facts = read(fallbacks=[{"model": "claude-opus-5-5", "max_tokens": 3}, {"model": "b"}], max_tokens=5)
-    assert facts.open_reasons == ("fallbacks", OTHER_MODELS)
+    assert tuple(facts.open_reasons) == ("fallbacks", OTHER_MODELS)
     lowered = json.loads(DIALECT.rewrite(facts, output_ceiling=2))
     assert lowered["fallbacks"] == [{"model": "claude-opus-5-5", "max_tokens": 2}, {"model": "b"}]
     assert json.loads(DIALECT.rewrite(facts, output_ceiling=4))["fallbacks"] == facts.body["fallbacks"]
     advisor = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-5-5"}
-    assert read(tools=[advisor]).open_reasons == ("hosted tool advisor_20260301", OTHER_MODELS)
+    assert tuple(read(tools=[advisor]).open_reasons) == ("hosted tool advisor_20260301", OTHER_MODELS)
     with pytest.raises(ValueError, match="fallbacks"):
         read(fallbacks=[{"model": "claude-opus-5-5", "max_tokens": 6}], max_tokens=5)
 
@@ -118,7 +118,7 @@ def test_edits_that_only_clear_the_context_leave_its_bound() -> None:
 
 def test_citations_are_open() -> None:
     source = {"type": "text", "media_type": "text/plain", "data": "a"}
-    assert read(**user({"type": "document", "source": source, "citations": {"enabled": True}})).open_reasons == (
+    assert tuple(read(**user({"type": "document", "source": source, "citations": {"enabled": True}})).open_reasons) == (
         "citations",
     )
 

@@ -182,4 +182,4 @@ def test_nesting_that_json_allows_does_not_overflow_the_readers(depth: int) -> N
     assert decode(raw)
     facts = DIALECTS["anthropic.messages"].read_request(raw)
     assert "deepest" in "".join(facts.text)
-    assert facts.open_reasons == ("unknown nesting",)
+    assert tuple(facts.open_reasons) == ("unknown nesting",)

@@ -22,7 +22,7 @@ def read(**fields: Any) -> RequestFacts:
 
 def test_the_first_generations_images_have_a_published_maximum() -> None:
     facts = DIALECT.read_request(recorded("openai_images_request.json"))
-    assert facts.text == ("A farthing of 1936, wren side up",)
+    assert facts.text == ["A farthing of 1936, wren side up"]
     # All or nothing: nothing on the wire could make the image cheaper.
     assert facts.output_ceiling == facts.min_output_tokens == IMAGE_TOKENS
     assert (facts.choices, facts.open_reasons) == (1, ())
@@ -33,12 +33,12 @@ def test_the_first_generations_images_have_a_published_maximum() -> None:
 @pytest.mark.parametrize("model", ["gpt-image-1.5", "gpt-image-2", "gpt-image-2.5-sunburst", "chatgpt-image-latest"])
 def test_later_models_images_are_open(model: str) -> None:
     facts = read(model=model)
-    assert facts.open_reasons == (f"image output of {model}",)
+    assert tuple(facts.open_reasons) == (f"image output of {model}",)
     assert facts.output_ceiling == OPEN_IMAGE_TOKENS
 
 
 def test_images_given_are_open() -> None:
-    assert read(images=[{"file_id": "f"}]).open_reasons == ("image input",)
+    assert tuple(read(images=[{"file_id": "f"}]).open_reasons) == ("image input",)
 
 
 @pytest.mark.parametrize(

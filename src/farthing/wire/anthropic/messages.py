@@ -105,10 +105,10 @@ class AnthropicMessages(JsonDialect):
         stream = flag_in(request, "stream")
         if not isinstance(request.get("messages"), list):
             raise ValueError("messages must be a list of objects")
-        found = Gathering(PROMPT_OVERHEAD)
+        found = Gathering(self, request, body, path, PROMPT_OVERHEAD)
         _read_content(request.get("system"), found)
         for message in objects_in(request, "messages"):
-            found.overhead += MESSAGE_OVERHEAD
+            found.overhead_tokens += MESSAGE_OVERHEAD
             _read_content(message.get("content"), found)
             found.rest(message, known=_MESSAGE_FIELDS)
         previous = tier = None
@@ -122,20 +122,15 @@ class AnthropicMessages(JsonDialect):
             tier = _served_as(request, word_in(request, "service_tier"))
         # Zero is legal: it fills the prompt cache and generates nothing.
         ceiling = count_in(request, "max_tokens", least=0)
-        return self._facts(
-            request,
-            body,
-            path,
-            found,
-            model=model_of(request),
-            stream=stream,
-            ceiling=ceiling,
-            least=0 if ceiling == 0 else least,
-            no_reasoning=not thinks,
-            tier=tier,
-            previous=previous,
-            wants_usage=stream,
-        )
+        found.model = model_of(request)
+        found.stream = stream
+        found.output_ceiling = ceiling
+        found.min_output_tokens = 0 if ceiling == 0 else least
+        found.no_reasoning = not thinks
+        found.service_tier = tier
+        found.previous_response_id = previous
+        found.wants_usage = stream
+        return found
 
     def _set_ceiling(self, request: dict[str, Any], ceiling: int) -> None:
         super()._set_ceiling(request, ceiling)
@@ -317,8 +312,8 @@ def _thinks(request: Mapping[str, Any]) -> bool:
 def _cache_mark(holder: Mapping[str, Any], found: Gathering) -> None:
     mark = holder.get("cache_control")
     if isinstance(mark, dict):
-        found.caches = True
-        found.cache_long = found.cache_long or mark.get("ttl") not in (None, "5m")
+        found.writes_cache = True
+        found.cache_1h = found.cache_1h or mark.get("ttl") not in (None, "5m")
 
 
 def _read_content(content: Any, found: Gathering, *, depth: int = 0) -> None:
@@ -346,17 +341,17 @@ def _read_block(block: Mapping[str, Any], found: Gathering, *, depth: int) -> No
         for field in fields:
             found.add(block.get(field))
         if kind != "text":
-            found.overhead += BLOCK_OVERHEAD
+            found.overhead_tokens += BLOCK_OVERHEAD
             _read_content(block.get("content"), found, depth=depth + 1)
         if kind == "document":
             _read_document(block, found, depth=depth)
     elif kind == "container_upload":
         found.open("file by id")
     elif isinstance(kind, str) and kind in _WHOLE_BLOCKS:
-        found.overhead += BLOCK_OVERHEAD
+        found.overhead_tokens += BLOCK_OVERHEAD
         found.add(without(block, "cache_control"))
     else:
-        found.overhead += BLOCK_OVERHEAD
+        found.overhead_tokens += BLOCK_OVERHEAD
         found.open_unknown("content block", kind, block)
 
 
@@ -378,18 +373,18 @@ def _read_tools(request: Mapping[str, Any], found: Gathering) -> None:
     tools = objects_in(request, "tools")
     for tool in tools:
         _cache_mark(tool, found)
-        found.overhead += TOOL_OVERHEAD
+        found.overhead_tokens += TOOL_OVERHEAD
         found.add(without(tool, "type", "cache_control"))
         kind = tool.get("type")
         if kind not in (None, "custom"):
             hidden = next((tokens for prefix, tokens in _DEFINED_TOOLS if str(kind).startswith(prefix)), None)
-            found.overhead += hidden or 0
+            found.overhead_tokens += hidden or 0
             if hidden is None:
                 found.open(f"hosted tool {kind!s:.60}")
             if tool.get("model") not in (None, request.get("model")):  # an advisor
                 found.open(OTHER_MODELS)
     if tools or request.get("mcp_servers"):
-        found.overhead += TOOL_USE_PROMPT
+        found.overhead_tokens += TOOL_USE_PROMPT
         choice = request.get("tool_choice")
         if isinstance(choice, dict):
             found.add(choice.get("name"))
@@ -409,7 +404,7 @@ def _read_fallbacks(request: Mapping[str, Any], found: Gathering) -> None:
 def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
     for form in (object_in(request, "output_config").get("format"), request.get("output_format")):
         if isinstance(form, dict):
-            found.overhead += FORMAT_OVERHEAD
+            found.overhead_tokens += FORMAT_OVERHEAD
             found.add(form)
     for field, reason in _OPEN_FIELDS.items():
         if request.get(field):

@@ -39,26 +39,21 @@ class CohereChat(JsonDialect):
         request = json.decode_object(body)
         if not isinstance(request.get("messages"), list):
             raise ValueError("messages must be a list of objects")
-        found = Gathering()
-        found.overhead += REPLY_PRIMING
+        found = Gathering(self, request, body, path)
+        found.overhead_tokens += REPLY_PRIMING
         for message in objects_in(request, "messages"):
             _read_message(message, found)
         for tool in objects_in(request, "tools"):
-            found.overhead += TOOL_OVERHEAD
+            found.overhead_tokens += TOOL_OVERHEAD
             if (kind := tool.get("type")) not in (None, "function"):
                 # Version 2 has functions alone; what else there may come to be runs at the provider.
                 found.open(f"hosted tool {kind!s:.60}")
         found.rest(request, known=_BODY_FIELDS)
-        return self._facts(
-            request,
-            body,
-            path,
-            found,
-            model=model_of(request),
-            stream=flag_in(request, "stream"),
-            ceiling=count_in(request, "max_tokens", least=1),
-            wants_usage=True,
-        )
+        found.model = model_of(request)
+        found.stream = flag_in(request, "stream")
+        found.output_ceiling = count_in(request, "max_tokens", least=1)
+        found.wants_usage = True
+        return found
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""
@@ -165,7 +160,7 @@ def _text(message: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _read_message(message: Mapping[str, Any], found: Gathering) -> None:
-    found.overhead += MESSAGE_OVERHEAD
+    found.overhead_tokens += MESSAGE_OVERHEAD
     found.add(message.get("role"))
     content = message.get("content")
     for part in content if isinstance(content, list) else [content]:

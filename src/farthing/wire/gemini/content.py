@@ -85,7 +85,7 @@ def several(holder: Mapping[str, Any], *names: str) -> list[dict[str, Any]]:
 
 def read_content(content: Mapping[str, Any], found: Gathering, *, resolution: object = None) -> None:
     """One turn, or the system instruction: its parts."""
-    found.overhead += CONTENT_OVERHEAD
+    found.overhead_tokens += CONTENT_OVERHEAD
     for part in several(content, "parts"):
         _read_part(part, found, resolution=resolution, depth=0)
     found.rest(content, known=_CONTENT_FIELDS)
@@ -104,7 +104,7 @@ def _read_part(part: Mapping[str, Any], found: Gathering, *, resolution: object,
     for kind, fields in _TEXT_PARTS.items():
         inner = either(part, kind, _SNAKE[kind])
         if isinstance(inner, dict):
-            found.overhead += PART_OVERHEAD
+            found.overhead_tokens += PART_OVERHEAD
             for field in fields:
                 found.add(inner.get(field))
             for nested in several(inner, "parts"):
@@ -119,7 +119,7 @@ def _read_part(part: Mapping[str, Any], found: Gathering, *, resolution: object,
         found.open("file by URI")
     for field, value in part.items():
         if field not in _PART_FIELDS and value is not None:
-            found.overhead += PART_OVERHEAD
+            found.overhead_tokens += PART_OVERHEAD
             found.open_unknown("part", field, value)
 
 
@@ -130,7 +130,7 @@ def _read_inline(inline: object, found: Gathering, *, resolution: object) -> Non
     if family == "image" and isinstance(data, str):
         found.add_image(size_of_base64(data), detail=_detail(resolution, found))
     elif family == "text" and isinstance(data, str):
-        found.overhead += PART_OVERHEAD
+        found.overhead_tokens += PART_OVERHEAD
         found.add(_decoded(data))
     else:
         found.open(f"inline {kind or 'data'!s:.40}")
@@ -164,13 +164,13 @@ def read_tools(request: Mapping[str, Any], found: Gathering) -> None:
     for tool in tools:
         functions = several(tool, "functionDeclarations", "function_declarations")
         for function in functions:
-            found.overhead += TOOL_OVERHEAD
+            found.overhead_tokens += TOOL_OVERHEAD
             found.add(function)
         for field, value in tool.items():
             if field not in ("functionDeclarations", "function_declarations") and value is not None:
-                found.overhead += TOOL_OVERHEAD
+                found.overhead_tokens += TOOL_OVERHEAD
                 found.add(value)
                 found.open(f"hosted tool {field:.60}")
     if tools:
-        found.overhead += TOOLS_OVERHEAD
+        found.overhead_tokens += TOOLS_OVERHEAD
     found.add(either(request, "toolConfig", "tool_config"))

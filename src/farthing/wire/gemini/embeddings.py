@@ -41,27 +41,21 @@ class GeminiEmbeddings(JsonDialect):
         inputs = several(request, "requests") if "requests" in request else [request]
         if not inputs:
             raise ValueError("requests must not be empty")
-        found = Gathering()
+        found = Gathering(self, request, body, path)
         for one in inputs:
             _read_input(one, found)
         if "requests" in request:
             found.rest(request, known=frozenset({"requests", "model"}))
         if found.images:
             found.open("images to embed")
-        if found.reasons and len(inputs) > 1:
+        if found.open_reasons and len(inputs) > 1:
             # The context window bounds one input: what several such could cost is not known here.
             raise ValueError("several inputs in one request, not all of them text, have no bound that is known here")
-        return self._facts(
-            request,
-            body,
-            path,
-            found,
-            model=model,
-            stream=False,
-            ceiling=0,
-            least=0,
-            no_reasoning=True,
-        )
+        found.model = model
+        found.output_ceiling = 0
+        found.min_output_tokens = 0
+        found.no_reasoning = True
+        return found
 
     def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
         """The path with another model."""
@@ -101,7 +95,7 @@ def _read_input(one: Mapping[str, Any], found: Gathering) -> None:
     for holder in (one, config):
         found.add(either(holder, "title"))
         # The task is told to the model in words of the provider's.
-        found.overhead += 16 if either(holder, "taskType", "task_type") else 0
+        found.overhead_tokens += 16 if either(holder, "taskType", "task_type") else 0
     found.rest(one, known=_BODY_FIELDS)
 
 

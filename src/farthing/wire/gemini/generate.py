@@ -72,7 +72,7 @@ class GeminiGenerate(JsonDialect):
         model = model_in(path)
         stream, sse = streams(path)
         config = either(request, "generationConfig", "generation_config")
-        found = Gathering(PROMPT_OVERHEAD)
+        found = Gathering(self, request, body, path, PROMPT_OVERHEAD)
         resolution = either(config, "mediaResolution", "media_resolution")
         for content in (
             *several(request, "systemInstruction", "system_instruction"),
@@ -89,21 +89,16 @@ class GeminiGenerate(JsonDialect):
         budget = whole_in(
             either(config, "thinkingConfig", "thinking_config"), "thinkingBudget", "thinking_budget", least=-1
         )
-        return self._facts(
-            request,
-            body,
-            path,
-            found,
-            model=model,
-            stream=stream,
-            ceiling=whole_in(config, "maxOutputTokens", "max_output_tokens", least=1),
-            choices=whole_in(config, "candidateCount", "candidate_count", least=1) or 1,
-            least=max(budget or 0, 0) + 1,
-            no_reasoning=budget == 0 and _CAN_STOP_THINKING.match(model) is not None,
-            tier=_tier(either(request, "serviceTier", "service_tier")),
-            wants_usage=True,
-            stream_type="text/event-stream" if sse else "application/json",
-        )
+        found.model = model
+        found.stream = stream
+        found.output_ceiling = whole_in(config, "maxOutputTokens", "max_output_tokens", least=1)
+        found.choices = whole_in(config, "candidateCount", "candidate_count", least=1) or 1
+        found.min_output_tokens = max(budget or 0, 0) + 1
+        found.no_reasoning = budget == 0 and _CAN_STOP_THINKING.match(model) is not None
+        found.service_tier = _tier(either(request, "serviceTier", "service_tier"))
+        found.wants_usage = True
+        found.stream_type = "text/event-stream" if sse else "application/json"
+        return found
 
     def rewrite_path(self, facts: RequestFacts, *, model: str) -> str | None:
         """The path with another model."""
@@ -287,7 +282,7 @@ def _read_config(config: Mapping[str, Any], model: str, found: Gathering) -> Non
     for names in _CONFIG_TEXT:
         schema = either(config, *names)
         if schema:
-            found.overhead += FORMAT_OVERHEAD
+            found.overhead_tokens += FORMAT_OVERHEAD
             found.add(schema)
     modalities = either(config, "responseModalities", "response_modalities")
     others = [kind for kind in modalities if kind not in ("TEXT", "text", 1)] if isinstance(modalities, list) else []

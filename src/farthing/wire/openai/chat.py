@@ -99,37 +99,31 @@ class OpenAIChat(OpenAIDialect):
     def read_request(self, body: bytes, path: str = "") -> RequestFacts:
         """Raises ValueError, naming the field, on a body that is no chat completion request."""
         request = json.decode_object(body)
-        found = Gathering(REPLY_PRIMING)
+        found = Gathering(self, request, body, path, REPLY_PRIMING)
         _read_messages(request, found)
-        stream = asks_usage = False
-        choices, tier = 1, None
-        if not _PLAIN_REQUEST.issuperset(request):
-            stream = flag_in(request, "stream")
-            asks_usage = flag_in(object_in(request, "stream_options"), "include_usage")
-            choices = answers_each(request)
-            tier = word_in(request, "service_tier")
-            _read_tools(request, found)
-            if not _NO_OPTIONS.issuperset(request):
-                _read_options(request, found)
-        read_cache_options(request, found)
-        ceiling = None
+        if _PLAIN_REQUEST.issuperset(request):
+            found.writes_cache = True
+        else:
+            self._read_rest(request, found)
         for field in _CEILINGS:
             if field in request:
                 # Two names of one thing: servers differ in which one they go by.
-                told = count_in(request, field, least=1)
-                ceiling = told if ceiling is None else max(ceiling, told or 0)
-        return self._facts(
-            request,
-            body,
-            path,
-            found,
-            model=model_of(request),
-            stream=stream,
-            ceiling=ceiling,
-            choices=choices,
-            tier=tier,
-            wants_usage=stream and (asks_usage or self._tells_usage),
-        )
+                ceiling, told = found.output_ceiling, count_in(request, field, least=1)
+                found.output_ceiling = told if ceiling is None else max(ceiling, told or 0)
+        found.model = model_of(request)
+        return found
+
+    def _read_rest(self, request: Mapping[str, Any], found: Gathering) -> None:
+        """What requests have beside what all have."""
+        found.stream = flag_in(request, "stream")
+        asks_usage = flag_in(object_in(request, "stream_options"), "include_usage")
+        found.wants_usage = found.stream and (asks_usage or self._tells_usage)
+        found.choices = answers_each(request)
+        found.service_tier = word_in(request, "service_tier")
+        _read_tools(request, found)
+        if not _NO_OPTIONS.issuperset(request):
+            _read_options(request, found)
+        read_cache_options(request, found)
 
     def _set_ceiling(self, request: dict[str, Any], ceiling: int) -> None:
         set_by_caller = [field for field in _CEILINGS if request.get(field) is not None]
@@ -177,18 +171,20 @@ class OpenAIChat(OpenAIDialect):
 
 
 def _read_messages(request: Mapping[str, Any], found: Gathering) -> None:
-    messages = objects_in(request, "messages")
-    if not messages and request.get("messages") is None:
+    messages = request.get("messages")
+    if not isinstance(messages, list):
         raise ValueError("messages must be a list of objects")
     for message in messages:
+        if type(message) is not dict:
+            raise ValueError("messages must be a list of objects")
         role, content = message.get("role"), message.get("content")
         if role in _ROLES:
-            found.overhead += _USUAL_OVERHEAD
+            found.overhead_tokens += _USUAL_OVERHEAD
         else:
-            found.overhead += MESSAGE_OVERHEAD
+            found.overhead_tokens += MESSAGE_OVERHEAD
             found.add(role)
         if "name" in message and message["name"] is not None:
-            found.overhead += NAME_OVERHEAD
+            found.overhead_tokens += NAME_OVERHEAD
             found.add(message["name"])
         if isinstance(content, list):
             for part in content:
@@ -205,10 +201,10 @@ def _read_more(message: Mapping[str, Any], found: Gathering) -> None:
     found.add(message.get("refusal"))
     calls = message.get("tool_calls")
     for call in calls if isinstance(calls, list) else []:
-        found.overhead += TOOL_CALL_OVERHEAD
+        found.overhead_tokens += TOOL_CALL_OVERHEAD
         _read_call(call, found)
     if message.get("function_call") is not None:
-        found.overhead += TOOL_CALL_OVERHEAD
+        found.overhead_tokens += TOOL_CALL_OVERHEAD
         _read_call({"function": message["function_call"]}, found)
     if message.get("audio") is not None:
         found.open("audio by id")
@@ -256,19 +252,19 @@ def _read_tools(request: Mapping[str, Any], found: Gathering) -> None:
     tools = [*objects_in(request, "tools"), *objects_in(request, "functions")]
     for tool in tools:
         kind = tool.get("type")
-        found.overhead += TOOL_OVERHEAD
+        found.overhead_tokens += TOOL_OVERHEAD
         found.add(without(tool, "type"))
         if kind not in (None, "function", "custom"):
             found.open(f"hosted tool {kind!s:.60}")
     if tools:
-        found.overhead += TOOLS_OVERHEAD
+        found.overhead_tokens += TOOLS_OVERHEAD
         read_tool_choice(request.get("tool_choice") or request.get("function_call"), found)
 
 
 def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
     form = object_in(request, "response_format")
     if form.get("type") not in (None, "text", "json_object"):
-        found.overhead += FORMAT_OVERHEAD
+        found.overhead_tokens += FORMAT_OVERHEAD
         found.add(without(form, "type"))
     modalities = request.get("modalities")
     if isinstance(modalities, list) and "audio" in modalities:

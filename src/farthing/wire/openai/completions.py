@@ -38,26 +38,21 @@ class OpenAICompletions(OpenAIDialect):
         request = json.decode_object(body)
         stream = flag_in(request, "stream")
         flag_in(request, "echo")
-        found = Gathering()
+        found = Gathering(self, request, body, path)
         prompts = read_inputs(request, "prompt", found)
         found.add(request.get("suffix"))
         read_models(request, found)
         found.rest(request, known=_BODY_FIELDS)
-        return self._facts(
-            request,
-            body,
-            path,
-            found,
-            model=model_of(request),
-            stream=stream,
-            # Zero is legal: with ``echo`` it scores the prompt and generates nothing.
-            ceiling=count_in(request, "max_tokens", least=0),
-            implied=DEFAULT_MAX_TOKENS,
-            choices=prompts * answers_each(request),
-            least=0 if request.get("max_tokens") == 0 else 1,
-            tier=word_in(request, "service_tier"),
-            wants_usage=flag_in(object_in(request, "stream_options"), "include_usage") and stream,
-        )
+        found.model = model_of(request)
+        found.stream = stream
+        # Zero is legal: with ``echo`` it scores the prompt and generates nothing.
+        found.output_ceiling = count_in(request, "max_tokens", least=0)
+        found.implied_ceiling = DEFAULT_MAX_TOKENS
+        found.choices = prompts * answers_each(request)
+        found.min_output_tokens = 0 if request.get("max_tokens") == 0 else 1
+        found.service_tier = word_in(request, "service_tier")
+        found.wants_usage = flag_in(object_in(request, "stream_options"), "include_usage") and stream
+        return found
 
     def _ask_usage(self, request: dict[str, Any]) -> None:
         ask_usage_in(request)

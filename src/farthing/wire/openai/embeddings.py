@@ -29,21 +29,15 @@ class OpenAIEmbeddings(OpenAIDialect):
         request = json.decode_object(body)
         if request.get("input") is None:
             raise ValueError("input must be a text, a list of texts, or token ids")
-        found = Gathering()
+        found = Gathering(self, request, body, path)
         read_inputs(request, "input", found)
         found.rest(request, known=_BODY_FIELDS)
-        return self._facts(
-            request,
-            body,
-            path,
-            found,
-            model=model_of(request),
-            stream=False,
-            ceiling=0,
-            least=0,
-            no_reasoning=True,
-            tier=word_in(request, "service_tier"),
-        )
+        found.model = model_of(request)
+        found.output_ceiling = 0
+        found.min_output_tokens = 0
+        found.no_reasoning = True
+        found.service_tier = word_in(request, "service_tier")
+        return found
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer."""

@@ -56,9 +56,9 @@ class OpenAIImages(OpenAIDialect):
             raise ValueError(f"model {model!r:.80} is not known to report tokens: it may be billed by the image")
         if request.get("output_format") in ("svg", "gif"):
             raise ValueError(f"output_format {request['output_format']!r} is billed apart from the image's tokens")
-        found = Gathering()
+        found = Gathering(self, request, body, path)
         found.no_text = True
-        found.overhead += PROMPT_OVERHEAD
+        found.overhead_tokens += PROMPT_OVERHEAD
         found.add(request.get("prompt"))
         if request.get("images") or request.get("mask"):
             found.open("image input")
@@ -68,18 +68,13 @@ class OpenAIImages(OpenAIDialect):
         found.rest(request, known=_BODY_FIELDS)
         partial = count_in(request, "partial_images", least=0) or 0
         most = (IMAGE_TOKENS if proven else OPEN_IMAGE_TOKENS) + PARTIAL_IMAGE_TOKENS * partial
-        return self._facts(
-            request,
-            body,
-            path,
-            found,
-            model=model,
-            stream=flag_in(request, "stream"),
-            ceiling=most,
-            least=most,
-            choices=count_in(request, "n", least=1) or 1,
-            wants_usage=True,
-        )
+        found.model = model
+        found.stream = flag_in(request, "stream")
+        found.output_ceiling = most
+        found.min_output_tokens = most
+        found.choices = count_in(request, "n", least=1) or 1
+        found.wants_usage = True
+        return found
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer. Images cannot be counted: without a figure it is no complete answer, and costs its hold."""

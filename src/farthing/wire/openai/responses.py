@@ -74,10 +74,10 @@ class OpenAIResponses(OpenAIDialect):
         """Raises ValueError, naming the field, on a body that is no Responses request."""
         request = json.decode_object(body)
         stream = flag_in(request, "stream")
-        found = Gathering(REPLY_PRIMING)
+        found = Gathering(self, request, body, path, REPLY_PRIMING)
         instructions = request.get("instructions")
         if instructions:
-            found.overhead += MESSAGE_OVERHEAD
+            found.overhead_tokens += MESSAGE_OVERHEAD
             found.add("system")
             found.add(instructions)
         _read_input(request.get("input"), found)
@@ -85,19 +85,14 @@ class OpenAIResponses(OpenAIDialect):
             _read_tools(request, found)
             _read_options(request, found)
         read_cache_options(request, found)
-        return self._facts(
-            request,
-            body,
-            path,
-            found,
-            model=model_of(request),
-            stream=stream,
-            ceiling=count_in(request, "max_output_tokens", least=1),
-            least=MIN_OUTPUT_TOKENS,
-            tier=word_in(request, "service_tier"),
-            previous=word_in(request, "previous_response_id"),
-            wants_usage=stream,
-        )
+        found.model = model_of(request)
+        found.stream = stream
+        found.output_ceiling = count_in(request, "max_output_tokens", least=1)
+        found.min_output_tokens = MIN_OUTPUT_TOKENS
+        found.service_tier = word_in(request, "service_tier")
+        found.previous_response_id = word_in(request, "previous_response_id")
+        found.wants_usage = stream
+        return found
 
     def read_answer(self, facts: RequestFacts, status: int, body: bytes) -> AnswerFacts:
         """A plain answer; also that of ``GET …/responses/{id}``, which may still be in progress."""
@@ -230,7 +225,7 @@ def _read_input(value: Any, found: Gathering) -> None:
     if value is None:
         return
     if isinstance(value, str):
-        found.overhead += MESSAGE_OVERHEAD
+        found.overhead_tokens += MESSAGE_OVERHEAD
         found.add("user")
         found.add(value)
         return
@@ -252,28 +247,28 @@ def _read_item(item: Mapping[str, Any], found: Gathering) -> None:
     if reader is not None:
         reader(item, found)
     elif isinstance(kind, str) and kind in _PAST_WORK:
-        found.overhead += ITEM_OVERHEAD
+        found.overhead_tokens += ITEM_OVERHEAD
         found.add(without(item, "id", "type", "status", "call_id"))
     else:
-        found.overhead += ITEM_OVERHEAD
+        found.overhead_tokens += ITEM_OVERHEAD
         found.open_unknown("input item", kind, item)
 
 
 def _message(item: Mapping[str, Any], found: Gathering) -> None:
-    found.overhead += MESSAGE_OVERHEAD
+    found.overhead_tokens += MESSAGE_OVERHEAD
     found.add(item.get("role"))
     _read_content(item.get("content"), found)
     found.rest(item, known=_MESSAGE_FIELDS)
 
 
 def _call(item: Mapping[str, Any], found: Gathering) -> None:
-    found.overhead += ITEM_OVERHEAD
+    found.overhead_tokens += ITEM_OVERHEAD
     for field in ("name", "namespace", "arguments", "input"):
         found.add(item.get(field))
 
 
 def _call_output(item: Mapping[str, Any], found: Gathering) -> None:
-    found.overhead += ITEM_OVERHEAD
+    found.overhead_tokens += ITEM_OVERHEAD
     found.add(item.get("name"))
     output = item.get("output")
     _read_content([output] if isinstance(output, dict) else output, found)
@@ -284,7 +279,7 @@ def _reasoning(item: Mapping[str, Any], found: Gathering) -> None:
     Encrypted reasoning is longer, in tokens of its base64 text, than the reasoning in it. Without it the provider
     looks the reasoning up by its id, and no length is known here.
     """
-    found.overhead += ITEM_OVERHEAD
+    found.overhead_tokens += ITEM_OVERHEAD
     for field in ("summary", "content"):
         _read_content(item.get(field), found)
     if isinstance(item.get("encrypted_content"), str):
@@ -303,7 +298,7 @@ def _compaction(item: Mapping[str, Any], found: Gathering) -> None:
 
 
 def _image_generation(item: Mapping[str, Any], found: Gathering) -> None:
-    found.overhead += ITEM_OVERHEAD
+    found.overhead_tokens += ITEM_OVERHEAD
     result = item.get("result")
     if result is not None:
         found.add_image(size_of_base64(result) if isinstance(result, str) else UNKNOWN, detail=None)
@@ -311,7 +306,7 @@ def _image_generation(item: Mapping[str, Any], found: Gathering) -> None:
 
 
 def _more_tools(item: Mapping[str, Any], found: Gathering) -> None:
-    found.overhead += ITEM_OVERHEAD
+    found.overhead_tokens += ITEM_OVERHEAD
     for tool in objects_in(item, "tools"):
         _read_tool(tool, found)
 
@@ -368,16 +363,16 @@ def _read_tools(request: Mapping[str, Any], found: Gathering) -> None:
     for tool in tools:
         _read_tool(tool, found)
     if tools:
-        found.overhead += TOOLS_OVERHEAD
+        found.overhead_tokens += TOOLS_OVERHEAD
         read_tool_choice(request.get("tool_choice"), found)
 
 
 def _read_tool(tool: Mapping[str, Any], found: Gathering) -> None:
     kind = tool.get("type")
-    found.overhead += TOOL_OVERHEAD
+    found.overhead_tokens += TOOL_OVERHEAD
     inner = tool.get("tools")
     if isinstance(inner, list):
-        found.overhead += TOOL_OVERHEAD * len(inner)
+        found.overhead_tokens += TOOL_OVERHEAD * len(inner)
     found.add(without(tool, "type"))
     if kind not in _OWN_TOOLS:
         found.open(f"hosted tool {kind!s:.60}")
@@ -386,7 +381,7 @@ def _read_tool(tool: Mapping[str, Any], found: Gathering) -> None:
 def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
     form = object_in(object_in(request, "text"), "format")
     if form.get("type") not in (None, "text", "json_object"):
-        found.overhead += FORMAT_OVERHEAD
+        found.overhead_tokens += FORMAT_OVERHEAD
         found.add(without(form, "type"))
     for field in _OPEN_FIELDS:
         if request.get(field):

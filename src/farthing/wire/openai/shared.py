@@ -65,9 +65,9 @@ def read_inputs(request: Mapping[str, Any], field: str, found: Gathering) -> int
     if not value:
         raise ValueError(f"{field} must not be an empty list")
     for item in value:
-        found.overhead += 1
+        found.overhead_tokens += 1
         if isinstance(item, list) and all(type(token) is int for token in item):
-            found.overhead += len(item)
+            found.overhead_tokens += len(item)
         elif isinstance(item, str) or item is None:
             found.add(item)
         else:
@@ -81,11 +81,11 @@ def read_cache_options(request: Mapping[str, Any], found: Gathering) -> None:
     every request may, unless it says ``mode: explicit`` and sets no breakpoint. Prices know which models do.
     """
     if "prompt_cache_options" not in request:
-        found.caches = True
+        found.writes_cache = True
         return
     options = object_in(request, "prompt_cache_options")
     if options.get("mode") != "explicit":
-        found.caches = True
+        found.writes_cache = True
     _lifetime(options, found)
 
 
@@ -93,18 +93,18 @@ def cache_breakpoint(holder: Mapping[str, Any], found: Gathering) -> None:
     """A ``prompt_cache_breakpoint`` on a message, a part or an item."""
     mark = holder.get("prompt_cache_breakpoint")
     if isinstance(mark, dict):
-        found.caches = True
+        found.writes_cache = True
         _lifetime(mark, found)
 
 
 def read_tool_choice(choice: object, found: Gathering) -> None:
     """A forced tool, or a list of allowed ones, is told to the model."""
     if choice not in (None, "auto", "none"):
-        found.overhead += TOOL_CHOICE_OVERHEAD
+        found.overhead_tokens += TOOL_CHOICE_OVERHEAD
         if isinstance(choice, dict):
             found.add(choice)
 
 
 def _lifetime(options: Mapping[str, Any], found: Gathering) -> None:
     if options.get("ttl") not in (None, _DEFAULT_LIFETIME):
-        found.cache_long = True
+        found.cache_1h = True
