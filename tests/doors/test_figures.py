@@ -289,6 +289,44 @@ def test_what_a_priority_call_costs_whose_answer_tells_neither_tier_nor_usage(
     assert (plain.cost_nano or 0) * 17 == (priority.cost_nano or 0) * 10
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("named", "image"), [("gpt-image-1-mini", 8_000), (None, 40_000)])
+def test_images_of_a_hosted_tool_are_counted_at_their_own_models_price(
+    fake_provider: FakeProvider, stream: bool, named: str | None, image: int
+) -> None:
+    """OpenAI tells them beside the usage of the model that asked for them: they were in no report, and on no budget."""
+    made_images = {
+        "input_tokens": 50,
+        "input_tokens_details": {"image_tokens": 0, "text_tokens": 50},
+        "output_tokens": 4_160,
+        "total_tokens": 4_210,
+    }
+    response: dict[str, Any] = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt-5-mini",
+        "status": "completed",
+        "output": [],
+        "tools": [{"type": "image_generation", **({"model": named} if named else {})}],
+        "usage": {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110},
+        "tool_usage": {"image_gen": made_images, "web_search": {"num_requests": 0}},
+    }
+    event = json.dumps({"type": "response.completed", "response": response, "sequence_number": 0})
+    fake_provider.reply = Reply(body=f"event: response.completed\ndata: {event}\n\n" if stream else response)
+    tools: Any = [{"type": "image_generation", **({"model": named} if named else {})}]
+    with openai_client(fake_provider) as client, farthing.budget(usd=1, open_bound="overrun") as budget:
+        made: Any = client.responses.create(
+            model="gpt-5-mini", input="hi", max_output_tokens=100, tools=tools, stream=stream
+        )
+        if stream:
+            list(made)
+    (row,) = entries()
+    text = {8_000: 2_000, 40_000: 5_000}[image]
+    assert row.cost_nano == (100 * 250 + 10 * 2_000) + (50 * text + 4_160 * image)
+    assert (row.tokens("output_image"), budget.spent.tokens) == (4_160, 110 + 4_210)
+
+
 STREAMS_THAT_ARE_NONE = (
     "<html>Bad gateway</html>",
     "",

@@ -25,6 +25,7 @@ from ..kernel.plan import CallFacts
 from ..kernel.usage import Usage, with_output
 from ..prices import Rates
 from ..wire.facts import AnswerFacts, RequestFacts
+from ..wire.reading import OTHER_MODELS
 
 GATEWAY_TIMEOUTS = (504, 524)
 """Answers of a gateway that gave up on a provider that may still be generating, and billing."""
@@ -87,7 +88,7 @@ class Limits(NamedTuple):
     request: RequestFacts
     """What it asked for says how it may be billed, where its answer does not."""
     rates_of: Callable[[str], Rates | None] | None = None
-    """Those of another model, where the request names others that may answer it."""
+    """Those of another model, where others may answer it, or be used for its answer."""
 
 
 def status_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> int:
@@ -207,9 +208,13 @@ def _priced(
     model = answer.model
     if model == asked:
         model = None
-    if model is not None and rates_of is not None:
+    if model is not None and rates_of is not None and OTHER_MODELS in request.open_reasons:
         rates = rates_of(model) or rates
     cost_nano = None if rates is None else rates.cost_nano(billed or usage, answer.service_tier or request.service_tier)
+    for other, used in answer.beside:
+        usage += used
+        if cost_nano is not None and rates is not None:
+            cost_nano += ((rates_of and rates_of(other)) or rates).cost_nano(used)
     amounts = (usage.total_tokens, cost_nano or 0, 1, 0)
     return bare(Outcome, (amounts, usage, cost_nano, ending, source, model, answer.usage_note))
 

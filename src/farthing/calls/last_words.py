@@ -23,7 +23,6 @@ from ..prices import Rates
 from ..runtime.events import Who
 from ..runtime.runtime import Runtime, UnpricedModelWarning, log
 from ..stores.contract import Store, Ticket
-from ..wire.reading import OTHER_MODELS
 from . import endings
 from .admission import Admitted, warn_unpriced
 from .asking import DEFAULT_OUTPUT_TOKENS, Asked, asked_of, find_rates, input_bound
@@ -51,9 +50,9 @@ def limits(call: Call, admitted: Admitted) -> Limits:
 
 
 def _rates_of(call: Call) -> Callable[[str], Rates | None] | None:
-    """How to find the price of the model that answered, where it need not be the one that was asked."""
+    """How to find the price of another model than the one that was asked, where others may have a part in it."""
     runtime, request = call.runtime, call.request
-    if not request.open_reasons or OTHER_MODELS not in request.open_reasons:
+    if not request.open_reasons:
         return None
     return lambda model: find_rates(runtime.prices, runtime.settings, model, request.provider, call.started_ms)
 

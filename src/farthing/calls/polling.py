@@ -14,6 +14,7 @@ from typing import Any
 from .. import tokens
 from ..errors import HoldConflict, StoreUnavailable
 from ..kernel.hold import LIVE, Hold
+from ..prices import Rates
 from ..runtime.ledgers import Ledger
 from ..runtime.runtime import log
 from ..stores.contract import Ticket
@@ -101,12 +102,13 @@ def _limits(call: Call, hold: Hold) -> Limits:
     """The prices of when it was held, and what was held."""
     facts, runtime = hold.facts, call.runtime
     model = facts.model or ""
-    rates = None
-    if facts.price is not None:
-        at_ms = hold.placed_ms
-        rates = find_rates(runtime.prices, runtime.settings, model=model, provider=facts.provider, at_ms=at_ms)
+
+    def rates_of(model: str) -> Rates | None:
+        return find_rates(runtime.prices, runtime.settings, model, facts.provider, hold.placed_ms)
+
+    rates = None if facts.price is None else rates_of(model)
     known = tokens.facts_of(model, facts.provider)
     told = facts.bound == "proven"
     margin = runtime.settings.abort_margin_tokens
     bounds = Bounds(facts.input_tokens, facts.choices * hold.x, told, known.hidden_reasoning, known.known, margin)
-    return Limits(model, rates, lambda: bounds, call.request)
+    return Limits(model, rates, lambda: bounds, call.request, rates_of)

@@ -118,6 +118,8 @@ class AnswerFacts(NamedTuple):
     """The tier that the provider says it used, where it does."""
     kept_as: str | None = None
     """The id under which the provider keeps it, where a later request may name it."""
+    beside: tuple[tuple[str, Usage], ...] = ()
+    """What other models were used for it, beside ``usage``, and their own: each is billed at its own price."""
 
 
 class StreamMeter(Protocol):

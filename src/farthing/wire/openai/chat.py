@@ -155,7 +155,7 @@ class OpenAIChat(OpenAIDialect):
             string(answer.get("service_tier")),
         )
         return bare(
-            AnswerFacts, (usage, note, None, text, model, response_id, finish_of(choices), True, failed, tier, None)
+            AnswerFacts, (usage, note, None, text, model, response_id, finish_of(choices), True, failed, tier, None, ())
         )
 
     def closer(self, facts: RequestFacts) -> ChatCloser:

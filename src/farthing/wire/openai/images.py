@@ -82,7 +82,7 @@ class OpenAIImages(OpenAIDialect):
         answer = answer_object(body)
         if answer is None:
             return AnswerFacts(error=failed)
-        usage, note = _reported(answer.get("usage"))
+        usage, note = images_reported(answer.get("usage"))
         refused = bool(answer.get("error")) and answer.get("data") is None and usage is None
         return AnswerFacts(usage=usage, usage_note=note, complete=usage is not None, error=refused or failed)
 
@@ -122,7 +122,7 @@ class ImagesMeter(EventMeter):
         kind = string((data or {}).get("type")) or ""
         if data is not None and kind.endswith(".completed"):
             self._ended += 1
-            usage, note = _reported(data.get("usage"))
+            usage, note = images_reported(data.get("usage"))
             if usage is not None:
                 self._usage = usage if self._usage is None else self._usage + usage
             if note is not None:
@@ -138,7 +138,7 @@ class ImagesMeter(EventMeter):
         """No event holds text."""
 
 
-def _reported(value: object) -> Reported:
+def images_reported(value: object) -> Reported:
     """The figure; where it does not say what the output is, it is the images."""
     usage = dict(mapping(value))
     if "output_tokens" in usage and not isinstance(usage.get("output_tokens_details"), dict):

@@ -28,6 +28,7 @@ from ..reading import (
     word_in,
 )
 from ..reported import reported
+from .images import images_reported
 from .responses_closing import ResponsesCloser
 from .shared import OpenAIDialect, cache_breakpoint, read_cache_options, read_tool_choice
 
@@ -146,6 +147,7 @@ class ResponsesMeter(EventMeter):
             error=self._error,
             service_tier=answer.service_tier,
             kept_as=answer.response_id,
+            beside=answer.beside,
         )
 
     def _see(self, frame: bytes) -> bool:
@@ -181,6 +183,8 @@ class ResponsesMeter(EventMeter):
             self._delivered((repr(kind), place), data.get("delta"))
 
 
+_IMAGE_MODEL = "gpt-image-1"
+"""What the tool uses where nothing is said (openai 3.54, ``ImageGeneration``)."""
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 _NOT_TEXT = ("response.audio.delta", "response.output_audio.delta")
 _MATTERS = re.compile(rb'"type"\s*:\s*"(?:response\.(?:created|completed|incomplete|failed)|error)"|"error"\s*:\s*[{"]')
@@ -209,7 +213,17 @@ def _read_response(response: Mapping[str, Any]) -> AnswerFacts:
         response_id=string(response.get("id")),
         finish="length" if reason == "max_output_tokens" else reason or string(response.get("status")),
         service_tier=string(response.get("service_tier")),
+        beside=_images_made(response) if response.get("tool_usage") else (),
     )
+
+
+def _images_made(response: Mapping[str, Any]) -> tuple[tuple[str, Usage], ...]:
+    """The images that a hosted tool made: by a model of its own, whose tokens the answer's usage leaves out."""
+    usage, _ = images_reported(mapping(response.get("tool_usage")).get("image_gen"))
+    if usage is None or not usage.total_tokens:
+        return ()
+    tools = [tool for tool in mappings(response.get("tools")) if tool.get("type") == "image_generation"]
+    return ((next((tool["model"] for tool in tools if string(tool.get("model"))), _IMAGE_MODEL), usage),)
 
 
 def _item_text(item: Mapping[str, Any]) -> list[str]:
