@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from openai import NotFoundError, OpenAI
+from openai import AzureOpenAI, NotFoundError, OpenAI
 
 import farthing
 from farthing.testing import FakeProvider, Reply
@@ -77,3 +77,19 @@ def test_a_request_that_names_other_models_is_not_held_at_the_price_of_the_first
     first, second, third = entries()
     assert first.cost_nano == second.cost_nano == 1_000 * 2_500 + 10 * 10_000
     assert third.cost_nano == 1_000 * 50 + 10 * 80, "the one that was asked for: its price was pinned"
+
+
+def test_an_azure_deployment_names_the_model_of_a_request_that_names_none() -> None:
+    """As LangChain's AzureChatOpenAI sends it: such calls were not metered, and refused under a hard budget."""
+    with FakeProvider(Reply(output_tokens=10), strict=False) as provider:
+        client = AzureOpenAI(
+            azure_endpoint=provider.url, azure_deployment="gpt-4o", api_version="2024-10-21", api_key="k", max_retries=0
+        )
+        unnamed: Any = None
+        with client, farthing.budget(usd=1):
+            farthing.instrument(client)
+            client.chat.completions.create(model=unnamed, messages=HI, max_tokens=10)  # type: ignore[arg-type]
+            client.completions.create(model=unnamed, prompt="hi", max_tokens=10)
+            client.embeddings.create(model=unnamed, input="hi")
+        assert [row.facts.model for row in entries()] == ["gpt-4o"] * 3
+        assert [request.json["model"] for request in provider.requests] == [None] * 3

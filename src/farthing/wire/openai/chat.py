@@ -18,7 +18,6 @@ from ..reading import (
     Gathering,
     count_in,
     flag_in,
-    model_of,
     object_in,
     objects_in,
     read_models,
@@ -28,7 +27,15 @@ from ..reading import (
 from ..reported import reported
 from .chat_closing import ChatCloser
 from .chat_metering import ChatMeter, finish_of, message_text
-from .shared import OpenAIDialect, answers_each, ask_usage_in, cache_breakpoint, read_cache_options, read_tool_choice
+from .shared import (
+    OpenAIDialect,
+    answers_each,
+    ask_usage_in,
+    cache_breakpoint,
+    model_at,
+    read_cache_options,
+    read_tool_choice,
+)
 
 MESSAGE_OVERHEAD = 3
 NAME_OVERHEAD = 1
@@ -110,7 +117,7 @@ class OpenAIChat(OpenAIDialect):
                 # Two names of one thing: servers differ in which one they go by.
                 ceiling, told = found.output_ceiling, count_in(request, field, least=1)
                 found.output_ceiling = told if ceiling is None else max(ceiling, told or 0)
-        found.model = model_of(request)
+        found.model = model_at(request, path)
         return found
 
     def _read_rest(self, request: Mapping[str, Any], found: Gathering) -> None:

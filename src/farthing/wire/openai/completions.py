@@ -13,11 +13,11 @@ from typing import Any
 from .. import json
 from ..facts import AnswerFacts, RequestFacts
 from ..metering import answer_object, mappings, string
-from ..reading import Gathering, count_in, flag_in, model_of, object_in, read_models, word_in
+from ..reading import Gathering, count_in, flag_in, object_in, read_models, word_in
 from ..reported import reported
 from .chat_closing import ChatCloser
 from .chat_metering import ChatMeter, finish_of
-from .shared import OpenAIDialect, answers_each, ask_usage_in, read_inputs
+from .shared import OpenAIDialect, answers_each, ask_usage_in, model_at, read_inputs
 
 DEFAULT_MAX_TOKENS = 16
 _BODY_FIELDS = frozenset(
@@ -43,7 +43,7 @@ class OpenAICompletions(OpenAIDialect):
         found.add(request.get("suffix"))
         read_models(request, found)
         found.rest(request, known=_BODY_FIELDS)
-        found.model = model_of(request)
+        found.model = model_at(request, path)
         found.stream = stream
         # Zero is legal: with ``echo`` it scores the prompt and generates nothing.
         found.output_ceiling = count_in(request, "max_tokens", least=0)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from .. import json
 from ..facts import AnswerFacts, RequestFacts
 from ..metering import answer_object, mapping, string
-from ..reading import Gathering, model_of, word_in
+from ..reading import Gathering, word_in
 from ..reported import reported
 from ..single import SingleAnswer
-from .shared import OpenAIDialect, read_inputs
+from .shared import OpenAIDialect, model_at, read_inputs
 
 _BODY_FIELDS = frozenset({"model", "input", "encoding_format", "user", "metadata", "service_tier"})
 
@@ -32,7 +32,7 @@ class OpenAIEmbeddings(OpenAIDialect):
         found = Gathering(self, request, body, path)
         read_inputs(request, "input", found)
         found.rest(request, known=_BODY_FIELDS)
-        found.model = model_of(request)
+        found.model = model_at(request, path)
         found.output_ceiling = 0
         found.min_output_tokens = 0
         found.no_reasoning = True

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ..dialect import JsonDialect
 from ..facts import RequestFacts
-from ..reading import Gathering, count_in, object_in
+from ..reading import Gathering, count_in, model_of, object_in
 
 TOOL_CHOICE_OVERHEAD = 8
 _DEFAULT_LIFETIME = "30m"
@@ -45,6 +45,13 @@ def other_deployment(path: str, model: str) -> str | None:
     """
     changed, found = _DEPLOYMENT.subn(quote(model, safe=""), path, count=1)
     return changed if found else None
+
+
+def model_at(request: Mapping[str, Any], path: str) -> str:
+    """The model that a request names; where it names none, the deployment of an Azure path. Raises ValueError."""
+    if request.get("model") is None and (deployment := deployment_in(path.partition("?")[0])) is not None:
+        return model_of({"model": deployment})
+    return model_of(request)
 
 
 def deployment_in(path: str) -> str | None:
