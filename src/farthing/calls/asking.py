@@ -199,7 +199,7 @@ def _open_input(request: RequestFacts, strictest: Strictest, known: ModelFacts, 
     if OTHER_MODELS in request.open_reasons and any(budget.usd_nano is not None for budget in strictest.hard):
         reason = f"it names {OTHER_MODELS}, at prices of their own; open_bound='overrun' would admit it"
         raise UnmeteredCall("POST", url, budget=title, reason=reason)
-    if request.open_reasons == (OTHER_MODELS,):
+    if [*request.open_reasons] == [OTHER_MODELS]:
         return input_tokens
     if known.context is None:
         reason = (

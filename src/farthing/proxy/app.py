@@ -350,7 +350,7 @@ def _read(routes: Routes, body: bytes, path: str) -> tuple[Route, RequestFacts |
         raise _Refusal(refuse(routes.family, 404, "no_upstream", message))
     if chosen is not route:
         facts = chosen.dialect.read_request(body, path)
-    return chosen, facts if model == facts.model else facts._replace(model=model)
+    return chosen, facts if model == facts.model else facts.but(model=model)
 
 
 def _encoding(client: Client) -> str:
