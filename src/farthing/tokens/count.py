@@ -114,7 +114,7 @@ def weigh(
         beside += sum(map(family.counter, texts))
     else:
         for text in texts:
-            tokens = tokens_of(text, family.encoding, exact=exact)
+            tokens = tokens_of(text, family.encoding, exact)
             if tokens is None:
                 by_bytes += byte_bound(text)
             else:

@@ -64,7 +64,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=kept.start)
 
 
-def tokens_of(text: str, encoding: str, *, exact: bool = False) -> int | None:
+def tokens_of(text: str, encoding: str, exact: bool = False) -> int | None:
     """
     The tokens of one text; None where it is not counted, so that only its bytes bound it: if no tokeniser can be used,
     and, unless *exact*, if it is longer than ``EXACT_UP_TO``.

@@ -86,7 +86,7 @@ class FrameSplitter:
 def frame_data(frame: bytes) -> bytes | None:
     """The data of a frame's event, its lines joined by LF; None for a comment, a blank, or an event without data."""
     data: list[bytes] = []
-    for line in frame.removeprefix(_BOM).splitlines():
+    for line in frame.removeprefix(_BOM).rstrip(b"\r\n").splitlines():
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
         elif line == b"data":

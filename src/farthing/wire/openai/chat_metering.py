@@ -137,7 +137,7 @@ class ChatMeter(EventMeter):
 
 # What makes a chunk worth reading: in JSON text no string's content can match this, for its quotes are escaped. All of
 # it begins with a quote, so that the search jumps from one to the next: with ``[DONE]`` in it, it takes seven times.
-_WORTH_READING = re.compile(rb'"(?:usage"\s*:\s*\{|finish_reason"\s*:\s*"|error"\s*:\s*[{"])')
+_worth_reading = re.compile(rb'"(?:usage"\s*:\s*\{|finish_reason"\s*:\s*"|error"\s*:\s*[{"])').search
 
 _BURST_BYTES = 4096
 _LAST_FRAMES = 4
@@ -146,7 +146,7 @@ _LAST_FRAMES = 4
 
 def _matters(frames: bytes) -> bool:
     """Whether any of these chunks is worth reading."""
-    return _WORTH_READING.search(frames) is not None or b"[DONE]" in frames
+    return _worth_reading(frames) is not None or b"[DONE]" in frames
 
 
 def finish_of(choices: Iterable[Mapping[str, Any]]) -> str | None:
