@@ -476,5 +476,5 @@ def test_every_fact_is_covered() -> None:
     """A new fact must be thought of by every meter; this list says which are."""
     assert set(AnswerFacts._fields) == {
         "usage", "usage_note", "partial_input", "text", "model", "response_id", "finish", "complete", "error",
-        "service_tier", "kept_as",
+        "service_tier", "kept_as", "beside",
     }  # fmt: skip
