@@ -231,8 +231,9 @@ class Books:
         balances, holds, ends, _, entries, latest = change
         self._balances.update(balances)
         self._touched.update(balances)
-        self._ends.update(ends)
         self._holds.update(holds)
+        if ends:
+            self._ends.update(ends)
         if entries:
             self._entries.update(entries)
             self._latest.update(latest)

@@ -123,7 +123,7 @@ class SQLiteStore:
         The hold is on the disk before the ticket answers. One that nobody waits for any more, because patience ended, a
         task was cancelled or a signal came, is voided; so after StoreUnavailable, use a new id.
         """
-        writer = self._at_work()
+        writer = self._writer or self._at_work()
         owner = writer.owner.id
 
         def run(books: Books, now_ms: int) -> tuple[Placed | Denied | Stale, Change]:

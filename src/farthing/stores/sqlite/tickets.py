@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PLACE = 0
+# Kinds of commands: those of a group are one number.
+PLACE = 1
 """Admits a hold: durable before its answer, given back if nobody takes it."""
-END = 1
+END = 2
 """Says how a call ended: never lost, whoever waits."""
-CHANGE = 2
+CHANGE = 4
 """Any other change of the books."""
-LOOK = 3
+LOOK = 8
 """Reads within the group, between the commands before and after it."""
-READ = 4
+READ = 16
 """Reads much, after the group, by a thread and connection of its own."""
 
 KEPT = "what this call said is kept, and written as soon as that is possible"
@@ -75,22 +76,17 @@ class Ticket(Generic[T]):
     hold as it was, for a call that has been paid must not fail because a disk is full.
     """
 
-    __slots__ = (
-        "_collected",
-        "_desk",
-        "_waiter",
-        "abandoned",
-        "answer",
-        "change",
-        "done",
-        "error",
-        "hold_id",
-        "kind",
-        "read_until",
-        "run",
-    )
-    read_until: float
+    answer: T | None = None
+    change = NOTHING
+    """What the command did to the books; nothing, if it repeated an earlier one."""
+    error: BaseException | None = None
+    done = False
+    """Set last, by the writer: the answer or the error is there for good."""
+    abandoned = False
+    read_until = 0.0
     """Set when a read is in the reader's hands: until when (monotonic seconds) it is waited for."""
+    _waiter: _Waiter | None = None
+    _collected = False
 
     def __init__(
         self,
@@ -99,19 +95,10 @@ class Ticket(Generic[T]):
         run: Callable[[Books, int], tuple[T, Change]] | Callable[[sqlite3.Connection], T],
         hold_id: str | None = None,
     ) -> None:
-        self._collected = False
         self._desk = desk
         self.kind = kind
         self.run = run
         self.hold_id = hold_id
-        self.answer: T | None = None
-        self.change = NOTHING
-        """What the command did to the books; nothing, if it repeated an earlier one."""
-        self.error: BaseException | None = None
-        self.done = False
-        """Set last, by the writer: the answer or the error is there for good."""
-        self.abandoned = False
-        self._waiter: _Waiter | None = None
 
     def result(self) -> T:
         try:
@@ -245,7 +232,7 @@ class Ticket(Generic[T]):
 
     def _is_being_read(self) -> bool:
         """Whether the ledger is at work on this answer: a report over many rows is neither locked nor silent."""
-        return time.monotonic() < getattr(self, "read_until", 0.0)
+        return time.monotonic() < self.read_until
 
     def _leave(self) -> None:
         """The waiter is called away: its exception goes on, nobody will ask again."""

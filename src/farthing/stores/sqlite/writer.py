@@ -38,6 +38,7 @@ QUEUE_MAX = 65_536
 CHECKPOINT_ROWS = 8_192
 """Checkpoint after this many rows if nothing is waiting, after four times as many whatever waits."""
 IDLE_SECONDS = 1.0
+_FULL, _NORMAL = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
 
 _FILE_ERRORS = (sqlite3.Error, OSError, StoreUnavailable)
 _COMMAND_ERRORS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
@@ -173,7 +174,7 @@ class Writer:
             self._busy_since = time.monotonic()
             try:
                 self._serve(self._tickets_of(items))
-                if self._rows >= (CHECKPOINT_ROWS if self._queue.empty() else 4 * CHECKPOINT_ROWS) or not items:
+                if not items or (self._rows >= CHECKPOINT_ROWS and self._may_checkpoint()):
                     self._checkpoint()
             except Exception:  # noqa: BLE001
                 # Whatever happens, the thread lives: without it every budget of this process would be closed.
@@ -267,23 +268,25 @@ class Writer:
             self._backlog.written(batch)
 
     def _transact(self, tickets: list[Ticket[Any]]) -> None:
-        kinds = {ticket.kind for ticket in tickets}
-        writing = kinds != {LOOK}
+        kinds = 0
+        for ticket in tickets:
+            kinds |= ticket.kind
+        writing = kinds != LOOK
         # The end of a call may follow with the next sync: lost with the power, it leaves a durable hold, hence suspect.
-        synchronous = "FULL" if self._full and not kinds.isdisjoint((PLACE, CHANGE)) else "NORMAL"
+        synchronous = _FULL if self._full and kinds & (PLACE | CHANGE) else _NORMAL
         with self._gate:
             connection = self._connected()
             if writing:
                 self._lock.acquire()
             try:
                 if synchronous != self._synchronous:
-                    connection.execute(f"PRAGMA synchronous = {synchronous}")
+                    connection.execute(synchronous)
                     self._synchronous = synchronous
                 connection.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
                 looked_at = time.monotonic()
                 books = self.books
                 books.begin(connection)
-                if PLACE in kinds and len(tickets) > 1:
+                if len(tickets) > 1 and kinds & PLACE:
                     books.expect([ticket.hold_id for ticket in tickets if ticket.kind == PLACE and ticket.hold_id])
                 now_ms = books.now()
                 unsaid = [ticket for ticket in tickets if self._evaluate(ticket, now_ms)]
@@ -306,7 +309,7 @@ class Writer:
         """Carry out one command in the group's books. True if it failed, and its caller has gone on already."""
         if ticket.abandoned and ticket.kind != END:
             return False
-        if not ticket.done:
+        if ticket.error is not None and not ticket.done:
             # What was said of a kept one stays said: its caller may be about to look.
             ticket.error = None
         try:
@@ -326,6 +329,9 @@ class Writer:
             self.books.apply(change)
         ticket.answer = answer
         return False
+
+    def _may_checkpoint(self) -> bool:
+        return self._queue.empty() or self._rows >= 4 * CHECKPOINT_ROWS
 
     def _checkpoint(self) -> None:
         """Move the log into the file, while no group waits for it. Under the lock nobody writes, so it gets through."""
