@@ -29,25 +29,22 @@ class Backlog:
     def __init__(self, name: str, books: Books) -> None:
         self._name = name
         self._books = books
-        self._tickets: deque[Ticket[Any]] = deque()
+        self.tickets: deque[Ticket[Any]] = deque()
+        """Those that wait, the oldest first."""
         self._calls = 0
         """Of those, the ends of calls: denials wait too, to be counted."""
         self._reason = ""
 
-    @property
-    def waiting(self) -> int:
-        return len(self._tickets)
-
     def keep(self, tickets: list[Ticket[Any]], *, reason: str) -> None:
         """A group failed with the file: answer all of it, and keep what must not be lost."""
         self._reason = reason
-        before = self.waiting
+        before = len(self.tickets)
         for ticket in tickets:
             if ticket.kind == END:
                 self._keep(ticket)
             else:
                 ticket.fail(StoreUnavailable(self._name, reason))
-        if self.waiting and not before:
+        if self.tickets and not before:
             _log.critical(
                 "ledger %s cannot be written (%s): the ends of calls are kept in memory, and new holds refused until "
                 "they are written",
@@ -73,12 +70,12 @@ class Backlog:
 
     def batch(self, count: int) -> list[Ticket[Any]]:
         """The oldest, at most so many. They stay until they are said to be written."""
-        return [self._tickets[at] for at in range(min(count, len(self._tickets)))]
+        return [self.tickets[at] for at in range(min(count, len(self.tickets)))]
 
     def written(self, tickets: list[Ticket[Any]]) -> None:
         for _ in tickets:
-            self._calls -= self._tickets.popleft().hold_id is not None
-        if not self._tickets:
+            self._calls -= self.tickets.popleft().hold_id is not None
+        if not self.tickets:
             _log.warning("ledger %s can be written again; what was kept in memory is in it now", self._name)
 
     def say_lost(self) -> None:
@@ -86,7 +83,7 @@ class Backlog:
         if self._calls:
             calls = "1 call" if self._calls == 1 else f"{self._calls} calls"
             lost.append(f"{calls} will be shown as suspect, at what was held")
-        if len(self._tickets) > self._calls:
+        if len(self.tickets) > self._calls:
             lost.append("what was denied meanwhile is missing from reports")
         if lost:
             said = "; ".join(lost)
@@ -96,10 +93,10 @@ class Backlog:
         hold = None if ticket.hold_id is None else self._books.known(ticket.hold_id)
         if hold is None and isinstance(ticket.answer, Settled):
             hold = ticket.answer.hold
-        if self.waiting >= BACKLOG_MAX:
+        if len(self.tickets) >= BACKLOG_MAX:
             ticket.fail(StoreUnavailable(self._name, f"{self._reason}; {BACKLOG_MAX} ended calls wait already"))
             return
-        self._tickets.append(ticket)
+        self.tickets.append(ticket)
         self._calls += ticket.hold_id is not None
         if hold is None:
             ticket.fail(StoreUnavailable(self._name, f"{self._reason}; {KEPT}"))

@@ -306,22 +306,21 @@ class Books:
         self.also("DELETE FROM holds WHERE id = ?", ids)
         self.also("DELETE FROM answers WHERE hold_id = ?", ids)
 
-    def changed(self) -> bool:
-        """Whether there is anything to write."""
-        return bool(self._touched or self._holds or self._also or self._beside)
-
-    def write(self) -> int:
-        """Write the group's changes, inside its transaction. Returns how many rows that were."""
+    def write(self) -> None:
+        """Write the group's changes, if there are any, inside its transaction."""
+        if not (self._touched or self._holds or self._also or self._beside):
+            return
         write, set_to = self._connection.executemany, self._connection.execute
         touched, entries = self._touched, self._entries
         for sql, values in self._also:
             write(sql, values)
         write(_UPSERT_BALANCES, [(key, *row) for key, row in touched.items()])
-        if new := self._ends.keys() - self._dated:
+        if self._ends and (new := self._ends.keys() - self._dated):
             write(_UPDATE_END, [(self._ends[key], key) for key in new])
+            self._dated |= new
         written: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         for hold_id, hold in self._holds.items():
-            entry = entries.get(self._latest.get(hold_id, 0))
+            entry = entries[self._latest[hold_id]] if hold_id in self._latest else None
             if hold_id in self._absent:
                 sql, row = rows.placed_row(hold, entry, self._shape_id(hold.postings))
             else:
@@ -335,10 +334,10 @@ class Books:
         set_to(_LAST_SEEN, (self._last_seen_ms,))
         if entries:
             set_to(_NEXT_SEQ, (self.seq + 1,))
-        changed = 1 + len(touched) + len(self._holds) + len(entries)
-        return changed + self._write_beside() if self._beside else changed
+        if self._beside:
+            self._write_beside()
 
-    def _write_beside(self) -> int:
+    def _write_beside(self) -> None:
         write = self._connection.executemany
         if self._denials:
             write(rows.UPSERT_DENIAL, self._denials)
@@ -351,7 +350,6 @@ class Books:
         if self._ratios_now is not self.ratios:
             version = self._ratios_version + 1
             definitions.write_ratios(self._connection, self.ratios, self._ratios_now, version=version)
-        return len(self._denials)
 
     def committed(self) -> None:
         """The group is in the file."""
@@ -362,7 +360,6 @@ class Books:
             else:
                 own.pop(hold_id, None)
         self._seen_seq = self.seq
-        self._dated.update(self._ends)
         if self._beside:
             self.catalogue = self._catalogue_now
             self.keys = self._keys_now

@@ -86,6 +86,9 @@ class Writer:
         self._reader = Reader(file, self._place, patience_seconds)
         self._busy_since: float | None = None
         self._rows = 0
+        """Written since the log was last moved into the file."""
+        self._moved = connection.total_changes
+        """How many this connection had written by then."""
         self._ident = 0
         """The writer's thread, once it runs."""
         self._thread = threading.Thread(target=self._loop, name="farthing-writer", daemon=True)
@@ -187,7 +190,7 @@ class Writer:
     def _take_group(self) -> list[Any]:
         """All that waits, bounded; blocks while nothing does, but for an idle moment's work (an empty group)."""
         try:
-            items = [self._queue.get(timeout=IDLE_SECONDS if self._rows or self._backlog.waiting else None)]
+            items = [self._queue.get(timeout=IDLE_SECONDS if self._rows or self._backlog.tickets else None)]
         except queue.Empty:
             return []
         if waiting := min(self._queue.qsize(), GROUP_MAX - 1):
@@ -215,9 +218,9 @@ class Writer:
         return [Ticket(self, END, lambda books, now_ms: ledger.void(books, hold_id, None, now_ms=now_ms), hold_id)]
 
     def _serve(self, tickets: list[Ticket[Any]]) -> None:
-        if self._backlog.waiting:
+        if self._backlog.tickets:
             self._work_off_backlog()
-            if self._backlog.waiting:
+            if self._backlog.tickets:
                 tickets = self._backlog.refuse(tickets)
         reads = [ticket for ticket in tickets if ticket.kind == READ]
         commands = [ticket for ticket in tickets if ticket.kind != READ] if reads else tickets
@@ -290,9 +293,9 @@ class Writer:
                     books.expect([ticket.hold_id for ticket in tickets if ticket.kind == PLACE and ticket.hold_id])
                 now_ms = books.now()
                 unsaid = [ticket for ticket in tickets if self._evaluate(ticket, now_ms)]
-                if books.changed():
-                    self._rows += books.write()
+                books.write()
                 connection.execute("COMMIT")
+                self._rows = connection.total_changes - self._moved
                 books.committed()
                 self.looked_at = looked_at
                 for ticket in unsaid:
@@ -340,6 +343,7 @@ class Writer:
         self._rows = 0
         with self._gate:
             connection = self._connected()
+            self._moved = connection.total_changes
             self._lock.acquire()
             try:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -357,6 +361,7 @@ class Writer:
             self._connection = connect(self._file, busy_seconds=self.patience_seconds)
             self._log = self._place.log()
             self._synchronous = ""
+            self._moved = 0
         return self._connection
 
     def _disconnect_safely(self) -> None:

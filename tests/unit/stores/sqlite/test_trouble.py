@@ -111,7 +111,7 @@ def test_a_question_whether_it_answers_leaves_nothing_behind(
             with pytest.raises(StoreUnavailable) as failed:
                 store.add_denials({}).result()
             assert "kept" not in str(failed.value)
-        assert store._at_work()._backlog.waiting == 0
+        assert not store._at_work()._backlog.tickets
     eventually(lambda: store._at_work().why_not_wait() is None)
     store.add_denials({}).result()
     assert "kept in memory" not in caplog.text
@@ -349,7 +349,7 @@ def test_a_hold_that_nobody_took_is_among_what_is_lost(
         stay_full(monkeypatch, other)
         other.settle("call", outcome(note="y" * 200_000)).result()
         dropped.clear()
-        eventually(lambda: other._at_work()._backlog.waiting == 2)
+        eventually(lambda: len(other._at_work()._backlog.tickets) == 2)
         other.close()
     assert "2 calls will be shown as suspect" in caplog.text
     assert "nobody asked" not in caplog.text
