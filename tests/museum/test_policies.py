@@ -285,7 +285,7 @@ def test_l1_memory_does_not_grow_with_history(provider: FakeProvider, client: Op
     assert len(entries()) == 50
     assert budget.spent.tokens == provider.billed_tokens
     # Ended holds are kept for repetitions of their ids, up to a stated number; nothing else may have grown.
-    bounded = {"_holds", "_ended", "_denials", "_entry_of"}
+    bounded = {"_holds", "_ended", "_denials"}
     assert {name: after[name] for name in after if name not in bounded} == {
         name: before[name] for name in before if name not in bounded
     }

@@ -82,10 +82,12 @@ class Hold(NamedTuple):
     """Resolved by the sweeper or by hand, not by its call: one late truth is still accepted."""
     outcome: Outcome | None = None
     """What the call itself said, once it has: what a repetition is compared with."""
+    entry: int | None = None
+    """The number of its latest row."""
 
-    def ended(self, state: str, outcome: Outcome | None, now_ms: int) -> Hold:
+    def ended(self, state: str, outcome: Outcome | None, now_ms: int, entry: int | None) -> Hold:
         """The hold after its call's own word."""
-        changed = (now_ms, state, False, outcome)
+        changed = (now_ms, state, False, outcome, entry)
         return bare(Hold, self[:_CHANGED_MS] + changed)
 
     def shrunk(self, x: int) -> Hold:

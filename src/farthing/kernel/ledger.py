@@ -67,8 +67,6 @@ class Change(NamedTuple):
     """Holds that it ends, so that nothing is counted for them any more but what was settled."""
     entries: Mapping[int, Entry] = {}
     """The row that it adds, by number; none or one."""
-    latest: Mapping[str, int] = {}
-    """By hold, the number of that row."""
 
 
 class Placed(NamedTuple):
@@ -98,7 +96,7 @@ class Settled(NamedTuple):
 
 
 NOTHING = Change({}, {})
-_NO_ENTRIES, _NO_LATEST = NOTHING.entries, NOTHING.latest
+_NO_ENTRIES = NOTHING.entries
 
 
 def place(
@@ -138,9 +136,26 @@ def place(
         loans.lend(balances, read, lent, amounts)
     hold = holds[hold_id] = bare(
         Hold,
-        (hold_id, owner, facts, postings, lent, want, floor, now_ms, x, amounts, due_ms, now_ms, HELD, False, None),
+        (
+            hold_id,
+            owner,
+            facts,
+            postings,
+            lent,
+            want,
+            floor,
+            now_ms,
+            x,
+            amounts,
+            due_ms,
+            now_ms,
+            HELD,
+            False,
+            None,
+            None,
+        ),
     )
-    made = bare(Change, (balances, holds, ends_of(postings), over, _NO_ENTRIES, _NO_LATEST))
+    made = bare(Change, (balances, holds, ends_of(postings), over, _NO_ENTRIES))
     return bare(Placed, (hold, advisory)), made
 
 
@@ -198,9 +213,9 @@ def suspect(books: Books, hold_id: str, *, ending: str, note: str | None, now_ms
         return Settled(hold, books.entry(hold_id)), NOTHING
     balances: dict[str, Balances] = {}
     _move(books, balances, hold, NONE, to_suspect=True)
-    now_suspect = hold._replace(state=SUSPECT, changed_ms=now_ms)
+    now_suspect = hold._replace(state=SUSPECT, changed_ms=now_ms, entry=books.seq + 1)
     assumed = hold.estimate()._replace(amounts=NONE, ending=ending, note=note)
-    return _settled(books, now_suspect, assumed, balances, (), now_ms, suspect=True)
+    return _settled(now_suspect, assumed, balances, (), now_ms, suspect=True)
 
 
 def resolve(books: Books, hold_id: str, policy: str, *, now_ms: int, note: str | None) -> tuple[Settled, Change]:
@@ -294,10 +309,11 @@ def _finish(books: Books, hold_id: str, outcome: Outcome | None, *, state: str, 
         balances: dict[str, Balances] = {}
         used = NONE if outcome is None else _used(outcome)
         _move(books, balances, hold, used, to_suspect=False)
-        ended = hold.ended(state, outcome, now_ms)
         if outcome is None:
+            ended = hold.ended(state, None, now_ms, None)
             return Settled(ended, None), Change(balances, {hold_id: ended}, over=(hold_id,))
-        return _settled(books, ended, outcome, balances, (hold_id,), now_ms)
+        ended = hold.ended(state, outcome, now_ms, books.seq + 1)
+        return _settled(ended, outcome, balances, (hold_id,), now_ms)
     if outcome is None and (hold.state == SUSPECT or hold.automatic or hold.outcome is not None):
         # Never tried, but counted as suspect meanwhile: there is a row already, which only another row can correct.
         outcome = Outcome(cost_nano=None if hold.facts.price is None else 0, ending="voided")
@@ -324,9 +340,9 @@ def _late(
         if hold.loans:
             loans.correct(balances, books.balance, hold, now=used, before=before)
         _post(books, balances, hold, change(settled=posted))
-    ended = hold._replace(state=state, outcome=None if automatic else outcome, automatic=automatic, changed_ms=now_ms)
+    told = None if automatic else outcome
+    ended = hold._replace(state=state, outcome=told, automatic=automatic, changed_ms=now_ms, entry=books.seq + 1)
     return _settled(
-        books,
         ended,
         outcome,
         balances,
@@ -388,7 +404,6 @@ def _over(changed: dict[str, Balances], read: Callable[[str], Balances]) -> Call
 
 
 def _settled(
-    books: Books,
     hold: Hold,
     outcome: Outcome,
     balances: dict[str, Balances],
@@ -402,7 +417,7 @@ def _settled(
     """
     hold_id, facts, held, used = hold.id, hold.facts, hold.amounts, outcome.amounts
     beyond = used[0] > held[0] or used[1] > held[1] or used[2] > held[2]
-    seq = books.seq + 1
+    seq = hold.entry
     fields = (
         seq,
         hold_id,
@@ -422,7 +437,7 @@ def _settled(
     if differs:
         entry = entry._replace(**differs)
     answer = bare(Settled, (hold, entry))
-    return answer, bare(Change, (balances, {hold_id: hold}, (), over, {seq: entry}, {hold_id: seq}))
+    return answer, bare(Change, (balances, {hold_id: hold}, (), over, {seq: entry}))
 
 
 def _overrun(hold: Hold, used: Amounts) -> tuple[tuple[str, int], ...]:

@@ -53,5 +53,5 @@ def test_an_entry_sums_the_kinds_it_is_asked_for() -> None:
 
 
 def test_ending_a_hold_by_its_own_word_keeps_all_but_its_state() -> None:
-    ended = HOLD._replace(automatic=True).ended("settled", None, 7)
-    assert ended == HOLD._replace(state="settled", changed_ms=7)
+    ended = HOLD._replace(automatic=True).ended("settled", None, 7, 3)
+    assert ended == HOLD._replace(state="settled", changed_ms=7, entry=3)

@@ -78,7 +78,6 @@ class Books:
         self._correctable: set[str] = set()
         """Ended holds that their calls may still correct, and some that were corrected."""
         self._entries: dict[int, Entry] = {}
-        self._entry_of: dict[str, int] = {}
         self._counts = {"gone": 0, "folded": 0, "tallied": 0}
         """Rows that are not here any more; those of them that were folded; see ``_tallied``."""
         self._settled_before: dict[str, Amounts] = {}
@@ -86,7 +85,7 @@ class Books:
         self._catalogue = Catalogue(version=self._catalogue.version + 1)
         self._tables: tuple[Callable[[Any], object], ...] = (
             *(self._balances.update, self._holds.update, self._ends.update, self._ended.extend),
-            *(self._entries.update, self._entry_of.update),
+            self._entries.update,
         )
         """By field of a change, what takes it."""
         self._keys = KeyRing()
@@ -112,8 +111,8 @@ class Books:
         return len(self._entries) + self._counts["gone"]
 
     def entry(self, hold_id: str) -> Entry | None:
-        seq = self._entry_of.get(hold_id)
-        return None if seq is None else self._entries.get(seq)
+        hold = self.hold(hold_id)
+        return None if hold is None or hold.entry is None else self._entries.get(hold.entry)
 
     def now(self) -> int:
         now_ms = self._clock()
@@ -188,7 +187,6 @@ class Books:
             hold_id = self._ended[0]
             hold = self._holds.get(hold_id)
             if hold is not None and hold.state not in LIVE:
-                self._entry_of.pop(hold_id, None)
                 self._correctable.discard(hold_id)
                 self._holds.pop(hold_id, None)
             self._ended.popleft()
@@ -258,8 +256,8 @@ class Books:
                 (self._counts.update, {"gone": self._counts["gone"] + 1}),
             )
             self._fold(entry.changes(), (self._entries.pop, entry.seq), *counted)
-            if self._entry_of.get(entry.hold_id) == entry.seq:
-                self._entry_of.pop(entry.hold_id)
+            hold = self._holds.get(entry.hold_id)
+            if hold is not None and hold.entry == entry.seq:
                 self._correctable.discard(entry.hold_id)
                 self._holds.pop(entry.hold_id, None)
         while self.entries_max is not None and len(self._rolled) > self.entries_max:

@@ -118,7 +118,6 @@ class Books:
         self._absent: set[str] = set()
         """Ids that were looked up and are not in the file: a hold of theirs in a change is new."""
         self._entries: dict[int, Entry] = {}
-        self._latest: dict[str, int] = {}
         self._also: list[tuple[str, list[tuple[Any, ...]]]] = []
         if self._beside:
             self._clear_beside()
@@ -158,9 +157,9 @@ class Books:
         self._absent.difference_update([hold_id for (hold_id,) in known])
 
     def entry(self, hold_id: str) -> Entry | None:
-        seq = self._latest.get(hold_id)
-        if seq is not None:
-            return self._entries[seq]
+        hold = self._holds.get(hold_id)
+        if hold is not None and hold.entry in self._entries:
+            return self._entries[hold.entry]
         row = self._connection.execute(_SELECT_LATEST_ENTRY, (hold_id,)).fetchone()
         return None if row is None else rows.entry_from_row(row)
 
@@ -228,7 +227,7 @@ class Books:
 
     def apply(self, change: Change) -> None:
         """Take a command's change into the group."""
-        balances, holds, ends, _, entries, latest = change
+        balances, holds, ends, _, entries = change
         self._balances.update(balances)
         self._touched.update(balances)
         self._holds.update(holds)
@@ -236,7 +235,6 @@ class Books:
             self._ends.update(ends)
         if entries:
             self._entries.update(entries)
-            self._latest.update(latest)
             self.seq += len(entries)
 
     def change_catalogue(self, change: Callable[[Catalogue], Catalogue]) -> Catalogue:
@@ -320,7 +318,7 @@ class Books:
             self._dated |= new
         written: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         for hold_id, hold in self._holds.items():
-            entry = entries[self._latest[hold_id]] if hold_id in self._latest else None
+            entry = None if hold.entry is None else entries.get(hold.entry)
             if hold_id in self._absent:
                 sql, row = rows.placed_row(hold, entry, self._shape_id(hold.postings))
             else:

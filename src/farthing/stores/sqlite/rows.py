@@ -33,9 +33,9 @@ FACTS = (
     *("model", "provider", "dialect", "tags", "budgets", "input_tokens", "choices", "price", "price_version", "bound"),
     *("asked_model", "ceiling_ours"),
 )
-MUTABLE = ("state", "x", "deadline_ms", "changed_ms", "automatic", "outcome")
+MUTABLE = ("state", "x", "deadline_ms", "changed_ms", "automatic", "outcome", "entry")
 """What becomes of a hold after it was placed; all else in its row stays."""
-_HOLD = ("id", "owner", "placed_ms", "x_want", "x_floor", *MUTABLE, "entry", "shape", *FACTS, "loans")
+_HOLD = ("id", "owner", "placed_ms", "x_want", "x_floor", *MUTABLE, "shape", *FACTS, "loans")
 _ENTRY = (
     *("seq", "id", "hold_id", "kind", "at_ms", "started_ms", "cost_nano", "ending", "usage_source", "suspect"),
     *("resolves_suspect", "model", "note", "overrun", "posted", "transfers", *KINDS),
@@ -62,9 +62,7 @@ _INSERT_PLAIN_HOLD = _insert("holds", _PLAIN_HOLD)
 _INSERT_HOLD = _insert("holds", (*_PLAIN_HOLD, *_SELDOM_OF_HOLD))
 _INSERT_PLAIN_ENTRY = _insert("entries", _PLAIN_ENTRY)
 _INSERT_ENTRY = _insert("entries", (*_PLAIN_ENTRY, *_SELDOM_OF_ENTRY))
-_UPDATE_HOLD = (
-    f"UPDATE holds SET {', '.join(f'{name} = ?' for name in MUTABLE)}, entry = coalesce(?, entry) WHERE id = ?"
-)
+_UPDATE_HOLD = f"UPDATE holds SET {', '.join(f'{name} = ?' for name in MUTABLE)} WHERE id = ?"
 SELECT_DENIAL = f"SELECT {', '.join(_DENIAL)} FROM denials"
 UPSERT_DENIAL = (
     f"INSERT INTO denials ({', '.join(_DENIAL)}) VALUES ({', '.join('?' * len(_DENIAL))}) "
@@ -73,7 +71,7 @@ UPSERT_DENIAL = (
 _SAID = ("posted", "cost_nano", "ending", "usage_source", "model", "note", *KINDS)
 """The columns of an entry that are its call's own word."""
 SELECT_HOLD = (
-    f"SELECT {', '.join(f'holds.{name}' for name in _HOLD if name not in ('entry', 'shape'))}, shapes.body, "
+    f"SELECT {', '.join(f'holds.{name}' for name in _HOLD if name != 'shape')}, shapes.body, "
     f"{', '.join(f'said.{name}' for name in _SAID)} FROM holds JOIN shapes ON shapes.id = holds.shape "
     "LEFT JOIN entries AS said ON said.seq = holds.entry AND holds.outcome IS NULL AND NOT holds.automatic "
     "AND holds.state IN ('settled', 'voided')"
@@ -103,18 +101,18 @@ def shape_text(postings: tuple[Posting, ...]) -> str:
 
 def placed_row(hold: Hold, entry: Entry | None, shape: int) -> Written:
     """A hold that is not in the file yet."""
-    hold_id, owner, facts, _, loans, want, floor, placed_ms, x, _, due_ms, changed_ms, state, automatic, outcome = hold
+    hold_id, owner, facts, _, loans, want, floor, placed, x, _, due, changed, state, automatic, outcome, seq = hold
     model, provider, dialect, tags, budgets, input_tokens, choices, price, version, bound, asked, ours = facts
     plain = (
         hold_id,
         owner,
-        placed_ms,
+        placed,
         want,
         floor,
         state,
         x,
-        due_ms,
-        changed_ms,
+        due,
+        changed,
         int(automatic),
         shape,
         model,
@@ -132,19 +130,18 @@ def placed_row(hold: Hold, entry: Entry | None, shape: int) -> Written:
     if outcome is None and entry is None and asked is None and not loans:
         return _INSERT_PLAIN_HOLD, plain
     said = None if outcome is None else _said(outcome, entry)
-    seq = None if entry is None else entry.seq
     return _INSERT_HOLD, (*plain, said, seq, asked, _dump(loans) if loans else None)
 
 
 def changed_row(hold: Hold, entry: Entry | None) -> Written:
     """The hold as it is now, and the entry that says so, if there is a new one."""
-    return _UPDATE_HOLD, (*mutable_row(hold, entry), None if entry is None else entry.seq, hold.id)
+    return _UPDATE_HOLD, (*mutable_row(hold, entry), hold.id)
 
 
 def mutable_row(hold: Hold, entry: Entry | None = None) -> tuple[Any, ...]:
     """The values of ``MUTABLE``."""
     said = None if hold.outcome is None else _said(hold.outcome, entry)
-    return (hold.state, hold.x, hold.deadline_ms, hold.changed_ms, int(hold.automatic), said)
+    return (hold.state, hold.x, hold.deadline_ms, hold.changed_ms, int(hold.automatic), said, hold.entry)
 
 
 def _said(outcome: Outcome, entry: Entry | None) -> str | None:
@@ -154,8 +151,8 @@ def _said(outcome: Outcome, entry: Entry | None) -> str | None:
 
 def hold_from_row(row: Sequence[Any]) -> Hold:
     """Of ``SELECT_HOLD``."""
-    hold_id, owner, placed_ms, x_want, x_floor, state, x, deadline_ms, changed_ms, automatic, outcome = row[:11]
-    *of_call, loans, shape = row[11 : -len(_SAID)]
+    hold_id, owner, placed_ms, x_want, x_floor, state, x, deadline_ms, changed_ms, automatic, outcome, seq = row[:12]
+    *of_call, loans, shape = row[12 : -len(_SAID)]
     facts = _facts(of_call)
     return Hold(
         hold_id,
@@ -173,6 +170,7 @@ def hold_from_row(row: Sequence[Any]) -> Hold:
         state,
         bool(automatic),
         _outcome_from_entry(row[-len(_SAID) :]) if outcome is None else outcome_from_text(outcome),
+        seq,
     )
 
 
