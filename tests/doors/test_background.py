@@ -30,6 +30,7 @@ from tests.doors.clients import (
     holds,
     openai_client,
 )
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("farthing_isolated")
 
@@ -84,6 +85,8 @@ def test_another_process_may_ask(fake_provider: FakeProvider, client: OpenAI, tm
     other = Runtime(Settings(ledger=url))
     with farthing.budget("jobs", tokens=ROOM) as budget:
         response = begin(client)
+        # Nobody waits for the name of an answer to be in the file.
+        eventually(lambda: other.main.store.answered(response.id).result())
         here = use(other)
         try:
             client.responses.retrieve(response.id)
