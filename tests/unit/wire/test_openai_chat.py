@@ -91,6 +91,7 @@ def test_nothing_is_left_out(fields: dict[str, Any], needle: str) -> None:
         ({"tools": [{"type": "web_search"}]}, "hosted tool web_search"),
         ({"data_sources": [{"type": "azure_search"}]}, "hosted tool data_sources"),
         ({"models": ["openai/o1-pro"]}, OTHER_MODELS),
+        ({"extra_body": {"google": {"cached_content": "cachedContents/a"}}}, "cachedContent"),
     ],
 )
 def test_what_has_no_bound_is_open(fields: dict[str, Any], reason: str) -> None:

@@ -282,4 +282,7 @@ def _read_options(request: Mapping[str, Any], found: Gathering) -> None:
     if isinstance(request.get("prediction"), dict):
         found.add(request["prediction"])
     read_models(request, found)
+    google = object_in(object_in(request, "extra_body"), "google")  # Gemini, asked in OpenAI's language
+    if google.get("cached_content") or google.get("cachedContent"):
+        found.open("cachedContent")
     found.rest(request, known=_BODY_FIELDS)
