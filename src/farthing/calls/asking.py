@@ -62,11 +62,10 @@ def input_bound(request: RequestFacts, model: str) -> int:
 
 def find_rates(prices: PriceBook, settings: Settings, model: str, provider: str | None, at_ms: int) -> Rates | None:
     """The rates of a model, those of another by policy, or None where no price is known."""
-    try:
-        return prices.rates(model, provider=provider, at_ms=at_ms)
-    except UnpricedModel:
-        price_as = settings.price_as
-        return prices.rates_as(price_as, model=model, at_ms=at_ms) if price_as else None
+    rates = prices.find(model, provider, at_ms)
+    if rates is None and (price_as := settings.price_as):
+        return prices.rates_as(price_as, model=model, at_ms=at_ms)
+    return rates
 
 
 COUNTED_BYTES_MAX = 8 * 1024 * 1024

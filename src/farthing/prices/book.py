@@ -148,10 +148,14 @@ class PriceBook:
         *provider* is the table's id of the API that is called (``openai``, ``anthropic``, ``google``, ``azure``,
         ``aws``, ``openrouter`` …). Raises UnpricedModel.
         """
-        rates = self._answer(model, provider, at_ms).rates
+        rates = self.find(model, provider, at_ms)
         if rates is None:
             raise UnpricedModel(model, provider=provider)
         return rates
+
+    def find(self, model: str, provider: str | None, at_ms: int) -> Rates | None:
+        """The same; None where no price is known."""
+        return self._answer(model, provider, at_ms).rates
 
     def rates_as(self, like: str, *, model: str, at_ms: int) -> Rates:
         """
