@@ -111,7 +111,7 @@ def asked_of(call: Call, model: str, strictest: Strictest, allowed_output: int |
     input_tokens = weight.bound(family)
     if open_reasons and strictest.hard:
         input_tokens = _open_input(request, strictest, known, input_tokens, url=str(call.url))
-    margin = _cut_margin(call) if strictest.breaks or strictest.uncapped == "watch" else None
+    margin = _cut_margin(call) if strictest.may_cut else None
     output = _output(request, strictest, known, input_tokens, margin, allowed_output)
     if output is None:
         return _reject_uncapped(strictest)

@@ -180,10 +180,11 @@ class _Exchange:
                 await self._end_broken(error)
                 await self._answer_gateway(error)
                 return
-            self.status = response.status
+            self.status = status = response.status
             head = incoming(response.headers)
-            status = status_of(response.status, response.headers)
-            streamed = self._call.request.streams(response.status, head.content_type)
+            streamed = self._call.request.streams(status, head.content_type)
+            if status >= 500:
+                status = status_of(status, response.headers)
             step = await advance_async(self._steps, Answered(status, streamed))
             if isinstance(step, ReadAll):
                 await self._plain(response, head)

@@ -17,10 +17,11 @@ from ..calls.handover import CALL_HEADER, OFFER_HEADER, offer
 from ..calls.life import life
 from ..calls.polling import poll
 from ..calls.steps import (
+    FINISHED,
+    READ_ALL,
     Answered,
     Finished,
     Life,
-    ReadAll,
     Send,
     Step,
     advance,
@@ -56,7 +57,7 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
     try:
         response = within(inner, _outgoing(request, call, step))
         answered, encoded = _answered(call, response)
-        if isinstance(advance(steps, answered), ReadAll):
+        if advance(steps, answered) is READ_ALL:
             if hasattr(response, "_content"):
                 # A transport of the user's has read it, and there is nothing more to come.
                 body, encoded = response.content, False
@@ -70,7 +71,7 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
         return _opened(OpenStream(request, call, steps, sdk=sdk), response, encoded=encoded, asynchronous=False)
     decoded = _decoded(response, body) if encoded else body
     finished = advance(steps, decoded)
-    if isinstance(finished, Finished) and finished.crossed is not None:
+    if finished is not FINISHED and isinstance(finished, Finished) and finished.crossed is not None:
         return _crossing(request, call, response, decoded, finished.crossed, sdk=sdk)
     return _whole(response, body)
 
@@ -90,7 +91,7 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
     try:
         response = await within_async(inner, _outgoing(request, call, step))
         answered, encoded = _answered(call, response)
-        if isinstance(await advance_async(steps, answered), ReadAll):
+        if await advance_async(steps, answered) is READ_ALL:
             if hasattr(response, "_content"):
                 body, encoded = response.content, False
             else:
@@ -103,7 +104,7 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         return _opened(OpenStream(request, call, steps, sdk=sdk), response, encoded=encoded, asynchronous=True)
     decoded = _decoded(response, body) if encoded else body
     finished = await advance_async(steps, decoded)
-    if isinstance(finished, Finished) and finished.crossed is not None:
+    if finished is not FINISHED and isinstance(finished, Finished) and finished.crossed is not None:
         return _crossing(request, call, response, decoded, finished.crossed, sdk=sdk)
     return _whole(response, body)
 
@@ -134,8 +135,9 @@ def _answered(call: Call, response: Any) -> tuple[Answered, bool]:
     headers = {name.lower(): value for name, value in response.headers.raw}
     status = response.status_code
     streamed = call.request.streams(status, headers.get(b"content-type", b""))
-    answered = (status_of(status, headers.items()), streamed, _CALL_HEADER in headers)
-    return bare(Answered, answered), b"content-encoding" in headers
+    if status >= 500:
+        status = status_of(status, headers.items())
+    return bare(Answered, (status, streamed, _CALL_HEADER in headers)), b"content-encoding" in headers
 
 
 def _whole(response: Any, body: bytes) -> Any:
