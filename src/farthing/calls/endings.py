@@ -93,8 +93,8 @@ class Limits(NamedTuple):
 
 def status_of(status: int, headers: Iterable[tuple[bytes, bytes]]) -> int:
     """
-    The status that says what an answer with a server's error (500 and more) cost. Where a proxy like ours lost the answer, it says so beside its error: that is
-    a gateway that gave up, whatever its number.
+    The status that says what an answer with a server's error (500 and more) cost. Where a proxy like ours lost the
+    answer, it says so beside its error: that is a gateway that gave up, whatever its number.
     """
     lost = OUTCOME in [(name.lower(), value) for name, value in headers]
     return GATEWAY_TIMEOUTS[0] if lost else status
