@@ -86,7 +86,8 @@ class CutStream:
                 continue
             relayed.append(self._meter.feed(frame.data))
             if frame.event is not None:
-                self._closer.see(frame.event)
+                if _says_where(frame.event):
+                    self._closer.see(frame.event)
                 self._look()
         return b"".join(relayed)
 
@@ -97,6 +98,14 @@ class CutStream:
         if self._tally >= self._most:
             self._tally = sum(map(self._count, self._meter.facts().text))
             self.reached = self._tally >= self._most
+
+
+_PLACES = ("index", "output_index", "content_index", "summary_index", "item_id")
+
+
+def _says_where(event: dict[str, Any]) -> bool:
+    """Whether it belongs somewhere, if it says so: what stands at a list or an object, nobody could close."""
+    return not any(isinstance(event.get(place), (list, dict)) for place in _PLACES)
 
 
 class _Events:

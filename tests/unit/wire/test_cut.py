@@ -8,6 +8,7 @@ cut at every event and at any split of the bytes; read by the SDKs' own models a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -220,6 +221,16 @@ def test_a_figure_that_only_we_asked_for_is_stripped_and_not_told(case: Case) ->
     for most in limits(case):
         got, _ = relayed(case, most, strip=True)
         assert all("usage" not in event or event["usage"] is None for event in events(case, got))
+
+
+@each_case
+@pytest.mark.parametrize("place", ["[]", '{"a":1}', "null"])
+def test_events_that_say_nowhere_where_they_belong_are_relayed_and_cut(case: Case, place: str) -> None:
+    odd = re.sub(rb'("(?:\w*index|item_id)": ?)(?:\d+|"[^"]*")', rb"\1" + place.encode(), case.stream)
+    for most in (1, 20, 10**6):
+        got, reached = relayed(case._replace(stream=odd), most)
+        assert reached or got == odd
+        assert case.meter().feed(got) == got
 
 
 def test_what_comes_behind_the_cut_is_metered_for_its_figure() -> None:

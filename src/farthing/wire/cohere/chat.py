@@ -120,7 +120,7 @@ class CohereMeter(EventMeter):
         return False
 
     def _read(self, data: Mapping[str, Any]) -> None:
-        index = data.get("index")
+        index = repr(data.get("index"))
         for kind, text in _text(mapping(mapping(data.get("delta")).get("message"))):
             self._delivered((kind, index), text)
 

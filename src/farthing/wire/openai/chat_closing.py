@@ -36,7 +36,8 @@ class ChatCloser:
             self._head = {field: data[field] for field in _HEAD if field in data}
         for choice in mappings(data.get("choices")):
             if isinstance(choice.get("finish_reason"), str):
-                self._finished.add(choice.get("index"))
+                index = choice.get("index")
+                self._finished.add(index if isinstance(index, int) else 0)
 
     def close(self, usage: Usage) -> list[bytes]:
         figures = told(usage)
