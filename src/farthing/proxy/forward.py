@@ -39,9 +39,9 @@ from ..runtime.runtime import Runtime
 from ..runtime.sockets import SLOW_SECONDS
 from ..stores.contract import Ticket
 from ..wire.ambiguous import said_once
+from ..wire.encoding import Decoder, decoded, decoder_of
 from . import log
 from .client import Client
-from .encoding import Decoder, decoded, decoder_of
 from .headers import Incoming, about, incoming, outgoing_headers, without
 from .refusal import Refusal, of_error, refuse
 from .routing import Route, url_of

@@ -31,6 +31,7 @@ from ..calls.steps import (
 from ..errors import InvariantError
 from ..kernel.balances import bare
 from ..kernel.decision import Decision
+from ..wire.encoding import decoded, decoder_of
 from .errors import refusal, sdk_of_request
 from .failures import failure
 from .passing import within, within_async
@@ -56,11 +57,11 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
     body = None
     try:
         response = within(inner, _outgoing(request, call, step))
-        answered, encoded = _answered(call, response)
+        answered, encoding = _answered(call, response)
         if advance(steps, answered) is READ_ALL:
             if hasattr(response, "_content"):
                 # A transport of the user's has read it, and there is nothing more to come.
-                body, encoded = response.content, False
+                body, encoding = response.content, b""
             else:
                 body = b"".join(response.stream)
                 response.stream.close()
@@ -68,11 +69,11 @@ def exchange(request: Any, call: Call, inner: Any, *, sdk: str | None) -> Any:
         advance_detached(steps, failure(error))
         raise
     if body is None:
-        return _opened(OpenStream(request, call, steps, sdk=sdk), response, encoded=encoded, asynchronous=False)
-    decoded = _decoded(response, body) if encoded else body
-    finished = advance(steps, decoded)
+        return _opened(OpenStream(request, call, steps, sdk=sdk), response, encoded=bool(encoding), asynchronous=False)
+    plain = _decoded(response, encoding, body) if encoding else body
+    finished = advance(steps, plain)
     if finished is not FINISHED and isinstance(finished, Finished) and finished.crossed is not None:
-        return _crossing(request, call, response, decoded, finished.crossed, sdk=sdk)
+        return _crossing(request, call, response, plain, finished.crossed, sdk=sdk)
     return _whole(response, body)
 
 
@@ -90,10 +91,10 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
     body = None
     try:
         response = await within_async(inner, _outgoing(request, call, step))
-        answered, encoded = _answered(call, response)
+        answered, encoding = _answered(call, response)
         if await advance_async(steps, answered) is READ_ALL:
             if hasattr(response, "_content"):
-                body, encoded = response.content, False
+                body, encoding = response.content, b""
             else:
                 body = b"".join([chunk async for chunk in response.stream])
                 await response.stream.aclose()
@@ -101,11 +102,11 @@ async def exchange_async(request: Any, call: Call, inner: Any, *, sdk: str | Non
         advance_detached(steps, failure(error))
         raise
     if body is None:
-        return _opened(OpenStream(request, call, steps, sdk=sdk), response, encoded=encoded, asynchronous=True)
-    decoded = _decoded(response, body) if encoded else body
-    finished = await advance_async(steps, decoded)
+        return _opened(OpenStream(request, call, steps, sdk=sdk), response, encoded=bool(encoding), asynchronous=True)
+    plain = _decoded(response, encoding, body) if encoding else body
+    finished = await advance_async(steps, plain)
     if finished is not FINISHED and isinstance(finished, Finished) and finished.crossed is not None:
-        return _crossing(request, call, response, decoded, finished.crossed, sdk=sdk)
+        return _crossing(request, call, response, plain, finished.crossed, sdk=sdk)
     return _whole(response, body)
 
 
@@ -130,14 +131,14 @@ def _outgoing(request: Any, call: Call, step: Step | Finished) -> Any:
     return type(request)(request.method, url, headers=headers, content=body, extensions=request.extensions)
 
 
-def _answered(call: Call, response: Any) -> tuple[Answered, bool]:
-    """What the status line and headers say; and whether the body has a content encoding."""
+def _answered(call: Call, response: Any) -> tuple[Answered, bytes]:
+    """What the status line and headers say; and the content encoding of the body, b"" where it has none."""
     headers = {name.lower(): value for name, value in response.headers.raw}
     status = response.status_code
     streamed = call.request.streams(status, headers.get(b"content-type", b""))
     if status >= 500:
         status = status_of(status, headers.items())
-    return bare(Answered, (status, streamed, _CALL_HEADER in headers)), b"content-encoding" in headers
+    return bare(Answered, (status, streamed, _CALL_HEADER in headers)), headers.get(b"content-encoding", b"")
 
 
 def _whole(response: Any, body: bytes) -> Any:
@@ -162,14 +163,18 @@ def _opened(stream: OpenStream, response: Any, *, encoded: bool, asynchronous: b
         raise
 
 
-def _decoded(response: Any, body: bytes) -> bytes:
+def _decoded(response: Any, encoding: bytes, body: bytes) -> bytes:
     """A copy of the body without its content encoding; the body itself if it is damaged."""
+    encoding = encoding.strip().lower()
+    if decoder_of(encoding) is not None:
+        return decoded(encoding, body)
+    # One that the client's own library may have a decoder for.
     kind = type(response)
     try:
-        decoded: bytes = kind(200, headers=response.headers, content=body).content
+        content: bytes = kind(200, headers=response.headers, content=body).content
     except Exception:  # noqa: BLE001 - each codec has errors of its own; the client will meet the same one itself
         return body
-    return decoded
+    return content
 
 
 @cache

@@ -11,11 +11,11 @@ import pytest
 
 from farthing.errors import ConfigError
 from farthing.proxy.callers.identity import Caller, Loopback, Refused, is_loopback
-from farthing.proxy.encoding import Decoder, decoded, decoder_of
 from farthing.proxy.headers import credential_at, credential_of, free_tags, incoming, outgoing_headers, without_key
 from farthing.proxy.pages.page import Pages, Reply, Request, find_page
 from farthing.proxy.routing import Table, family_of, hint_of, url_of
 from farthing.proxy.settings import DEFAULT_UPSTREAMS, Bounds, ProxySettings, Timeouts, Upstream
+from farthing.wire.encoding import Decoder, decoded, decoder_of
 
 OPENAI, ANTHROPIC, GEMINI = DEFAULT_UPSTREAMS
 
