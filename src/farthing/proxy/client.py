@@ -116,6 +116,8 @@ class Client:
 
     async def begin(self, status: int, headers: Sequence[Header]) -> None:
         self.begun = True
+        if self._connection.begin(self._cycle, status, headers):
+            return
         self._ends_body = self._connection.ends_body(self._cycle, headers)
         await self._cycle.send({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -133,6 +135,8 @@ class Client:
         await self._cycle.send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
+        if self._connection.end(self._cycle):
+            return
         if self._ends_body:
             self._cycle.expected_content_length = 0
         await self._cycle.send({"type": "http.response.body", "body": b"", "more_body": False})

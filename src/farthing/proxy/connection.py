@@ -24,6 +24,7 @@ KEY = "farthing.connection"
 HEAD_BYTES = "farthing.head_bytes"
 """And this, at least as many bytes as its headers have."""
 _FRAMING = (b"content-length", b"transfer-encoding")
+_WITHOUT_BODY = (204, 304)
 for _status in range(600, 1000):
     # No server should send them, and some do: they pass like all others (uvicorn's table ends before).
     STATUS_LINE.setdefault(_status, b"HTTP/1.1 %d \r\n" % _status)
@@ -145,20 +146,51 @@ class Connection(HttpToolsProtocol):
         """
         if cycle.disconnected:
             return True
-        if cycle.response_started or self.flow.write_paused or not cycle.keep_alive or cycle.scope["method"] == "HEAD":
+        lines = self._lines(cycle, headers)
+        if lines is None:
             return False
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[status], lines, body))
+        self._complete(cycle)
+        return True
+
+    def begin(self, cycle: RequestResponseCycle, status: int, headers: Sequence[Header]) -> bool:
+        """Begin an answer in chunks. False where uvicorn must, as above, and where there are to be no chunks."""
+        if cycle.disconnected:
+            return True
+        lines = self._lines(cycle, headers)
+        if lines is None or b"content-length" in lines.lower() or status in _WITHOUT_BODY:
+            return False
+        cycle.response_started = cycle.chunked_encoding = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"%b%b\r\ntransfer-encoding: chunked\r\n\r\n" % (STATUS_LINE[status], lines))
+        return True
+
+    def end(self, cycle: RequestResponseCycle) -> bool:
+        """End it. False where uvicorn must: while the client is slow, and where the connection is to end with it."""
+        if cycle.disconnected:
+            return True
+        if not cycle.chunked_encoding or self.flow.write_paused or not cycle.keep_alive:
+            return False
+        self.transport.write(b"0\r\n\r\n")
+        self._complete(cycle)
+        return True
+
+    def _lines(self, cycle: RequestResponseCycle, headers: Sequence[Header]) -> bytes | None:
+        """The lines of an answer's headers, where it may begin here and now."""
+        if cycle.response_started or self.flow.write_paused or not cycle.keep_alive or cycle.scope["method"] == "HEAD":
+            return None
         lines = b"\r\n".join(map(b": ".join, headers))
         ends = len(headers) - 1
         if lines.count(b"\n") != ends or lines.count(b"\r") != ends or b"\0" in lines:
-            return False
-        if b"connection" in lines.lower():
-            return False
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        self.transport.write(b"%b%b\r\n\r\n%b" % (STATUS_LINE[status], lines, body))
+            return None
+        return None if b"connection" in lines.lower() else lines
+
+    def _complete(self, cycle: RequestResponseCycle) -> None:
+        cycle.response_complete = True
         cycle.message_event.set()
         cycle.on_response()
-        return True
 
     def ends_body(self, cycle: RequestResponseCycle, headers: Sequence[Header]) -> bool:
         """

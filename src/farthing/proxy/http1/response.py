@@ -90,7 +90,7 @@ class Response:
         """There are pieces, and were none. In the next turn of the loop a reader that waits has them, or they pass."""
         if self._through is None:
             self.wake()
-        elif self._waiter is not None:
+        else:
             # Not at once: a loop that reads all that has come, then does this for all of it, takes less time.
             self._loop.call_soon(self._offer)
 
