@@ -114,19 +114,19 @@ class Terms:
 
     def __init__(self, model: str) -> None:
         self.model = model
+        self.output_tokens: int | None = None
+        """A lower ceiling that a callable allowed."""
+        self.tries = 0
+        self.place: Place | None = None
+        """In the line of those who wait."""
 
-    output_tokens: int | None = None
-    """A lower ceiling that a callable allowed."""
     downgraded_by: LineResult | None = None
     """The line that failed with the model before, of the budget that asked for the one it has now."""
     consulted: tuple[str, ...] = ()
     """The budgets whose callables were asked."""
     tried: tuple[str, ...] = ()
     """The models before this one."""
-    tries: int = 0
     stale: int = 0
-    place: Place | None = None
-    """In the line of those who wait."""
     waits_until: float = 0.0
 
 

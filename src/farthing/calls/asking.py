@@ -131,8 +131,21 @@ def asked_of(call: Call, model: str, strictest: Strictest, allowed_output: int |
     certain = "proven" if output.told and not open_reasons else "open"
     version = None if rates is None else rates.version
     asked_model = None if model == request.model else request.model
-    who = (model, provider, request.dialect, call.tags, strictest.titles)
-    facts = bare(CallFacts, (*who, input_tokens, choices, price, version, certain, asked_model, ours))
+    fields = (
+        model,
+        provider,
+        request.dialect,
+        call.tags,
+        strictest.titles,
+        input_tokens,
+        choices,
+        price,
+        version,
+        certain,
+        asked_model,
+        ours,
+    )
+    facts = bare(CallFacts, fields)
     ceiling = output.ceiling
     ask = bare(Ask, (call.id, facts, ceiling, min(ceiling, output.floor), call.deadline_ms(now_ms)))
     countable = not call.exact and weight.by_bytes > 0 and request.body_bytes <= COUNTED_BYTES_MAX

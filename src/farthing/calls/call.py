@@ -45,20 +45,12 @@ class Call:
         replaces: the hold that was offered for it by whoever sent it here.
     """
 
-    exact = False
-    """Its long texts are counted: bounded by their bytes they did not fit."""
-    history: History | None = None
-    """What the answer that this request goes on from came to, where a ledger knows it."""
-    ended = False
-    """Its ending has been given to the ledgers: nothing else may be said about it."""
     admitted: Admitted | None = None
     """On what terms it was let through."""
     ending: Ending | None = None
     """How it ended."""
     awaited = False
     """Somebody may look for its row as soon as its answer is whole."""
-    counted_elsewhere = False
-    """What it held on the durable ledger, and its row there, are those of a proxy that it went through."""
 
     def __init__(
         self,
@@ -91,6 +83,14 @@ class Call:
         self.started_ms = runtime.memory_store.now()
         self.tags = tuple({**free_tags, **dict(ambient.tags)}.items()) if free_tags else ambient.tags
         """What is recorded."""
+        self.exact = False
+        """Its long texts are counted: bounded by their bytes they did not fit."""
+        self.history: History | None = None
+        """What the answer that this request goes on from came to, where a ledger knows it."""
+        self.ended = False
+        """Its ending has been given to the ledgers: nothing else may be said about it."""
+        self.counted_elsewhere = False
+        """What it held on the durable ledger, and its row there, are those of a proxy that it went through."""
 
     def instead_of(self, hold: Hold, ambient: Ambient) -> Call:
         """The same call, made in another scope: it replaces this hold."""

@@ -34,11 +34,11 @@ from .telling import say_ended, say_raised
 
 def limits(call: Call, admitted: Admitted) -> Limits:
     """What an ending of this call needs to know: the rates pinned at its hold, and its bounds."""
-    model, asked, granted = admitted.model, admitted.asked, admitted.granted
-    if asked is not None and granted is not None:
-        bounds = partial(_held_bounds, call, asked, granted)
-        return bare(Limits, (model, asked.rates, bounds, call.request, _rates_of(call)))
     runtime, request = call.runtime, call.request
+    model, asked, granted = admitted.model, admitted.asked, admitted.granted
+    others = _rates_of(call) if request.open_reasons else None
+    if asked is not None and granted is not None:
+        return bare(Limits, (model, asked.rates, partial(_held_bounds, call, asked, granted), request, others))
     rates = find_rates(runtime.prices, runtime.settings, model, request.provider, call.started_ms)
     if rates is None:
         try:
@@ -46,15 +46,13 @@ def limits(call: Call, admitted: Admitted) -> Limits:
         except UnpricedModelWarning:
             # Warnings are errors here. It is in the log; what was paid for is settled, and belongs to its caller.
             pass
-    return Limits(model, rates, partial(_bounds, call, model), request, _rates_of(call))
+    return Limits(model, rates, partial(_bounds, call, model), request, others)
 
 
-def _rates_of(call: Call) -> Callable[[str], Rates | None] | None:
+def _rates_of(call: Call) -> Callable[[str], Rates | None]:
     """How to find the price of another model than the one that was asked, where others may have a part in it."""
-    runtime, request = call.runtime, call.request
-    if not request.open_reasons:
-        return None
-    return lambda model: find_rates(runtime.prices, runtime.settings, model, request.provider, call.started_ms)
+    runtime, provider = call.runtime, call.request.provider
+    return lambda model: find_rates(runtime.prices, runtime.settings, model, provider, call.started_ms)
 
 
 def _held_bounds(call: Call, asked: Asked, granted: Granted) -> Bounds:
