@@ -8,7 +8,7 @@ own class. A plain answer is read whole and settled before the client sees it; a
 from __future__ import annotations
 
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from ..calls.call import Call
@@ -133,12 +133,22 @@ def _outgoing(request: Any, call: Call, step: Step | Finished) -> Any:
 
 def _answered(call: Call, response: Any) -> tuple[Answered, bytes]:
     """What the status line and headers say; and the content encoding of the body, b"" where it has none."""
-    headers = {name.lower(): value for name, value in response.headers.raw}
-    status = response.status_code
-    streamed = call.request.streams(status, headers.get(b"content-type", b""))
+    headers, status = response.headers.raw, response.status_code
+    content_type, encoding, proxied = _places(next(zip(*headers, strict=True), ()))
+    streamed = call.request.streams(status, b"" if content_type is None else headers[content_type][1])
     if status >= 500:
-        status = status_of(status, headers.items())
-    return bare(Answered, (status, streamed, _CALL_HEADER in headers)), headers.get(b"content-encoding", b"")
+        status = status_of(status, headers)
+    return bare(Answered, (status, streamed, proxied)), b"" if encoding is None else headers[encoding][1]
+
+
+@lru_cache(maxsize=64)
+def _places(names: tuple[bytes, ...]) -> tuple[int | None, int | None, bool]:
+    """
+    Among the names of an answer's headers, which a provider hardly ever changes: where its content type stands, where
+    its content encoding; and whether it came through a proxy like ours.
+    """
+    places = {name.lower(): place for place, name in enumerate(names)}
+    return places.get(b"content-type"), places.get(b"content-encoding"), _CALL_HEADER in places
 
 
 def _whole(response: Any, body: bytes) -> Any:
