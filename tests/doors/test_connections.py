@@ -9,6 +9,7 @@ import asyncio
 import gc
 import json
 import threading
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
 from typing import Any
@@ -353,6 +354,26 @@ class PassesOn:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner(), name)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "window", "behind"),
+    [("gzip", 31, b""), ("gzip", 31, b"\0\0"), ("deflate", 15, b""), ("deflate", -15, b"")],
+)
+def test_an_answer_is_unpacked_however_its_client_can(encoding: str, window: int, behind: bytes) -> None:
+    """Many servers send deflate without its frame, and pad: what their clients read was counted as if it were lost."""
+    answer = {
+        "id": "x", "object": "chat.completion", "created": 1, "model": "gpt-4o",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+        "usage": {"prompt_tokens": 8, "completion_tokens": 1, "total_tokens": 9},
+    }  # fmt: skip
+    packer = zlib.compressobj(wbits=window)
+    packed = packer.compress(json.dumps(answer).encode()) + packer.flush() + behind
+    with FakeProvider(Reply(body=packed, headers={"content-encoding": encoding}), strict=False) as provider:
+        with openai_client(provider) as client, farthing.budget(tokens=100) as budget:
+            assert client.chat.completions.create(**CALL).choices[0].message.content == "hi"
+        assert budget.spent.tokens == 9
+        assert entries()[0].usage_source == "provider"
 
 
 def test_a_transport_that_passes_everything_on(fake_provider: FakeProvider) -> None:

@@ -31,7 +31,7 @@ from ..calls.steps import (
 from ..errors import InvariantError
 from ..kernel.balances import bare
 from ..kernel.decision import Decision
-from ..wire.encoding import decoded, decoder_of
+from ..wire.encoding import decoded
 from .errors import refusal, sdk_of_request
 from .failures import failure
 from .passing import within, within_async
@@ -175,10 +175,10 @@ def _opened(stream: OpenStream, response: Any, *, encoded: bool, asynchronous: b
 
 def _decoded(response: Any, encoding: bytes, body: bytes) -> bytes:
     """A copy of the body without its content encoding; the body itself if it is damaged."""
-    encoding = encoding.strip().lower()
-    if decoder_of(encoding) is not None:
-        return decoded(encoding, body)
-    # One that the client's own library may have a decoder for.
+    plain = decoded(encoding.strip().lower(), body)
+    if plain is not body:
+        return plain
+    # One that the client's own library may have a decoder for, or a more lenient one.
     kind = type(response)
     try:
         content: bytes = kind(200, headers=response.headers, content=body).content

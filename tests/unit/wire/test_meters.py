@@ -463,6 +463,18 @@ def test_however_much_comes_at_once_all_of_it_is_read(together: int, torn: int) 
     assert (meter.facts().text, meter.facts().finish) == (("".join(words),), "length")
 
 
+@pytest.mark.parametrize("strip", [False, True])
+def test_an_answer_that_comes_at_once_behind_a_comment_is_read_from_its_first_chunk(strip: bool) -> None:
+    """The first of its last frames was taken for the first: one with an error in it, for an error in its place."""
+    failed = b'data: {"id": "z", "model": "other", "choices": [], "error": {"code": 502}}\n\n'
+    words = [chunk({"content": f"{number} ".ljust(500, ".")}) for number in range(12)]
+    stream = b"".join([b": waiting\n\n", *words, failed, b": waiting\n\n" * 2, b"data: [DONE]\n\n"])
+    meter = chat_meter(strip=strip)
+    assert meter.feed(stream) == stream
+    facts = meter.facts()
+    assert (facts.error, facts.model, facts.response_id, len(*facts.text)) == (False, "gpt-4o", "c", 12 * 500)
+
+
 def test_facts_may_be_asked_at_any_time() -> None:
     meter = chat_meter()
     seen = []

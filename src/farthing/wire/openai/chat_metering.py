@@ -87,7 +87,10 @@ class ChatMeter(EventMeter):
         if not between.endswith(b"\n\n") or _matters(between):
             return super().feed(data)
         relayed = super().feed(data[:start])
-        self._keep(between)
+        if self._first_seen:
+            self._keep(between)
+        else:  # That was a comment.
+            between = super().feed(between)
         relayed += between + super().feed(data[end:])
         return relayed if self._strip else data
 
