@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from .. import prices
@@ -78,7 +78,8 @@ class Proxy:
         self._upstreams = upstreams
         self._prices: Mapping[str, Mapping[str, Any]] = {}
         # Kept with what was found to be in force there, for the next call by the same tags.
-        self._scope = lru_cache(maxsize=SCOPES_KEPT)(partial(Ambient, ()))
+        # Of a tag that stands there twice, the last word counts: what a key says outranks its caller, and we do a key.
+        self._scope = lru_cache(maxsize=SCOPES_KEPT)(lambda tags: Ambient().with_tags(dict(tags)))
         self.reload(settings)
 
     def reload(self, settings: ProxySettings) -> None:

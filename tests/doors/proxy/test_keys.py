@@ -167,6 +167,14 @@ def test_a_budget_on_what_callers_say_binds_nobody_who_says_it_not(desk: Desk) -
     assert desk.post(made, headers={"x-farthing-tags": "run=2"}).status_code == 429
 
 
+def test_a_tag_of_a_key_and_of_its_proxy_stands_in_a_row_once(tmp_path: Path, provider: FakeProvider) -> None:
+    """Reports went by the key's, and budgets by the proxy's."""
+    with workers(tmp_path, provider, session="here") as desk:
+        assert desk.post(desk.key(tags={"proxy": "there"})).status_code == 200
+        (entry,) = desk.entries()
+        assert [value for name, value in entry.facts.tags if name == "proxy"] == ["here"]
+
+
 def test_a_trusted_tag_does(tmp_path: Path, provider: FakeProvider) -> None:
     from farthing.admin.standing import set_budget
 
