@@ -382,6 +382,28 @@ REPORTS_THAT_ARE_NONE: Any = (
 )
 
 
+@pytest.mark.parametrize("tier", ["flex", "batch"])
+def test_a_cheaper_tier_than_its_provider_tells_is_nobodys_discount(fake_provider: FakeProvider, tier: str) -> None:
+    """A server that knows no tiers bills its list price, whatever a caller writes there."""
+    fake_provider.reply = Reply(
+        body={
+            "id": "x",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "gpt-5",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+            "usage": {"prompt_tokens": 8, "completion_tokens": 4, "total_tokens": 12},
+        }
+    )
+    with openai_client(fake_provider) as client, farthing.budget(usd=1):
+        for asked in ("default", tier):
+            client.chat.completions.create(
+                model="gpt-5", messages=HI, max_completion_tokens=9, extra_body={"service_tier": asked}
+            )
+    listed, cheaper = entries()
+    assert listed.cost_nano == cheaper.cost_nano == 8 * 1_250 + 4 * 10_000
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("usage", REPORTS_THAT_ARE_NONE, ids=str)
 def test_a_usage_figure_that_is_none_is_as_if_absent(fake_provider: FakeProvider, usage: Any, stream: bool) -> None:

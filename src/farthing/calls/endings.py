@@ -210,7 +210,12 @@ def _priced(
         model = None
     if model is not None and rates_of is not None and OTHER_MODELS in request.open_reasons:
         rates = rates_of(model) or rates
-    cost_nano = None if rates is None else rates.cost_nano(billed or usage, answer.service_tier or request.service_tier)
+    told, cost_nano = answer.service_tier, None
+    if rates is not None:
+        cost_nano = rates.cost_nano(billed or usage, told)
+        if not told and request.service_tier:
+            # What its caller asked for makes it dearer, and never cheaper than a provider that knows no tiers.
+            cost_nano = max(cost_nano, rates.cost_nano(billed or usage, request.service_tier))
     for other, used in answer.beside:
         usage += used
         if cost_nano is not None and rates is not None:
