@@ -76,6 +76,9 @@ class RequestFacts:
 
     def but(self, **changes: Any) -> Self:
         """The same request with some facts changed."""
+        unknown = changes.keys() - RequestFacts.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"no facts of a request: {', '.join(sorted(unknown))}")
         other = copy(self)
         vars(other).update(changes)
         return other
